@@ -1,0 +1,236 @@
+"""The architecture of a model, and its translation from and to a Hugging Face `config.json`."""
+
+import dataclasses
+import difflib
+import json
+import math
+from typing import Any, Literal
+
+from caduceus_jax.errors import UserError
+
+# Complement of each token of the default vocabulary: A7 <-> T10, C8 <-> G9, the rest themselves.
+_COMPLEMENT = (0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11, 12, 13, 14, 15)
+
+
+@dataclasses.dataclass(frozen=True)
+class CaduceusConfig:
+    """Architecture of a Caduceus model (Schiff et al. 2024, sections 3 and 4); hashable.
+
+    Args:
+        d_model: channels of the residual stream (of one strand).
+        n_layer: number of blocks.
+        rcps: reverse-complement equivariant by parameter sharing (Caduceus-PS). Otherwise the
+            model sees one strand (Caduceus-Ph, made invariant afterwards, or not at all).
+        bidirectional: one mixer per reading direction (BiMamba); otherwise plain Mamba.
+        bidirectional_strategy: how the two directions' outputs are combined.
+        bidirectional_weight_tie: both directions share `in_proj` and `out_proj`.
+        rms_norm: RMSNorm; otherwise LayerNorm.
+        norm_epsilon: added to the (mean) square before the root.
+        fused_add_norm: the original's fused add + norm path. With `rcps` it feeds each block's
+            norm the *other* strand (see `strand_swap`); every released checkpoint has it. It also
+            decides whether `hidden_states` ends with the final state, as in the original.
+        residual_in_fp32: keep the residual stream in float32 when computing in bfloat16.
+        d_state: states per channel of the recurrence (N in Gu & Dao 2023).
+        d_conv: width of the causal depthwise convolution.
+        expand: inner channels per model channel.
+        dt_rank: rank of the projection to delta; "auto" is ceil(d_model / 16).
+        dt_min: smallest initial time step.
+        dt_max: largest initial time step.
+        dt_init: how the delta projection is drawn.
+        dt_scale: scales that draw.
+        dt_init_floor: lower clamp of the initial time step.
+        conv_bias: the convolution has a bias.
+        bias: `in_proj` and `out_proj` have biases.
+        initializer_range: standard deviation of the embedding (and of a classifier's head).
+        rescale_prenorm_residual: divide the initial `out_proj` by sqrt(residuals in the network).
+        n_residuals_per_layer: for that count.
+        vocab_size: tokens, before padding to `pad_vocab_size_multiple`.
+        pad_vocab_size_multiple: the embedding has the next multiple of this many rows.
+        complement_map: complement of each token id, one entry per row of the embedding.
+        pad_token_id: the padding token; also the label that losses ignore.
+        tie_word_embeddings: the language-model head reads the embedding.
+        hf_json: the Hugging Face config this came from, kept so that saving loses nothing of it.
+
+    Raises:
+        UserError: a value is out of range or contradicts another.
+    """
+
+    d_model: int = 256
+    n_layer: int = 4
+    rcps: bool = False
+    bidirectional: bool = True
+    bidirectional_strategy: Literal["add", "ew_multiply"] = "add"
+    bidirectional_weight_tie: bool = True
+    rms_norm: bool = True
+    norm_epsilon: float = 1e-5
+    fused_add_norm: bool = False
+    residual_in_fp32: bool = False
+    d_state: int = 16
+    d_conv: int = 4
+    expand: int = 2
+    dt_rank: int | Literal["auto"] = "auto"
+    dt_min: float = 1e-3
+    dt_max: float = 0.1
+    dt_init: Literal["random", "constant"] = "random"
+    dt_scale: float = 1.0
+    dt_init_floor: float = 1e-4
+    conv_bias: bool = True
+    bias: bool = False
+    initializer_range: float = 0.02
+    rescale_prenorm_residual: bool = True
+    n_residuals_per_layer: int = 1
+    vocab_size: int = 16
+    pad_vocab_size_multiple: int = 8
+    complement_map: tuple[int, ...] = _COMPLEMENT
+    pad_token_id: int = 4
+    tie_word_embeddings: bool = True
+    hf_json: str = dataclasses.field(default="", repr=False)
+
+    def __post_init__(self):
+        multiple = self.pad_vocab_size_multiple
+        if min(self.d_model, self.n_layer, self.d_state, self.d_conv, self.expand) < 1:
+            raise UserError("d_model, n_layer, d_state, d_conv and expand must be at least 1")
+        if multiple < 1 or self.vocab_size < 1:
+            raise UserError("vocab_size and pad_vocab_size_multiple must be at least 1")
+        if self.bidirectional_strategy not in ("add", "ew_multiply"):
+            raise UserError(
+                f"bidirectional_strategy is {self.bidirectional_strategy!r}; "
+                "it is 'add' or 'ew_multiply'"
+            )
+        if self.dt_init not in ("random", "constant"):
+            raise UserError(f"dt_init is {self.dt_init!r}; it is 'random' or 'constant'")
+        if self.dt_rank != "auto" and (isinstance(self.dt_rank, str) or self.dt_rank < 1):
+            raise UserError(f"dt_rank is {self.dt_rank!r}; it is 'auto' or a positive integer")
+        # The embedding has more rows than there are tokens: these map to themselves.
+        padded = -(-self.vocab_size // multiple) * multiple
+        map_ = tuple(int(i) for i in self.complement_map)
+        map_ += tuple(range(len(map_), padded))
+        object.__setattr__(self, "vocab_size", padded)
+        object.__setattr__(self, "complement_map", map_)
+        if len(map_) != padded or any(
+            not 0 <= c < padded or map_[c] != i for i, c in enumerate(map_)
+        ):
+            raise UserError(
+                f"complement_map must pair the {padded} token ids with each other: "
+                "complement_map[complement_map[i]] == i for each i"
+            )
+
+    @property
+    def strands(self) -> int:
+        """Strands inside the backbone: 2 for Caduceus-PS, otherwise 1."""
+        return 2 if self.rcps else 1
+
+    @property
+    def d_inner(self) -> int:
+        """Channels of the convolution and the recurrence."""
+        return self.expand * self.d_model
+
+    @property
+    def delta_rank(self) -> int:
+        """Rank of the projection to delta, resolved."""
+        return math.ceil(self.d_model / 16) if self.dt_rank == "auto" else int(self.dt_rank)
+
+    @property
+    def strand_swap(self) -> bool:
+        """Each block's norm reads the other strand, as every released PS checkpoint does."""
+        return self.rcps and self.fused_add_norm
+
+    @classmethod
+    def from_hf(cls, hf: dict[str, Any]) -> "CaduceusConfig":
+        """Reads a Hugging Face `config.json`; keys that are missing get the original's defaults.
+
+        Args:
+            hf: the parsed file. Keys this project does not use (`architectures`,
+                `transformers_version`, `id2label`, ...) are kept for `to_hf`.
+
+        Returns:
+            The config; `to_hf` gives `hf` back as long as no field is changed.
+
+        Raises:
+            UserError: not a Caduceus config, an unknown `ssm_cfg` key, or an impossible value.
+        """
+        missing = [key for key in ("d_model", "n_layer", "vocab_size") if key not in hf]
+        if missing:
+            raise UserError(
+                f"the config has no {' and no '.join(missing)}: it is not a Caduceus config.json"
+            )
+        ssm_cfg = hf.get("ssm_cfg") or {}
+        unknown = sorted(set(ssm_cfg) - set(_SSM_KEYS) - set(_IGNORED_SSM_KEYS))
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], _SSM_KEYS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(_SSM_KEYS)}"
+            raise UserError(f"ssm_cfg has the unknown key {unknown[0]!r}{hint}")
+        complement = hf.get("complement_map")
+        fields = {key: hf[key] for key in _TOP_KEYS if hf.get(key) is not None}
+        fields |= {key: ssm_cfg[key] for key in _SSM_KEYS if key in ssm_cfg}
+        initializer = hf.get("initializer_cfg") or {}
+        fields |= {key: initializer[key] for key in _INITIALIZER_KEYS if key in initializer}
+        if complement is not None:
+            ids = {int(token): int(other) for token, other in complement.items()}
+            if sorted(ids) != list(range(len(ids))):
+                raise UserError("complement_map in the config skips a token id")
+            fields["complement_map"] = tuple(ids[token] for token in range(len(ids)))
+        elif not fields.get("rcps", False):
+            # Models that know no complement still have one for the default alphabet.
+            size = fields["vocab_size"]
+            fields["complement_map"] = _COMPLEMENT[:size] if size >= 12 else tuple(range(size))
+        else:
+            raise UserError("the config has rcps: true and no complement_map")
+        defaults = {"fused_add_norm": True, "residual_in_fp32": True}
+        return cls(**{**defaults, **fields, "hf_json": json.dumps(hf)})
+
+    def to_hf(self) -> dict[str, Any]:
+        """The Hugging Face `config.json` that the original loads this architecture from."""
+        source = json.loads(self.hf_json) if self.hf_json else dict(_HF_DEFAULTS)
+        before = _hf_fields(CaduceusConfig.from_hf(source)) if self.hf_json else {}
+        changed = {
+            key: value for key, value in _hf_fields(self).items() if before.get(key) != value
+        }
+        return {**source, **changed}
+
+
+_TOP_KEYS = (
+    "d_model",
+    "n_layer",
+    "vocab_size",
+    "pad_vocab_size_multiple",
+    "pad_token_id",
+    "rcps",
+    "bidirectional",
+    "bidirectional_strategy",
+    "bidirectional_weight_tie",
+    "rms_norm",
+    "norm_epsilon",
+    "fused_add_norm",
+    "residual_in_fp32",
+    "tie_word_embeddings",
+)
+_SSM_KEYS = (
+    "d_state",
+    "d_conv",
+    "expand",
+    "dt_rank",
+    "dt_min",
+    "dt_max",
+    "dt_init",
+    "dt_scale",
+    "dt_init_floor",
+    "conv_bias",
+    "bias",
+)
+_IGNORED_SSM_KEYS = ("use_fast_path", "layer_idx", "device", "dtype")
+_INITIALIZER_KEYS = ("initializer_range", "rescale_prenorm_residual", "n_residuals_per_layer")
+_HF_DEFAULTS = {
+    "architectures": ["CaduceusForMaskedLM"],
+    "model_type": "caduceus",
+    "torch_dtype": "float32",
+}
+
+
+def _hf_fields(config: CaduceusConfig) -> dict[str, Any]:
+    """The fields under the names and in the groups of a Hugging Face config."""
+    fields: dict[str, Any] = {key: getattr(config, key) for key in _TOP_KEYS}
+    fields["ssm_cfg"] = {key: getattr(config, key) for key in _SSM_KEYS} | {"use_fast_path": False}
+    fields["initializer_cfg"] = {key: getattr(config, key) for key in _INITIALIZER_KEYS}
+    fields["complement_map"] = {str(i): c for i, c in enumerate(config.complement_map)}
+    return fields

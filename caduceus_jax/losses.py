@@ -1,0 +1,84 @@
+"""Losses of the two heads."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num
+
+from caduceus_jax.errors import UserError
+
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+
+def masked_lm_loss(
+    logits: Float[Array, "batch length vocab"],
+    labels: Int[Array, "batch length"],
+    weights: Float[Array, "batch length"] | None = None,
+    ignore_index: int = 4,
+) -> Float[Array, ""]:
+    """Cross-entropy in nats, averaged over the labels that count.
+
+    Args:
+        logits: (batch, length, vocab).
+        labels: (batch, length) token ids; `ignore_index` where there is nothing to predict.
+        weights: (batch, length) weight of each label, for example less on repeats. The average is
+            a weighted one: the weights need no scale.
+        ignore_index: the label that does not count, by convention the padding token.
+
+    Returns:
+        A float32 scalar; 0 with zero gradients, not NaN, where no label counts.
+    """
+    logits = logits.astype(jnp.float32)
+    counted = (labels != ignore_index).astype(jnp.float32)
+    if weights is not None:
+        counted = counted * weights
+    log_probs = jax.nn.log_softmax(logits)
+    at_label = jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
+    total = jnp.sum(counted)
+    return -jnp.sum(counted * at_label) / jnp.where(total == 0, 1, total)
+
+
+def classification_loss(
+    logits: Float[Array, "batch labels"],
+    labels: Num[Array, "batch *labels"],
+    problem_type: ProblemType | None = None,
+) -> Float[Array, ""]:
+    """The loss of `CaduceusForSequenceClassification`, chosen as Hugging Face models choose it.
+
+    Args:
+        logits: (batch, labels).
+        labels: (batch,) class ids; (batch,) or (batch, labels) values to regress; (batch, labels)
+            zeros and ones for several labels at once.
+        problem_type: by default regression for one output, single-label classification for
+            integer labels, multi-label classification otherwise.
+
+    Raises:
+        UserError: labels whose shape or type does not fit.
+    """
+    logits = logits.astype(jnp.float32)
+    integer = jnp.issubdtype(labels.dtype, jnp.integer)
+    if problem_type is None:
+        if logits.shape[-1] == 1:
+            problem_type = "regression"
+        else:
+            problem_type = (
+                "single_label_classification" if integer else "multi_label_classification"
+            )
+    if problem_type == "single_label_classification":
+        if not integer or labels.ndim != 1:
+            raise UserError(
+                f"single-label classification takes integer labels (batch,), not "
+                f"{labels.dtype} {labels.shape}"
+            )
+        at_label = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1)
+        return -jnp.mean(at_label)
+    if labels.size != logits.size:
+        raise UserError(
+            f"{problem_type} takes one value a logit: {logits.shape}, not {labels.shape}"
+        )
+    labels = labels.reshape(logits.shape).astype(jnp.float32)
+    if problem_type == "regression":
+        return jnp.mean((logits - labels) ** 2)
+    # Binary cross-entropy from logits, stable for either sign.
+    return jnp.mean(jnp.maximum(logits, 0) - logits * labels + jax.nn.softplus(-jnp.abs(logits)))

@@ -1,0 +1,387 @@
+"""The Caduceus backbone and its heads (Schiff et al. 2024, section 4).
+
+Modules own parameters and share none, so a model is an ordinary pytree: `jax.jit`, `jax.grad`,
+`jax.vmap` and `jax.export` take it as an argument.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+from jaxtyping import Array, Float
+
+from caduceus_jax import checkpoint
+from caduceus_jax.config import CaduceusConfig
+from caduceus_jax.errors import UserError
+from caduceus_jax.kernels import selective_scan
+from caduceus_jax.mamba import BiMamba, Scan, UniMamba, UntiedBiMamba
+from caduceus_jax.rcps import embed_strands, strand_logits, swap_strands, to_original_layout
+from caduceus_jax.typing import Hidden, Logits, PaddingMask, Strands, TokenIds
+
+Pooling = Literal["mean", "max", "first", "last"]
+
+
+class MaskedLMOutput(NamedTuple):
+    """What `CaduceusForMaskedLM` returns."""
+
+    logits: Logits  # (batch, length, vocab) float32
+    last_hidden_state: Hidden  # (batch, length, d_model), or 2 * d_model with rcps
+    hidden_states: tuple[Hidden, ...] | None  # block inputs, then the final state
+
+
+class SequenceClassifierOutput(NamedTuple):
+    """What `CaduceusForSequenceClassification` returns."""
+
+    logits: Float[Array, "batch labels"]  # float32
+
+
+class Block(nnx.Module):
+    """Add, norm, mix (Gu & Dao 2023, figure 3)."""
+
+    def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
+        self.swap = config.strand_swap
+        self.norm = _norm(config, dtype=dtype, rngs=rngs)
+        if not config.bidirectional:
+            mixer = UniMamba
+        else:
+            mixer = BiMamba if config.bidirectional_weight_tie else UntiedBiMamba
+        self.mixer = mixer(config, dtype=dtype, scan=scan, rngs=rngs)
+
+    def __call__(
+        self, hidden: Strands, residual: Strands, padding_mask: PaddingMask | None = None
+    ) -> tuple[Strands, Strands]:
+        """Returns the mixer's output and the residual stream it is to be added to."""
+        residual = residual + hidden.astype(residual.dtype)
+        if self.swap:
+            residual = swap_strands(residual)
+        return self.mixer(self.norm(residual), padding_mask), residual
+
+
+class Caduceus(nnx.Module):
+    """Embedding, blocks, final norm. The blocks' parameters are stacked along a leading layer axis.
+
+    Args:
+        config: the architecture.
+        dtype: of activations and matrix products: float32 or bfloat16.
+        remat: keep only each block's input for the backward pass and compute the block again.
+        scan: the selective scan; training passes a sharded one.
+        rngs: draws the parameters.
+    """
+
+    def __init__(
+        self,
+        config: CaduceusConfig,
+        *,
+        dtype: Dtype = jnp.float32,
+        remat: bool = False,
+        scan: Scan = selective_scan,
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
+        if self.dtype not in (jnp.float32, jnp.bfloat16):
+            raise UserError(f"dtype is {self.dtype}; a model computes in float32 or bfloat16")
+        shape = (config.vocab_size, config.d_model)
+        self.embedding = nnx.Param(
+            config.initializer_range * jax.random.normal(rngs.params(), shape)
+        )
+
+        def block(key):
+            return Block(config, dtype=dtype, scan=scan, rngs=nnx.Rngs(key))
+
+        self.layers: Block = jax.vmap(block)(jax.random.split(rngs.params(), config.n_layer))
+        self.norm_f = _norm(config, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        input_ids: TokenIds,
+        padding_mask: PaddingMask | None = None,
+        *,
+        output_hidden_states: bool = False,
+        both_strands: bool = False,
+    ) -> tuple[Strands, Strands | None]:
+        """Runs the blocks.
+
+        Args:
+            input_ids: (batch, length) token ids.
+            padding_mask: (batch, length) bool, True on real tokens.
+            output_hidden_states: also return each block's input.
+            both_strands: read the reverse complement too where the model is not equivariant:
+                strand 1 is then what the model makes of the other strand, in the + strand's
+                coordinates.
+
+        Returns:
+            The final state (batch, strand, length, d_model), and None or the blocks' inputs
+            (n_layer, batch, strand, length, d_model).
+        """
+        embedding = self.embedding[...].astype(self.dtype)
+        complement = _complement(self.config) if self.config.rcps or both_strands else None
+        hidden = embed_strands(embedding, input_ids, complement)
+        residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
+
+        def layer(carry, block: Block):
+            return block(*carry, padding_mask), carry[0] if output_hidden_states else None
+
+        (hidden, residual), inputs = jax.lax.scan(
+            jax.checkpoint(layer) if self.remat else layer,
+            (hidden, jnp.zeros_like(hidden, residual_dtype)),
+            self.layers,
+        )
+        return self.norm_f(residual + hidden.astype(residual_dtype)), inputs
+
+
+class CaduceusForMaskedLM(nnx.Module):
+    """Caduceus with its masked-language-model head.
+
+    Args:
+        config: the architecture.
+        dtype: of activations and matrix products: float32 or bfloat16. Parameters, norms, the
+            recurrence and the logits are float32.
+        remat: compute each block again in the backward pass instead of keeping its inside.
+        scan: the selective scan; training passes a sharded one.
+        rngs: draws the parameters, distributed as in the original.
+    """
+
+    def __init__(
+        self,
+        config: CaduceusConfig,
+        *,
+        dtype: Dtype = jnp.float32,
+        remat: bool = False,
+        scan: Scan = selective_scan,
+        rngs: nnx.Rngs,
+    ):
+        self.config = config
+        self.caduceus = Caduceus(config, dtype=dtype, remat=remat, scan=scan, rngs=rngs)
+        shape = (config.vocab_size, config.d_model)
+        self.lm_head = None
+        if not config.tie_word_embeddings:
+            bound = config.d_model**-0.5
+            draw = jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+            self.lm_head = nnx.Param(draw)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str,
+        *,
+        dtype: Dtype = jnp.float32,
+        remat: bool = False,
+        scan: Scan = selective_scan,
+    ) -> "CaduceusForMaskedLM":
+        """Loads weights of the original or of this project.
+
+        Args:
+            path: a Hugging Face folder (`config.json` with `model.safetensors` or
+                `pytorch_model.bin`), a Lightning `.ckpt`, or a hub id.
+            dtype: see the class; stored weights become float32 parameters either way.
+            remat: see the class.
+            scan: see the class.
+
+        Raises:
+            UserError: nothing usable at `path`, or names and shapes that do not fit: all of them
+                are listed.
+        """
+        config, state = checkpoint.load(path)
+        model = nnx.eval_shape(
+            lambda: cls(config, dtype=dtype, remat=remat, scan=scan, rngs=nnx.Rngs(0))
+        )
+        nnx.update(model, state)
+        return model
+
+    def save_pretrained(self, path: str) -> None:
+        """Writes `config.json` and `model.safetensors`, which the original loads too."""
+        checkpoint.save(path, self.config, nnx.state(self, nnx.Param))
+
+    def __call__(
+        self,
+        input_ids: TokenIds,
+        padding_mask: PaddingMask | None = None,
+        output_hidden_states: bool = False,
+    ) -> MaskedLMOutput:
+        """Predicts every token.
+
+        Args:
+            input_ids: (batch, length) int token ids.
+            padding_mask: (batch, length) bool, True on real tokens. Outputs on real tokens are
+                then those of the sequence without its padding, on whichever side that is.
+            output_hidden_states: also return the input of each block and the final state.
+        """
+        hidden, inputs = self.caduceus(
+            input_ids, padding_mask, output_hidden_states=output_hidden_states
+        )
+        hidden_states = None
+        if inputs is not None:
+            hidden_states = tuple(to_original_layout(h) for h in inputs)
+            # The original's unfused path stops at the last block's input.
+            if self.config.fused_add_norm:
+                hidden_states += (to_original_layout(hidden),)
+        return MaskedLMOutput(
+            logits=self.head(hidden).sum(axis=1),
+            last_hidden_state=to_original_layout(hidden),
+            hidden_states=hidden_states,
+        )
+
+    def head(self, hidden: Strands) -> Float[Array, "batch strand length vocab"]:
+        """Each strand's logits, float32; strand 1 votes for the complement of what it reads.
+
+        The model's own logits are the sum over strands.
+        """
+        weight = (self.caduceus.embedding if self.lm_head is None else self.lm_head)[...]
+        return strand_logits(hidden, weight, _complement(self.config))
+
+
+class CaduceusForSequenceClassification(nnx.Module):
+    """Caduceus with a linear head on its pooled states: labels, or values to regress.
+
+    An equivariant model (`rcps`) and `rc_mode="posthoc"` average the logits of both strands, so
+    that a sequence and its reverse complement get the same answer (Schiff et al. 2024, 4.2).
+
+    Args:
+        config: the architecture.
+        num_labels: outputs of the head.
+        pooling: over real tokens; "first" and "last" count from each strand's own 5' end.
+        rc_mode: "posthoc" makes a model that is not equivariant read both strands.
+        dtype: see `CaduceusForMaskedLM`.
+        remat: see `CaduceusForMaskedLM`.
+        scan: see `CaduceusForMaskedLM`.
+        rngs: draws the parameters.
+
+    Raises:
+        UserError: an unknown pooling, or an `rc_mode` that contradicts the model.
+    """
+
+    def __init__(
+        self,
+        config: CaduceusConfig,
+        *,
+        num_labels: int = 2,
+        pooling: Pooling = "mean",
+        rc_mode: Literal["posthoc"] | None = None,
+        dtype: Dtype = jnp.float32,
+        remat: bool = False,
+        scan: Scan = selective_scan,
+        rngs: nnx.Rngs,
+    ):
+        if pooling not in get_args(Pooling):
+            raise UserError(f"pooling is {pooling!r}; it is one of: {', '.join(get_args(Pooling))}")
+        if rc_mode not in (None, "posthoc"):
+            raise UserError(f"rc_mode is {rc_mode!r}; a classifier takes None or 'posthoc'")
+        if rc_mode == "posthoc" and config.rcps:
+            raise UserError(
+                "rc_mode='posthoc' contradicts an equivariant model (rcps), which reads both "
+                "strands already: leave rc_mode out"
+            )
+        self.config, self.pooling, self.rc_mode = config, pooling, rc_mode
+        self.num_labels = num_labels
+        self.caduceus = Caduceus(config, dtype=dtype, remat=remat, scan=scan, rngs=rngs)
+        draw = jax.random.normal(rngs.params(), (num_labels, config.d_model))
+        self.score = nnx.Param(config.initializer_range * draw)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str,
+        *,
+        num_labels: int | None = None,
+        pooling: Pooling = "mean",
+        rc_mode: Literal["posthoc"] | None = None,
+        dtype: Dtype = jnp.float32,
+        remat: bool = False,
+        scan: Scan = selective_scan,
+        rngs: nnx.Rngs | None = None,
+    ) -> "CaduceusForSequenceClassification":
+        """Loads a classifier, or the backbone of a language model under a new head.
+
+        Args:
+            path: see `CaduceusForMaskedLM.from_pretrained`.
+            num_labels: outputs of the head; by default those of the stored head, else 2.
+            pooling: see the class.
+            rc_mode: see the class.
+            dtype: see the class.
+            remat: see the class.
+            scan: see the class.
+            rngs: draws the head where none is stored; `nnx.Rngs(0)` by default.
+
+        Raises:
+            UserError: as for `CaduceusForMaskedLM`, or a stored head of another size.
+        """
+        config, state = checkpoint.load(path)
+        flat = nnx.to_flat_state(state)
+        stored = dict(flat).get(("score",))
+        if stored is None:
+            num_labels = num_labels or 2
+        elif num_labels not in (None, stored.shape[0]):
+            raise UserError(
+                f"{path} holds a head of {stored.shape[0]} labels, not {num_labels}: leave "
+                "num_labels out to use it, or start from a model without a head"
+            )
+        else:
+            num_labels = stored.shape[0]
+        model = cls(
+            config,
+            num_labels=num_labels,
+            pooling=pooling,
+            rc_mode=rc_mode,
+            dtype=dtype,
+            remat=remat,
+            scan=scan,
+            rngs=rngs or nnx.Rngs(0),
+        )
+        nnx.update(model, nnx.from_flat_state([(k, v) for k, v in flat if k != ("lm_head",)]))
+        return model
+
+    def save_pretrained(self, path: str) -> None:
+        """Writes `config.json` and `model.safetensors`, which the original loads too."""
+        checkpoint.save(path, self.config, nnx.state(self, nnx.Param))
+
+    def __call__(
+        self, input_ids: TokenIds, padding_mask: PaddingMask | None = None
+    ) -> SequenceClassifierOutput:
+        """Classifies sequences.
+
+        Args:
+            input_ids: (batch, length) int token ids.
+            padding_mask: (batch, length) bool, True on real tokens; see `CaduceusForMaskedLM`.
+        """
+        both_strands = self.rc_mode == "posthoc"
+        hidden, _ = self.caduceus(input_ids, padding_mask, both_strands=both_strands)
+        pooled = _pool(hidden.astype(jnp.float32), padding_mask, self.pooling)
+        logits = jnp.einsum("bsd,kd->bsk", pooled, self.score[...], precision="highest")
+        return SequenceClassifierOutput(logits=logits.mean(axis=1))
+
+
+def _pool(
+    hidden: Strands, padding_mask: PaddingMask | None, pooling: Pooling
+) -> Float[Array, "batch strand d_model"]:
+    """Pools each strand over its real tokens."""
+    batch, strands, length, _ = hidden.shape
+    real = jnp.ones((batch, length), bool) if padding_mask is None else padding_mask
+    if pooling in ("mean", "max"):
+        real = real[:, None, :, None]
+        if pooling == "max":
+            return jnp.max(hidden, axis=2, where=real, initial=-jnp.inf)
+        return jnp.mean(hidden, axis=2, where=real)
+    ends = jnp.argmax(real, axis=1), length - 1 - jnp.argmax(real[:, ::-1], axis=1)
+    if pooling == "last":
+        ends = ends[::-1]
+    rows = jnp.arange(batch)
+    # Strand 1 is stored in the + strand's coordinates: its first token is the last one there.
+    return jnp.stack([hidden[rows, s, ends[s]] for s in range(strands)], axis=1)
+
+
+def _norm(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
+    norm = nnx.RMSNorm if config.rms_norm else nnx.LayerNorm
+    return norm(
+        config.d_model,
+        epsilon=config.norm_epsilon,
+        dtype=dtype,
+        use_fast_variance=False,
+        rngs=rngs,
+    )
+
+
+def _complement(config: CaduceusConfig) -> jax.Array:
+    """Complement of each token id, (vocab,)."""
+    return jnp.asarray(config.complement_map)

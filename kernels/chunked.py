@@ -1,0 +1,312 @@
+"""The portable selective scan: one chunk of tokens at a time, on any platform.
+
+Forward, a `lax.scan` over chunks carries the state (batch, state, channels); only the state at the
+start of each chunk is kept. Backward walks the chunks the other way, computes each chunk's states
+again from the one that was kept, and the adjoint state beside them. So neither pass ever holds
+(length, state, channels), and the gradient costs two exponentials a state element, not more.
+
+Inside a chunk arrays are time-major with channels last, (time, batch, state, channels): channels
+fill vector lanes, and every sum over channels or states is a product of small matrices. The
+recurrence `h_t = decay_t h_{t-1} + drive_t` inside a chunk has two forms: "sequential" (`lax.scan`;
+a CPU has nothing to gain from more arithmetic) and "associative" (`lax.associative_scan`; log-depth,
+for machines with more lanes than channels).
+"""
+
+import dataclasses
+import functools
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from caduceus_jax.kernels.inputs import ScanInputs
+
+Inner = Literal["sequential", "associative"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunked:
+    """Options of `implementation="chunked"`.
+
+    Args:
+        chunk_length: tokens a chunk; None takes what measured fastest for the platform.
+        inner: form of the recurrence inside a chunk; None is "sequential" on CPU and
+            "associative" elsewhere.
+    """
+
+    chunk_length: int | None = None
+    inner: Inner | None = None
+
+
+class _Plan(NamedTuple):
+    """What is fixed when the call is traced."""
+
+    inner: Inner
+    chunk: int  # tokens a chunk
+    length: int  # tokens of the sequence, without the padding to whole chunks
+    delta_softplus: bool
+    reverse: bool
+
+
+def scan(
+    inputs: ScanInputs, options: Chunked, *, delta_softplus: bool, reverse: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Runs the scan; see `selective_scan` for the arrays.
+
+    Returns:
+        y (batch, length, channels) of the dtype of u, and the final state (batch, channels, state).
+    """
+    length = inputs.u.shape[1]
+    plan = _plan(options, length, delta_softplus, reverse)
+    ragged = -length % plan.chunk
+    if ragged:
+        pad = functools.partial(jnp.pad, pad_width=((0, 0), (0, ragged), (0, 0)))
+        inputs = inputs._replace(
+            u=pad(inputs.u),
+            delta=pad(inputs.delta),
+            b=pad(inputs.b),
+            c=pad(inputs.c),
+            z=None if inputs.z is None else pad(inputs.z),
+        )
+    y, final_state = _scan(plan, inputs)
+    return y[:, :length], final_state
+
+
+def _plan(options: Chunked, length: int, delta_softplus: bool, reverse: bool) -> _Plan:
+    on_cpu = jax.default_backend() == "cpu"
+    inner = options.inner or ("sequential" if on_cpu else "associative")
+    chunk = options.chunk_length or (16 if inner == "sequential" else 128)
+    if chunk < 1:
+        raise ValueError(f"chunk_length is {chunk}; a chunk has at least one token")
+    return _Plan(inner, min(chunk, length), length, delta_softplus, reverse)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scan(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
+    y, final_state, _ = _forward(plan, inputs)
+    return y, final_state
+
+
+def _scan_fwd(plan: _Plan, inputs: ScanInputs):
+    y, final_state, chunk_states = _forward(plan, inputs)
+    return (y, final_state), (inputs, chunk_states)
+
+
+def _scan_bwd(plan: _Plan, residuals, cotangents):
+    inputs, chunk_states = residuals
+    return (_backward(plan, inputs, chunk_states, *cotangents),)
+
+
+_scan.defvjp(_scan_fwd, _scan_bwd)
+
+
+class _Chunk(NamedTuple):
+    """One chunk of the inputs, time-major, in the dtype of the recurrence."""
+
+    u: jax.Array  # (time, batch, channels)
+    pre_delta: jax.Array  # (time, batch, channels): delta + bias, before softplus
+    delta: jax.Array  # (time, batch, channels): 0 on padding, so that the state passes unchanged
+    b: jax.Array  # (time, batch, state)
+    c: jax.Array  # (time, batch, state)
+    z: jax.Array | None  # (time, batch, channels)
+    real: jax.Array | None  # (time, 1, 1) bool, False on padding; None where there is none
+    decay: jax.Array  # (time, batch, state, channels)
+    drive: jax.Array  # (time, batch, state, channels)
+
+
+def _load(plan: _Plan, inputs: ScanInputs, index: jax.Array) -> _Chunk:
+    """Reads chunk `index` and discretises it (Gu & Dao 2023, equation 4; Euler for B)."""
+    dtype = _compute_dtype(inputs)
+
+    def rows(x: jax.Array) -> jax.Array:
+        x = lax.dynamic_slice_in_dim(x, index * plan.chunk, plan.chunk, axis=1)
+        return jnp.moveaxis(x, 1, 0).astype(dtype)
+
+    u, b, c, pre_delta = rows(inputs.u), rows(inputs.b), rows(inputs.c), rows(inputs.delta)
+    if inputs.delta_bias is not None:
+        pre_delta = pre_delta + inputs.delta_bias.astype(dtype)
+    delta = jax.nn.softplus(pre_delta) if plan.delta_softplus else pre_delta
+    real = None
+    if plan.length % plan.chunk:
+        real = (index * plan.chunk + jnp.arange(plan.chunk) < plan.length)[:, None, None]
+        delta = jnp.where(real, delta, 0)
+    decay = jnp.exp(delta[:, :, None, :] * inputs.a.astype(dtype).T)
+    drive = b[..., None] * (delta * u)[:, :, None, :]
+    z = None if inputs.z is None else rows(inputs.z)
+    return _Chunk(u, pre_delta, delta, b, c, z, real, decay, drive)
+
+
+def _forward(plan: _Plan, inputs: ScanInputs):
+    """Returns y, the final state, and the state at the start of each chunk."""
+    d_skip = None if inputs.d_skip is None else inputs.d_skip.astype(_compute_dtype(inputs))
+
+    def chunk(state, index):
+        x = _load(plan, inputs, index)
+        h, last = _recurrence(plan, x.decay, x.drive, state)
+        y = _sum_states(h, x.c)
+        if d_skip is not None:
+            y = y + d_skip * x.u
+        if x.z is not None:
+            y = y * jax.nn.silu(x.z)
+        return last, (y.astype(inputs.u.dtype), state)
+
+    last, (y, chunk_states) = lax.scan(
+        chunk, _first_state(inputs), _chunk_indices(plan, inputs), reverse=plan.reverse
+    )
+    return _batch_major(y), jnp.swapaxes(last, 1, 2), chunk_states
+
+
+def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, grad_y, grad_final) -> ScanInputs:
+    """Cotangents of the inputs, None where an input is None."""
+    dtype = _compute_dtype(inputs)
+    a = inputs.a.astype(dtype).T
+    d_skip = None if inputs.d_skip is None else inputs.d_skip.astype(dtype)
+
+    def chunk(carry, xs):
+        adjoint, grad_a, grad_d, grad_bias = carry
+        index, state = xs
+        x = _load(plan, inputs, index)
+        grad = lax.dynamic_slice_in_dim(grad_y, index * plan.chunk, plan.chunk, axis=1)
+        grad = jnp.moveaxis(grad, 1, 0).astype(dtype)
+        h, _ = _recurrence(plan, x.decay, x.drive, state)
+
+        grad_z = None
+        if x.z is not None:
+            y = _sum_states(h, x.c) + (0 if d_skip is None else d_skip * x.u)
+            sigmoid = jax.nn.sigmoid(x.z)
+            grad_z = grad * y * sigmoid * (1 + x.z * (1 - sigmoid))
+            grad = grad * x.z * sigmoid
+        # g_t is the gradient with respect to h_t, along every path through later states.
+        g, adjoint = _adjoint_recurrence(
+            plan, x.decay, x.c[..., None] * grad[:, :, None, :], adjoint
+        )
+        through_decay = g * (h - x.drive)  # g_t decay_t h_{t-1}
+        grad_drive = _sum_states(g, x.b)  # with respect to delta_t u_t
+        grad_delta = grad_drive * x.u + jnp.einsum(
+            "tbnd,nd->tbd", through_decay, a, precision="highest"
+        )
+        grad_a = grad_a + jnp.einsum("tbnd,tbd->nd", through_decay, x.delta, precision="highest")
+        grad_u = grad_drive * x.delta
+        if d_skip is not None:
+            grad_u = grad_u + grad * d_skip
+            grad_d = grad_d + jnp.sum(grad * x.u, axis=(0, 1))
+        if plan.delta_softplus:
+            grad_delta = grad_delta * jax.nn.sigmoid(x.pre_delta)
+        if x.real is not None:
+            grad_delta = jnp.where(x.real, grad_delta, 0)
+        grad_bias = grad_bias + jnp.sum(grad_delta, axis=(0, 1))
+        grad_b = _sum_channels(g, x.delta * x.u)
+        grad_c = _sum_channels(h, grad)
+        outputs = (grad_u, grad_delta, grad_b, grad_c, grad_z)
+        dtypes = (inputs.u, inputs.delta, inputs.b, inputs.c, inputs.z)
+        outputs = tuple(
+            None if o is None else o.astype(like.dtype)
+            for o, like in zip(outputs, dtypes, strict=True)
+        )
+        return (adjoint, grad_a, grad_d, grad_bias), outputs
+
+    per_channel = jnp.zeros(a.shape[1], dtype)
+    carry = (
+        jnp.swapaxes(grad_final, 1, 2).astype(dtype),
+        jnp.zeros_like(a),
+        per_channel,
+        per_channel,
+    )
+    carry, outputs = lax.scan(
+        chunk, carry, (_chunk_indices(plan, inputs), chunk_states), reverse=not plan.reverse
+    )
+    adjoint, grad_a, grad_d, grad_bias = carry
+    grad_u, grad_delta, grad_b, grad_c, grad_z = (
+        None if o is None else _batch_major(o) for o in outputs
+    )
+    return ScanInputs(
+        u=grad_u,
+        delta=grad_delta,
+        a=grad_a.T.astype(inputs.a.dtype),
+        b=grad_b,
+        c=grad_c,
+        d_skip=None if inputs.d_skip is None else grad_d.astype(inputs.d_skip.dtype),
+        z=grad_z,
+        delta_bias=None if inputs.delta_bias is None else grad_bias.astype(inputs.delta_bias.dtype),
+        initial_state=None
+        if inputs.initial_state is None
+        else jnp.swapaxes(adjoint, 1, 2).astype(inputs.initial_state.dtype),
+    )
+
+
+def _recurrence(plan: _Plan, decay, drive, state):
+    """h_t = decay_t h_{t-1} + drive_t from `state`: all h (time, ...), and the last one walked."""
+    if plan.inner == "sequential":
+
+        def step(h, x):
+            h = x[0] * h + x[1]
+            return h, h
+
+        last, h = lax.scan(step, state, (decay, drive), reverse=plan.reverse)
+        return h, last
+    decay, local = lax.associative_scan(_compose, (decay, drive), reverse=plan.reverse)
+    h = decay * state + local
+    return h, h[0 if plan.reverse else -1]
+
+
+def _adjoint_recurrence(plan: _Plan, decay, source, adjoint):
+    """g_t = source_t + decay_{t+1} g_{t+1}, walking against the recurrence.
+
+    `adjoint` is decay_{t+1} g_{t+1} as it enters the chunk; it is returned as it leaves it.
+    """
+    backwards = not plan.reverse
+    if plan.inner == "sequential":
+
+        def step(adjoint, x):
+            g = adjoint + x[1]
+            return x[0] * g, g
+
+        last, g = lax.scan(step, adjoint, (decay, source), reverse=backwards)
+        return g, last
+    decay, local = lax.associative_scan(_compose, (decay, decay * source), reverse=backwards)
+    leaving = decay * adjoint + local
+    entering = (
+        jnp.concatenate([leaving[1:], adjoint[None]])
+        if backwards
+        else jnp.concatenate([adjoint[None], leaving[:-1]])
+    )
+    return source + entering, leaving[0 if backwards else -1]
+
+
+def _compose(first, second):
+    """Composition of two affine maps h -> decay h + drive, the first one applied first."""
+    return first[0] * second[0], second[0] * first[1] + second[1]
+
+
+# XLA's CPU reductions lose an order of magnitude on some shapes; its matrix products do not, so
+# every sum that is a product is written as one.
+def _sum_states(x, weight):
+    """(time, batch, state, channels), (time, batch, state) -> (time, batch, channels)."""
+    return jnp.einsum("tbnd,tbn->tbd", x, weight, precision="highest")
+
+
+def _sum_channels(x, weight):
+    """(time, batch, state, channels), (time, batch, channels) -> (time, batch, state)."""
+    return jnp.einsum("tbnd,tbd->tbn", x, weight, precision="highest")
+
+
+def _compute_dtype(inputs: ScanInputs):
+    return jnp.promote_types(inputs.u.dtype, jnp.float32)
+
+
+def _chunk_indices(plan: _Plan, inputs: ScanInputs) -> jax.Array:
+    return jnp.arange(inputs.u.shape[1] // plan.chunk)
+
+
+def _first_state(inputs: ScanInputs) -> jax.Array:
+    """The initial state as the chunks carry it: (batch, state, channels)."""
+    dtype = _compute_dtype(inputs)
+    if inputs.initial_state is None:
+        return jnp.zeros((inputs.u.shape[0], *inputs.a.shape[::-1]), dtype)
+    return jnp.swapaxes(inputs.initial_state, 1, 2).astype(dtype)
+
+
+def _batch_major(x: jax.Array) -> jax.Array:
+    """(chunks, time, batch, k) -> (batch, chunks * time, k)."""
+    return jnp.moveaxis(x.reshape(-1, *x.shape[2:]), 0, 1)

@@ -1,0 +1,46 @@
+"""The selective scan as the equation says it: slow, plain, and what everything else is tested on."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from caduceus_jax.kernels.inputs import ScanInputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Options of `implementation="reference"`: none."""
+
+
+def scan(
+    inputs: ScanInputs, options: Reference, *, delta_softplus: bool, reverse: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Gu & Dao 2023, equations 2 to 4, token by token in at least float32.
+
+    Returns:
+        y (batch, length, channels) of the dtype of u, and the final state (batch, channels, state).
+    """
+    f = jnp.promote_types(inputs.u.dtype, jnp.float32)
+    u, delta, a, b, c = (x.astype(f) for x in inputs[:5])
+    d_skip, z, delta_bias, state = (None if x is None else x.astype(f) for x in inputs[5:])
+    if delta_bias is not None:
+        delta = delta + delta_bias
+    if delta_softplus:
+        delta = jax.nn.softplus(delta)
+    if state is None:
+        state = jnp.zeros((u.shape[0], *a.shape), f)
+
+    def step(h, token):
+        u, delta, b, c = token  # (batch, channels) twice, (batch, state) twice
+        h = jnp.exp(delta[..., None] * a) * h + (delta * u)[..., None] * b[:, None, :]
+        return h, jnp.sum(h * c[:, None, :], axis=-1)
+
+    tokens = tuple(jnp.moveaxis(x, 1, 0) for x in (u, delta, b, c))
+    state, y = jax.lax.scan(step, state, tokens, reverse=reverse)
+    y = jnp.moveaxis(y, 0, 1)
+    if d_skip is not None:
+        y = y + d_skip * u
+    if z is not None:
+        y = y * jax.nn.silu(z)
+    return y.astype(inputs.u.dtype), state

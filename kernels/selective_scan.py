@@ -1,0 +1,123 @@
+"""The selective scan: one public operation, several implementations.
+
+`implementation=` chooses among them; the names and what each is for are in `docs/kernels.md`.
+"""
+
+from typing import Literal, TypeAlias
+
+import jax
+from jaxtyping import Array, Float
+
+from caduceus_jax.kernels import chunked, reference
+from caduceus_jax.kernels.inputs import ScanInputs
+
+Implementation: TypeAlias = (
+    Literal["reference", "chunked"] | reference.Reference | chunked.Chunked | None
+)
+_DEFAULT_OPTIONS = {"reference": reference.Reference(), "chunked": chunked.Chunked()}
+
+
+def selective_scan_with_state(
+    u: Float[Array, "batch length channels"],
+    delta: Float[Array, "batch length channels"],
+    A: Float[Array, "channels state"],
+    B: Float[Array, "batch length state"],
+    C: Float[Array, "batch length state"],
+    D: Float[Array, " channels"] | None = None,
+    z: Float[Array, "batch length channels"] | None = None,
+    delta_bias: Float[Array, " channels"] | None = None,
+    *,
+    delta_softplus: bool = True,
+    reverse: bool = False,
+    initial_state: Float[Array, "batch channels state"] | None = None,
+    implementation: Implementation = None,
+) -> tuple[Float[Array, "batch length channels"], Float[Array, "batch channels state"]]:
+    """`selective_scan`, which also returns the state after the last token it walked over.
+
+    Returns:
+        y (batch, length, channels) of the dtype of `u`, and the final state (batch, channels,
+        state) in float32: the state at the right end, or at the left end with `reverse`.
+    """
+    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    inputs.check()
+    options = _resolve(implementation)
+    scan = reference.scan if isinstance(options, reference.Reference) else chunked.scan
+    return scan(inputs, options, delta_softplus=delta_softplus, reverse=reverse)
+
+
+def selective_scan(
+    u: Float[Array, "batch length channels"],
+    delta: Float[Array, "batch length channels"],
+    A: Float[Array, "channels state"],
+    B: Float[Array, "batch length state"],
+    C: Float[Array, "batch length state"],
+    D: Float[Array, " channels"] | None = None,
+    z: Float[Array, "batch length channels"] | None = None,
+    delta_bias: Float[Array, " channels"] | None = None,
+    *,
+    delta_softplus: bool = True,
+    reverse: bool = False,
+    initial_state: Float[Array, "batch channels state"] | None = None,
+    implementation: Implementation = None,
+) -> Float[Array, "batch length channels"]:
+    """The selective state-space recurrence of Mamba (Gu & Dao 2023, equations 2 to 4).
+
+    With `d_t = softplus(delta_t + delta_bias)` and the state `h` of each channel,
+
+        h_t = exp(d_t A) h_{t-1} + d_t B_t u_t
+        y_t = (C_t h_t + D u_t) * silu(z_t)
+
+    Inputs may be float32 or bfloat16; the recurrence runs in float32 (float64 where `u` is).
+    Differentiable in every array argument. Memory is O(length), not O(length x state).
+
+    Args:
+        u: the sequence, (batch, length, channels).
+        delta: time steps before bias and softplus, (batch, length, channels).
+        A: decay rates, negative, (channels, state).
+        B: input maps, (batch, length, state).
+        C: output maps, (batch, length, state).
+        D: skip connection, (channels,); none by default.
+        z: gate, (batch, length, channels); none by default.
+        delta_bias: added to delta, (channels,); none by default.
+        delta_softplus: pass delta through softplus; otherwise it is used as it is.
+        reverse: walk from the last token to the first. Nothing is flipped: y[t] stays at t.
+        initial_state: state before the first token walked over, (batch, channels, state); zero
+            by default.
+        implementation: None picks the fastest for the default backend when the call is traced;
+            "reference" (the equation, token by token), "chunked" (portable, memory-lean), or an
+            options object such as `Chunked(chunk_length=64)`: that one, or an error.
+
+    Returns:
+        (batch, length, channels) of the dtype of `u`.
+
+    Raises:
+        ValueError: shapes do not fit, or the implementation is unknown.
+    """
+    y, _ = selective_scan_with_state(
+        u,
+        delta,
+        A,
+        B,
+        C,
+        D,
+        z,
+        delta_bias,
+        delta_softplus=delta_softplus,
+        reverse=reverse,
+        initial_state=initial_state,
+        implementation=implementation,
+    )
+    return y
+
+
+def _resolve(implementation: Implementation) -> reference.Reference | chunked.Chunked:
+    """The options object that `implementation` stands for."""
+    if implementation is None:
+        return chunked.Chunked()
+    if isinstance(implementation, str):
+        if implementation not in _DEFAULT_OPTIONS:
+            raise ValueError(
+                f"implementation {implementation!r} is not one of: {', '.join(_DEFAULT_OPTIONS)}"
+            )
+        return _DEFAULT_OPTIONS[implementation]
+    return implementation
