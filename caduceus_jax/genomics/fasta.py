@@ -68,7 +68,11 @@ def iterate_fasta(path: str | pathlib.Path) -> Iterator[tuple[str, Bases]]:
                 )
             first_line[name] = line
         elif name:
-            bases, count = _clean(path, line, piece)
+            try:
+                bases, count = canonical(piece)
+            except StrangeByte as error:
+                line += piece.count(b"\n", 0, error.position)
+                raise UserError(f"{path}:{line}: {error}") from None
             parts.append(bases)
             ambiguous += count
         elif text := piece.lstrip():
@@ -79,6 +83,43 @@ def iterate_fasta(path: str | pathlib.Path) -> Iterator[tuple[str, Bases]]:
     yield name, _record(path, first_line[name], name, parts)
     if ambiguous:
         notice(f"{path}: {ambiguous:,} IUPAC ambiguity codes (such as R or Y) are read as N")
+
+
+class StrangeByte(Exception):
+    """A byte that is no nucleotide code.
+
+    Attributes:
+        position: its index in the text, 0-based.
+    """
+
+    def __init__(self, position: int, byte: bytes):
+        self.position = position
+        says = f"{_shown(byte)} is no nucleotide code"
+        if byte in _PROTEIN_ALONE:
+            says += ": this looks like a protein FASTA, and DNA is needed"
+        elif byte in b"-.":
+            says += ": remove the gaps of an alignment first"
+        else:
+            says += ": sequence lines hold A, C, G, T, N or IUPAC codes and nothing else"
+        super().__init__(says)
+
+
+def canonical(lines: bytes) -> tuple[bytes, int]:
+    """Lines of sequence without their line ends, other codes than A, C, G, T, N replaced.
+
+    Returns:
+        The bases, upper and lower case kept, and how many of them were ambiguity codes.
+
+    Raises:
+        StrangeByte: a byte is no nucleotide code.
+    """
+    # `translate` deletes at memory speed: what is left is rare, and empty for most files.
+    odd = lines.translate(None, _PLAIN + _NEWLINES)
+    if not odd:
+        return lines.translate(None, _NEWLINES), 0
+    if strange := _STRANGE.search(lines):
+        raise StrangeByte(strange.start(), strange.group())
+    return lines.translate(_READ_AS, _NEWLINES), len(odd.translate(None, b"Uu"))
 
 
 def open_binary(path: pathlib.Path) -> IO[bytes]:
@@ -127,27 +168,6 @@ def _name(path: pathlib.Path, line: int, header: bytes) -> str:
     if not words or header[1:2].isspace():
         raise UserError(f"{path}:{line}: '>' must be followed by the record's name")
     return words[0].decode(errors="replace")
-
-
-def _clean(path: pathlib.Path, line: int, lines: bytes) -> tuple[bytes, int]:
-    """The bases of some lines, and how many of them were ambiguity codes."""
-    # `translate` deletes at memory speed: what is left is rare, and empty for most files.
-    odd = lines.translate(None, _PLAIN + _NEWLINES)
-    if not odd:
-        return lines.translate(None, _NEWLINES), 0
-    if strange := _STRANGE.search(lines):
-        line += lines.count(b"\n", 0, strange.start())
-        raise UserError(f"{path}:{line}: {_complaint(strange.group())}")
-    return lines.translate(_READ_AS, _NEWLINES), len(odd.translate(None, b"Uu"))
-
-
-def _complaint(byte: bytes) -> str:
-    says = f"{_shown(byte)} is no nucleotide code"
-    if byte in _PROTEIN_ALONE:
-        return f"{says}: this looks like a protein FASTA, and DNA is needed"
-    if byte in b"-.":
-        return f"{says}: remove the gaps of an alignment first"
-    return f"{says}: sequence lines hold A, C, G, T, N or IUPAC codes and nothing else"
 
 
 def _shown(text: bytes) -> str:
