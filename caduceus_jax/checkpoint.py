@@ -1,4 +1,4 @@
-"""Model files: Hugging Face folders, hub ids and Lightning checkpoints in, Hugging Face folders out."""
+"""Model files: Hugging Face folders, hub ids and Lightning checkpoints in, folders out."""
 
 import json
 import pathlib

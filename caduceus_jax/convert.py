@@ -214,12 +214,12 @@ def _mixer_rows(config: CaduceusConfig) -> Iterator[tuple[str, tuple[str, ...], 
             ("A_log", "a_log", "same"),
             ("D", "d_skip", "same"),
             ("conv1d.weight", "conv_weight", "conv"),
-            ("x_proj.weight", "x_proj.kernel", "transpose"),
-            ("dt_proj.weight", "dt_proj.kernel", "transpose"),
+            ("x_proj.weight", "x_proj", "transpose"),
+            ("dt_proj.weight", "dt_proj", "transpose"),
             ("dt_proj.bias", "delta_bias", "same"),
         ] + ([("conv1d.bias", "conv_bias", "same")] if config.conv_bias else [])
         for theirs, ours, turn in core:
-            yield f"mamba_{direction}.{theirs}", (*own, *ours.split(".")), turn
+            yield f"mamba_{direction}.{theirs}", (*own, ours), turn
         if shared and direction == "rev":
             continue
         for name in _projection_names(config):

@@ -41,7 +41,7 @@ def masked_lm_loss(
 
 def classification_loss(
     logits: Float[Array, "batch labels"],
-    labels: Num[Array, "batch *labels"],
+    labels: Num[Array, "batch ..."],
     problem_type: ProblemType | None = None,
 ) -> Float[Array, ""]:
     """The loss of `CaduceusForSequenceClassification`, chosen as Hugging Face models choose it.

@@ -1,7 +1,8 @@
-"""The Mamba mixer in one reading direction, and BiMamba in both (Schiff et al. 2024, section 3.1)."""
+"""The Mamba mixer, and BiMamba in both reading directions (Schiff et al. 2024, section 3.1)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,107 +12,107 @@ from jaxtyping import Float
 
 from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.kernels import causal_conv1d
-from caduceus_jax.typing import PaddingMask, Strands
+from caduceus_jax.typing import PaddingMask, Strands, StrandsInner
 
+T = TypeVar("T")
 Scan = Callable[..., jax.Array]
 
 
 class MambaCore(nnx.Module):
-    """Convolution, projections to delta, B and C, and the selective scan (Gu & Dao 2023, 3.4).
+    """Parameters of one reading direction: convolution, projections to delta, B and C, and A, D.
 
-    The part of a mixer that each reading direction has for itself.
+    `read` walks over sequences with them (Gu & Dao 2023, sections 3.2 and 3.4).
 
     Args:
         config: the architecture.
-        dtype: of activations and matrix products; parameters and the recurrence are float32.
-        scan: the selective scan, called as `caduceus_jax.kernels.selective_scan`.
         rngs: draws the parameters, distributed as in the original.
     """
 
-    def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
-        rank, d_inner = config.delta_rank, config.d_inner
-        self.delta_rank = rank
-        self.scan = scan
+    def __init__(self, config: CaduceusConfig, *, rngs: nnx.Rngs):
+        rank, d_inner, d_state = config.delta_rank, config.d_inner, config.d_state
         conv_range = 1 / math.sqrt(config.d_conv)
         self.conv_weight = nnx.Param(_uniform(rngs, (config.d_conv, d_inner), conv_range))
         self.conv_bias = (
             nnx.Param(_uniform(rngs, (d_inner,), conv_range)) if config.conv_bias else None
         )
-        self.x_proj = _linear(d_inner, rank + 2 * config.d_state, dtype=dtype, rngs=rngs)
-        self.dt_proj = _linear(rank, d_inner, dtype=dtype, rngs=rngs)
+        outputs = rank + 2 * d_state
+        self.x_proj = nnx.Param(_uniform(rngs, (d_inner, outputs), 1 / math.sqrt(d_inner)))
         dt_range = config.dt_scale / math.sqrt(rank)
-        self.dt_proj.kernel[...] = (
+        self.dt_proj = nnx.Param(
             _uniform(rngs, (rank, d_inner), dt_range)
             if config.dt_init == "random"
             else jnp.full((rank, d_inner), dt_range)
         )
         # softplus(delta_bias) is log-uniform in [dt_min, dt_max].
-        log_dt = jax.random.uniform(
-            rngs.params(),
-            (d_inner,),
-            minval=math.log(config.dt_min),
-            maxval=math.log(config.dt_max),
-        )
+        log_range = {"minval": math.log(config.dt_min), "maxval": math.log(config.dt_max)}
+        log_dt = jax.random.uniform(rngs.params(), (d_inner,), **log_range)
         dt = jnp.maximum(jnp.exp(log_dt), config.dt_init_floor)
         self.delta_bias = nnx.Param(dt + jnp.log(-jnp.expm1(-dt)))
-        states = jnp.arange(1, config.d_state + 1, dtype=jnp.float32)
+        states = jnp.arange(1, d_state + 1, dtype=jnp.float32)
         self.a_log = nnx.Param(jnp.tile(jnp.log(states), (d_inner, 1)))
         self.d_skip = nnx.Param(jnp.ones(d_inner))
 
-    def __call__(
-        self,
-        x: Float[jax.Array, "batch length d_inner"],
-        z: Float[jax.Array, "batch length d_inner"] | None = None,
-        padding_mask: PaddingMask | None = None,
-        *,
-        reverse: bool = False,
-    ) -> Float[jax.Array, "batch length d_inner"]:
-        """Mixes along the length, from the last token to the first with `reverse`.
 
-        Args:
-            x: (batch, length, d_inner), the first half of `in_proj`.
-            z: (batch, length, d_inner), the gate; None leaves gating to the caller.
-            padding_mask: (batch, length), True on real tokens; the others leave no trace.
-            reverse: the reading direction. Position t of the output belongs to token t either way.
-        """
-        with jax.named_scope("mamba_core"):
-            x = _clear_padding(x, padding_mask)
-            bias = None if self.conv_bias is None else self.conv_bias[...]
-            u = causal_conv1d(x, self.conv_weight[...], bias, reverse=reverse)
-            u = _clear_padding(u, padding_mask)
-            rank, d_state = self.delta_rank, self.a_log.shape[-1]
-            delta, b, c = jnp.split(self.x_proj(u), (rank, rank + d_state), axis=-1)
-            return self.scan(
-                u,
-                self.dt_proj(delta),
-                -jnp.exp(self.a_log[...]),
-                b,
-                c,
-                self.d_skip[...],
-                z,
-                self.delta_bias[...],
-                delta_softplus=True,
-                reverse=reverse,
-            )
+def read(
+    cores: Sequence[MambaCore],
+    x: StrandsInner,
+    z: StrandsInner | None = None,
+    padding_mask: PaddingMask | None = None,
+    *,
+    reverse: bool,
+    scan: Scan,
+) -> StrandsInner:
+    """Walks over every strand in one direction, strand s with the parameters `cores[s]`.
+
+    Args:
+        cores: the reader of each strand.
+        x: (batch, strand, length, d_inner), the first half of `in_proj`.
+        z: (batch, strand, length, d_inner), the gate; None leaves gating to the caller.
+        padding_mask: (batch, length), True on real tokens; the others leave no trace.
+        reverse: walk from the last token to the first. Position t of the output belongs to token
+            t either way: nothing is flipped.
+        scan: the selective scan.
+
+    Returns:
+        (batch, strand, length, d_inner).
+    """
+    core = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cores)
+    batch, strands, length, d_inner = x.shape
+    rows = (batch * strands, length)  # strand s of sequence i is row i * strands + s
+    with jax.named_scope("mamba_core"):
+        x = _clear_padding(x, padding_mask)
+        u = causal_conv1d(
+            x.reshape(*rows, d_inner),
+            core.conv_weight[...],
+            None if core.conv_bias is None else core.conv_bias[...],
+            reverse=reverse,
+        )
+        u = _clear_padding(u.reshape(x.shape), padding_mask)
+        rank, d_state = core.dt_proj.shape[1], core.a_log.shape[-1]
+        projected = _project(u, core.x_proj[...])
+        delta, b, c = jnp.split(projected, (rank, rank + d_state), axis=-1)
+        delta = _project(delta, core.dt_proj[...])
+        y = scan(
+            u.reshape(*rows, d_inner),
+            delta.reshape(*rows, d_inner),
+            -jnp.exp(core.a_log[...]),
+            b.reshape(*rows, d_state),
+            c.reshape(*rows, d_state),
+            core.d_skip[...],
+            None if z is None else z.reshape(*rows, d_inner),
+            core.delta_bias[...],
+            delta_softplus=True,
+            reverse=reverse,
+        )
+        return y.reshape(x.shape)
 
 
 class Mamba(nnx.Module):
-    """The whole mixer of one reading direction, with projections of its own."""
+    """A whole mixer of one reading direction, with projections of its own."""
 
-    def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
+    def __init__(self, config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs):
         self.in_proj, self.out_proj = _projections(config, dtype=dtype, rngs=rngs)
-        self.core = MambaCore(config, dtype=dtype, scan=scan, rngs=rngs)
-
-    def __call__(
-        self,
-        hidden: Float[jax.Array, "batch length d_model"],
-        padding_mask: PaddingMask | None = None,
-        *,
-        reverse: bool = False,
-    ) -> Float[jax.Array, "batch length d_model"]:
-        """Mixes along the length; see `MambaCore.__call__`."""
-        x, z = jnp.split(self.in_proj(hidden), 2, axis=-1)
-        return self.out_proj(self.core(x, z, padding_mask, reverse=reverse))
+        self.core = MambaCore(config, rngs=rngs)
 
 
 class BiMamba(nnx.Module):
@@ -119,47 +120,56 @@ class BiMamba(nnx.Module):
 
     The module that shares a weight owns it: `in_proj` and `out_proj` exist once, and each is
     applied once, because `out_proj(y_fwd) + out_proj(y_rev) = out_proj(y_fwd + y_rev)`.
-
-    Reading the reverse complement from left to right is reading the given strand's coordinates
-    from right to left. So strand 1 stays in place and the two directions exchange roles on it:
-    walking left to right, strand 0 is read by `fwd` and strand 1 by `rev`.
     """
 
     def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
-        self.strategy = config.bidirectional_strategy
+        self.strategy, self.scan = config.bidirectional_strategy, scan
         self.in_proj, self.out_proj = _projections(config, dtype=dtype, rngs=rngs)
-        self.fwd = MambaCore(config, dtype=dtype, scan=scan, rngs=rngs)
-        self.rev = MambaCore(config, dtype=dtype, scan=scan, rngs=rngs)
+        self.fwd = MambaCore(config, rngs=rngs)
+        self.rev = MambaCore(config, rngs=rngs)
 
     def __call__(self, hidden: Strands, padding_mask: PaddingMask | None = None) -> Strands:
         """Mixes along the length of every strand in both directions."""
         x, z = jnp.split(self.in_proj(hidden), 2, axis=-1)
         gate = jax.nn.silu(z)
         y, y_reverse = (
-            _walk(self.fwd, self.rev, x, None, padding_mask, reverse=reverse)
+            read(
+                _readers(self.fwd, self.rev, x.shape[1], reverse),
+                x,
+                None,
+                padding_mask,
+                reverse=reverse,
+                scan=self.scan,
+            )
             for reverse in (False, True)
         )
         if self.strategy == "ew_multiply":
             return self.out_proj(y * gate) * self.out_proj(y_reverse * gate)
         out = self.out_proj((y + y_reverse) * gate)
+        if self.out_proj.bias is None:
+            return out
         # Each direction of the original adds the bias of the projection they share.
-        return (
-            out if self.out_proj.bias is None else out + self.out_proj.bias[...].astype(out.dtype)
-        )
+        return out + self.out_proj.bias[...].astype(out.dtype)[None, None, None]
 
 
 class UntiedBiMamba(nnx.Module):
     """Two reading directions that share nothing."""
 
     def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
-        self.strategy = config.bidirectional_strategy
-        self.fwd = Mamba(config, dtype=dtype, scan=scan, rngs=rngs)
-        self.rev = Mamba(config, dtype=dtype, scan=scan, rngs=rngs)
+        self.strategy, self.scan = config.bidirectional_strategy, scan
+        self.fwd = Mamba(config, dtype=dtype, rngs=rngs)
+        self.rev = Mamba(config, dtype=dtype, rngs=rngs)
 
     def __call__(self, hidden: Strands, padding_mask: PaddingMask | None = None) -> Strands:
         """Mixes along the length of every strand in both directions."""
         out, out_reverse = (
-            _walk(self.fwd, self.rev, hidden, padding_mask, reverse=reverse)
+            _mix(
+                _readers(self.fwd, self.rev, hidden.shape[1], reverse),
+                hidden,
+                padding_mask,
+                reverse=reverse,
+                scan=self.scan,
+            )
             for reverse in (False, True)
         )
         return out * out_reverse if self.strategy == "ew_multiply" else out + out_reverse
@@ -169,29 +179,56 @@ class UniMamba(nnx.Module):
     """One reading direction: 5' to 3' on every strand."""
 
     def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
-        self.fwd = Mamba(config, dtype=dtype, scan=scan, rngs=rngs)
+        self.scan = scan
+        self.fwd = Mamba(config, dtype=dtype, rngs=rngs)
 
     def __call__(self, hidden: Strands, padding_mask: PaddingMask | None = None) -> Strands:
         """Mixes along the length of every strand."""
-        strands = range(hidden.shape[1])
-        return jnp.stack(
-            [self.fwd(hidden[:, s], padding_mask, reverse=s == 1) for s in strands], axis=1
+        return jnp.concatenate(
+            [
+                _mix([self.fwd], strand, padding_mask, reverse=s == 1, scan=self.scan)
+                for s, strand in enumerate(jnp.split(hidden, hidden.shape[1], axis=1))
+            ],
+            axis=1,
         )
 
 
-def _walk(fwd, rev, x: jax.Array, *args, reverse: bool) -> jax.Array:
-    """Walks over (batch, strand, length, channels) in one direction, all strands in one call.
+def _mix(
+    mambas: Sequence[Mamba],
+    hidden: Strands,
+    padding_mask: PaddingMask | None,
+    *,
+    reverse: bool,
+    scan: Scan,
+) -> Strands:
+    """Whole mixers over every strand in one direction, strand s with `mambas[s]`."""
 
-    Strand s is read by `fwd` where its own 5' to 3' is the direction walked, by `rev` otherwise.
+    def each_strand(project: str, x: jax.Array) -> jax.Array:
+        maps = [getattr(mamba, project) for mamba in mambas]
+        return jnp.stack([maps[s](x[:, s]) for s in range(len(maps))], axis=1)
+
+    x, z = jnp.split(each_strand("in_proj", hidden), 2, axis=-1)
+    cores = [mamba.core for mamba in mambas]
+    y = read(cores, x, z, padding_mask, reverse=reverse, scan=scan)
+    return each_strand("out_proj", y)
+
+
+def _readers(fwd: T, rev: T, strands: int, reverse: bool) -> list[T]:
+    """Who reads each strand when all are walked over in one direction.
+
+    Reading the reverse complement from left to right is reading the + strand's coordinates from
+    right to left. So strand 1 stays in place, and the two readers exchange roles on it.
     """
-    readers = [(fwd, rev)[reverse ^ strand] for strand in range(x.shape[1])]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *readers)
-    read = lambda reader, x: reader(x, *args, reverse=reverse)  # noqa: E731
-    return jax.vmap(read, in_axes=(0, 1), out_axes=1)(stacked, x)
+    return [(fwd, rev)[reverse ^ (strand == 1)] for strand in range(strands)]
 
 
-def _clear_padding(x: jax.Array, padding_mask: jax.Array | None) -> jax.Array:
-    return x if padding_mask is None else jnp.where(padding_mask[..., None], x, 0)
+def _project(x: StrandsInner, weight: Float[jax.Array, "strand inputs outputs"]) -> jax.Array:
+    """Each strand's own linear map, in the dtype of the activations."""
+    return jnp.einsum("bsli,sio->bslo", x, weight.astype(x.dtype))
+
+
+def _clear_padding(x: StrandsInner, padding_mask: PaddingMask | None) -> StrandsInner:
+    return x if padding_mask is None else jnp.where(padding_mask[:, None, :, None], x, 0)
 
 
 def _projections(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs):
@@ -211,7 +248,7 @@ def _linear(
     outputs: int,
     *,
     bias: bool = False,
-    shrink: float = 1,
+    shrink: int = 1,
     dtype: Dtype,
     rngs: nnx.Rngs,
 ) -> nnx.Linear:

@@ -1,11 +1,11 @@
 """The portable selective scan: one chunk of tokens at a time, on any platform.
 
-Forward, a `lax.scan` over chunks carries the state (batch, state, channels); only the state at the
+Forward, a `lax.scan` over chunks carries the state (rows, state, channels); only the state at the
 start of each chunk is kept. Backward walks the chunks the other way, computes each chunk's states
 again from the one that was kept, and the adjoint state beside them. So neither pass ever holds
 (length, state, channels), and the gradient costs two exponentials a state element, not more.
 
-Inside a chunk arrays are time-major with channels last, (time, batch, state, channels): channels
+Inside a chunk arrays are time-major with channels last, (time, rows, state, channels): channels
 fill vector lanes, and every sum over channels or states is a product of small matrices. The
 recurrence `h_t = decay_t h_{t-1} + drive_t` inside a chunk has two forms: "sequential" (`lax.scan`;
 a CPU has nothing to gain from more arithmetic) and "associative" (`lax.associative_scan`; log-depth,
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from caduceus_jax.kernels.inputs import ScanInputs
+from caduceus_jax.kernels.sums import sum_channels, sum_leading, sum_states
 
 Inner = Literal["sequential", "associative"]
 
@@ -104,47 +105,62 @@ _scan.defvjp(_scan_fwd, _scan_bwd)
 class _Chunk(NamedTuple):
     """One chunk of the inputs, time-major, in the dtype of the recurrence."""
 
-    u: jax.Array  # (time, batch, channels)
-    pre_delta: jax.Array  # (time, batch, channels): delta + bias, before softplus
-    delta: jax.Array  # (time, batch, channels): 0 on padding, so that the state passes unchanged
-    b: jax.Array  # (time, batch, state)
-    c: jax.Array  # (time, batch, state)
-    z: jax.Array | None  # (time, batch, channels)
+    u: jax.Array  # (time, rows, channels)
+    pre_delta: jax.Array  # (time, rows, channels): delta + bias, before softplus
+    delta: jax.Array  # (time, rows, channels): 0 on padding, so that the state passes unchanged
+    b: jax.Array  # (time, rows, state)
+    c: jax.Array  # (time, rows, state)
+    z: jax.Array | None  # (time, rows, channels)
     real: jax.Array | None  # (time, 1, 1) bool, False on padding; None where there is none
-    decay: jax.Array  # (time, batch, state, channels)
-    drive: jax.Array  # (time, batch, state, channels)
 
 
 def _load(plan: _Plan, inputs: ScanInputs, index: jax.Array) -> _Chunk:
-    """Reads chunk `index` and discretises it (Gu & Dao 2023, equation 4; Euler for B)."""
-    dtype = _compute_dtype(inputs)
-
-    def rows(x: jax.Array) -> jax.Array:
-        x = lax.dynamic_slice_in_dim(x, index * plan.chunk, plan.chunk, axis=1)
-        return jnp.moveaxis(x, 1, 0).astype(dtype)
-
-    u, b, c, pre_delta = rows(inputs.u), rows(inputs.b), rows(inputs.c), rows(inputs.delta)
+    """Reads chunk `index`."""
+    dtype = inputs.compute_dtype
+    u, b, c, pre_delta = (
+        _rows(plan, x, index, dtype) for x in (inputs.u, inputs.b, inputs.c, inputs.delta)
+    )
+    z = None if inputs.z is None else _rows(plan, inputs.z, index, dtype)
     if inputs.delta_bias is not None:
-        pre_delta = pre_delta + inputs.delta_bias.astype(dtype)
+        pre_delta = pre_delta + _each_row(inputs, inputs.delta_bias)
     delta = jax.nn.softplus(pre_delta) if plan.delta_softplus else pre_delta
     real = None
     if plan.length % plan.chunk:
         real = (index * plan.chunk + jnp.arange(plan.chunk) < plan.length)[:, None, None]
         delta = jnp.where(real, delta, 0)
-    decay = jnp.exp(delta[:, :, None, :] * inputs.a.astype(dtype).T)
-    drive = b[..., None] * (delta * u)[:, :, None, :]
-    z = None if inputs.z is None else rows(inputs.z)
-    return _Chunk(u, pre_delta, delta, b, c, z, real, decay, drive)
+    return _Chunk(u, pre_delta, delta, b, c, z, real)
+
+
+def _rows(plan: _Plan, x: jax.Array, index: jax.Array, dtype) -> jax.Array:
+    """Chunk `index` of (batch, length, k) as (time, rows, k)."""
+    rows = lax.dynamic_slice_in_dim(x, index * plan.chunk, plan.chunk, axis=1)
+    return jnp.moveaxis(rows, 1, 0).astype(dtype)
+
+
+def _discretise(x: _Chunk, a: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Decay and drive (time, rows, state, channels): zero-order hold for A, Euler for B.
+
+    Gu & Dao 2023, equation 4 and section 3.5.1. `a` is (groups, state, channels).
+    """
+    return _decay(x.delta, a), x.b[..., None] * (x.delta * x.u)[..., None, :]
+
+
+def _decay(delta: jax.Array, a: jax.Array) -> jax.Array:
+    """exp(delta A): (..., rows, channels) and (groups, state, channels)."""
+    *lead, rows, channels = delta.shape
+    groups, state, _ = a.shape
+    delta = delta.reshape(*lead, rows // groups, groups, 1, channels)
+    a = jnp.expand_dims(a, range(delta.ndim - a.ndim))
+    return jnp.exp(delta * a).reshape(*lead, rows, state, channels)
 
 
 def _forward(plan: _Plan, inputs: ScanInputs):
     """Returns y, the final state, and the state at the start of each chunk."""
-    d_skip = None if inputs.d_skip is None else inputs.d_skip.astype(_compute_dtype(inputs))
+    a, d_skip = _per_channel(inputs)
 
     def chunk(state, index):
         x = _load(plan, inputs, index)
-        h, last = _recurrence(plan, x.decay, x.drive, state)
-        y = _sum_states(h, x.c)
+        last, y = _outputs(plan, x, a, state)
         if d_skip is not None:
             y = y + d_skip * x.u
         if x.z is not None:
@@ -157,47 +173,64 @@ def _forward(plan: _Plan, inputs: ScanInputs):
     return _batch_major(y), jnp.swapaxes(last, 1, 2), chunk_states
 
 
+def _outputs(plan: _Plan, x: _Chunk, a, state) -> tuple[jax.Array, jax.Array]:
+    """The last state walked, and C_t h_t (time, rows, channels) of the chunk."""
+    if plan.inner == "associative":
+        h, last = _recurrence(plan, *_discretise(x, a), state)
+        return last, sum_states(h, x.c)
+
+    # Nothing of size (time, ..., state, channels) here: the state stays in cache.
+    def step(h, token):
+        delta, drive, b, c = token
+        h = _decay(delta, a) * h + b[..., None] * drive[:, None, :]
+        return h, sum_states(h[None], c[None])[0]
+
+    return lax.scan(step, state, (x.delta, x.delta * x.u, x.b, x.c), reverse=plan.reverse)
+
+
 def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, grad_y, grad_final) -> ScanInputs:
     """Cotangents of the inputs, None where an input is None."""
-    dtype = _compute_dtype(inputs)
-    a = inputs.a.astype(dtype).T
-    d_skip = None if inputs.d_skip is None else inputs.d_skip.astype(dtype)
+    dtype = inputs.compute_dtype
+    a, d_skip = _per_channel(inputs)
+
+    def by_group(x):  # (time, rows, ...) -> (time, rows / groups, groups, ...)
+        return x.reshape(len(x), -1, inputs.groups, *x.shape[2:])
 
     def chunk(carry, xs):
         adjoint, grad_a, grad_d, grad_bias = carry
         index, state = xs
         x = _load(plan, inputs, index)
-        grad = lax.dynamic_slice_in_dim(grad_y, index * plan.chunk, plan.chunk, axis=1)
-        grad = jnp.moveaxis(grad, 1, 0).astype(dtype)
-        h, _ = _recurrence(plan, x.decay, x.drive, state)
+        grad = _rows(plan, grad_y, index, dtype)
+        decay, drive = _discretise(x, a)
+        h, _ = _recurrence(plan, decay, drive, state)
 
         grad_z = None
         if x.z is not None:
-            y = _sum_states(h, x.c) + (0 if d_skip is None else d_skip * x.u)
+            y = sum_states(h, x.c) + (0 if d_skip is None else d_skip * x.u)
             sigmoid = jax.nn.sigmoid(x.z)
             grad_z = grad * y * sigmoid * (1 + x.z * (1 - sigmoid))
             grad = grad * x.z * sigmoid
         # g_t is the gradient with respect to h_t, along every path through later states.
-        g, adjoint = _adjoint_recurrence(
-            plan, x.decay, x.c[..., None] * grad[:, :, None, :], adjoint
-        )
-        through_decay = g * (h - x.drive)  # g_t decay_t h_{t-1}
-        grad_drive = _sum_states(g, x.b)  # with respect to delta_t u_t
-        grad_delta = grad_drive * x.u + jnp.einsum(
-            "tbnd,nd->tbd", through_decay, a, precision="highest"
-        )
-        grad_a = grad_a + jnp.einsum("tbnd,tbd->nd", through_decay, x.delta, precision="highest")
+        source = x.c[..., None] * grad[:, :, None, :]
+        g, adjoint = _adjoint_recurrence(plan, decay, source, adjoint)
+        through_decay = g * (h - drive)  # g_t decay_t h_{t-1}
+        grad_drive = sum_states(g, x.b)  # with respect to delta_t u_t
+        grad_delta = grad_drive * x.u
+        through_a = by_group(through_decay) * a[None, None]
+        through_a = through_a.reshape(h.shape)
+        grad_delta = grad_delta + sum_states(through_a, jnp.ones_like(x.b))
+        grad_a = grad_a + sum_leading(by_group(through_decay * x.delta[:, :, None, :]), 3)
         grad_u = grad_drive * x.delta
         if d_skip is not None:
             grad_u = grad_u + grad * d_skip
-            grad_d = grad_d + jnp.sum(grad * x.u, axis=(0, 1))
+            grad_d = grad_d + sum_leading(by_group(grad * x.u), 2)
         if plan.delta_softplus:
             grad_delta = grad_delta * jax.nn.sigmoid(x.pre_delta)
         if x.real is not None:
             grad_delta = jnp.where(x.real, grad_delta, 0)
-        grad_bias = grad_bias + jnp.sum(grad_delta, axis=(0, 1))
-        grad_b = _sum_channels(g, x.delta * x.u)
-        grad_c = _sum_channels(h, grad)
+        grad_bias = grad_bias + sum_leading(by_group(grad_delta), 2)
+        grad_b = sum_channels(g, x.delta * x.u)
+        grad_c = sum_channels(h, grad)
         outputs = (grad_u, grad_delta, grad_b, grad_c, grad_z)
         dtypes = (inputs.u, inputs.delta, inputs.b, inputs.c, inputs.z)
         outputs = tuple(
@@ -206,7 +239,7 @@ def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, grad_y, grad_final)
         )
         return (adjoint, grad_a, grad_d, grad_bias), outputs
 
-    per_channel = jnp.zeros(a.shape[1], dtype)
+    per_channel = jnp.zeros((inputs.groups, a.shape[-1]), dtype)
     carry = (
         jnp.swapaxes(grad_final, 1, 2).astype(dtype),
         jnp.zeros_like(a),
@@ -223,7 +256,7 @@ def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, grad_y, grad_final)
     return ScanInputs(
         u=grad_u,
         delta=grad_delta,
-        a=grad_a.T.astype(inputs.a.dtype),
+        a=jnp.swapaxes(grad_a, 1, 2).astype(inputs.a.dtype),
         b=grad_b,
         c=grad_c,
         d_skip=None if inputs.d_skip is None else grad_d.astype(inputs.d_skip.dtype),
@@ -246,7 +279,7 @@ def _recurrence(plan: _Plan, decay, drive, state):
         last, h = lax.scan(step, state, (decay, drive), reverse=plan.reverse)
         return h, last
     decay, local = lax.associative_scan(_compose, (decay, drive), reverse=plan.reverse)
-    h = decay * state + local
+    h = decay * state[None] + local
     return h, h[0 if plan.reverse else -1]
 
 
@@ -265,7 +298,7 @@ def _adjoint_recurrence(plan: _Plan, decay, source, adjoint):
         last, g = lax.scan(step, adjoint, (decay, source), reverse=backwards)
         return g, last
     decay, local = lax.associative_scan(_compose, (decay, decay * source), reverse=backwards)
-    leaving = decay * adjoint + local
+    leaving = decay * adjoint[None] + local
     entering = (
         jnp.concatenate([leaving[1:], adjoint[None]])
         if backwards
@@ -279,20 +312,15 @@ def _compose(first, second):
     return first[0] * second[0], second[0] * first[1] + second[1]
 
 
-# XLA's CPU reductions lose an order of magnitude on some shapes; its matrix products do not, so
-# every sum that is a product is written as one.
-def _sum_states(x, weight):
-    """(time, batch, state, channels), (time, batch, state) -> (time, batch, channels)."""
-    return jnp.einsum("tbnd,tbn->tbd", x, weight, precision="highest")
+def _per_channel(inputs: ScanInputs) -> tuple[jax.Array, jax.Array | None]:
+    """A as (groups, state, channels), D as (1, rows, channels), in the dtype of the recurrence."""
+    d_skip = None if inputs.d_skip is None else _each_row(inputs, inputs.d_skip)
+    return jnp.swapaxes(inputs.a, 1, 2).astype(inputs.compute_dtype), d_skip
 
 
-def _sum_channels(x, weight):
-    """(time, batch, state, channels), (time, batch, channels) -> (time, batch, state)."""
-    return jnp.einsum("tbnd,tbd->tbn", x, weight, precision="highest")
-
-
-def _compute_dtype(inputs: ScanInputs):
-    return jnp.promote_types(inputs.u.dtype, jnp.float32)
+def _each_row(inputs: ScanInputs, x: jax.Array) -> jax.Array:
+    """(groups, channels) -> (1, rows, channels)."""
+    return jnp.tile(x.astype(inputs.compute_dtype), (len(inputs.u) // inputs.groups, 1))[None]
 
 
 def _chunk_indices(plan: _Plan, inputs: ScanInputs) -> jax.Array:
@@ -300,11 +328,11 @@ def _chunk_indices(plan: _Plan, inputs: ScanInputs) -> jax.Array:
 
 
 def _first_state(inputs: ScanInputs) -> jax.Array:
-    """The initial state as the chunks carry it: (batch, state, channels)."""
-    dtype = _compute_dtype(inputs)
+    """The initial state as the chunks carry it: (rows, state, channels)."""
     if inputs.initial_state is None:
-        return jnp.zeros((inputs.u.shape[0], *inputs.a.shape[::-1]), dtype)
-    return jnp.swapaxes(inputs.initial_state, 1, 2).astype(dtype)
+        rows, (_, channels, state) = len(inputs.u), inputs.a.shape
+        return jnp.zeros((rows, state, channels), inputs.compute_dtype)
+    return jnp.swapaxes(inputs.initial_state, 1, 2).astype(inputs.compute_dtype)
 
 
 def _batch_major(x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The selective scan as the equation says it: slow, plain, and what everything else is tested on."""
+"""The selective scan as the equation says it: slow, plain, and what all else is tested on."""
 
 import dataclasses
 
@@ -21,15 +21,19 @@ def scan(
     Returns:
         y (batch, length, channels) of the dtype of u, and the final state (batch, channels, state).
     """
-    f = jnp.promote_types(inputs.u.dtype, jnp.float32)
-    u, delta, a, b, c = (x.astype(f) for x in inputs[:5])
-    d_skip, z, delta_bias, state = (None if x is None else x.astype(f) for x in inputs[5:])
+    dtype = inputs.compute_dtype
+    u, delta, a, b, c, d_skip, z, delta_bias, state = (
+        None if x is None else x.astype(dtype) for x in inputs
+    )
+    # Per-channel parameters of each sequence of the batch.
+    copies = len(u) // inputs.groups
+    a = jnp.tile(a, (copies, 1, 1))
     if delta_bias is not None:
-        delta = delta + delta_bias
+        delta = delta + jnp.tile(delta_bias, (copies, 1))[:, None]
     if delta_softplus:
         delta = jax.nn.softplus(delta)
     if state is None:
-        state = jnp.zeros((u.shape[0], *a.shape), f)
+        state = jnp.zeros(a.shape, dtype)
 
     def step(h, token):
         u, delta, b, c = token  # (batch, channels) twice, (batch, state) twice
@@ -40,7 +44,7 @@ def scan(
     state, y = jax.lax.scan(step, state, tokens, reverse=reverse)
     y = jnp.moveaxis(y, 0, 1)
     if d_skip is not None:
-        y = y + d_skip * u
+        y = y + jnp.tile(d_skip, (copies, 1))[:, None] * u
     if z is not None:
         y = y * jax.nn.silu(z)
     return y.astype(inputs.u.dtype), state

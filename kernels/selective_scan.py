@@ -5,11 +5,10 @@
 
 from typing import Literal, TypeAlias
 
-import jax
 from jaxtyping import Array, Float
 
 from caduceus_jax.kernels import chunked, reference
-from caduceus_jax.kernels.inputs import ScanInputs
+from caduceus_jax.kernels.inputs import check
 
 Implementation: TypeAlias = (
     Literal["reference", "chunked"] | reference.Reference | chunked.Chunked | None
@@ -20,12 +19,12 @@ _DEFAULT_OPTIONS = {"reference": reference.Reference(), "chunked": chunked.Chunk
 def selective_scan_with_state(
     u: Float[Array, "batch length channels"],
     delta: Float[Array, "batch length channels"],
-    A: Float[Array, "channels state"],
+    A: Float[Array, "*groups channels state"],
     B: Float[Array, "batch length state"],
     C: Float[Array, "batch length state"],
-    D: Float[Array, " channels"] | None = None,
+    D: Float[Array, "*groups channels"] | None = None,
     z: Float[Array, "batch length channels"] | None = None,
-    delta_bias: Float[Array, " channels"] | None = None,
+    delta_bias: Float[Array, "*groups channels"] | None = None,
     *,
     delta_softplus: bool = True,
     reverse: bool = False,
@@ -38,8 +37,7 @@ def selective_scan_with_state(
         y (batch, length, channels) of the dtype of `u`, and the final state (batch, channels,
         state) in float32: the state at the right end, or at the left end with `reverse`.
     """
-    inputs = ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    inputs.check()
+    inputs = check(u, delta, A, B, C, D, z, delta_bias, initial_state)
     options = _resolve(implementation)
     scan = reference.scan if isinstance(options, reference.Reference) else chunked.scan
     return scan(inputs, options, delta_softplus=delta_softplus, reverse=reverse)
@@ -48,12 +46,12 @@ def selective_scan_with_state(
 def selective_scan(
     u: Float[Array, "batch length channels"],
     delta: Float[Array, "batch length channels"],
-    A: Float[Array, "channels state"],
+    A: Float[Array, "*groups channels state"],
     B: Float[Array, "batch length state"],
     C: Float[Array, "batch length state"],
-    D: Float[Array, " channels"] | None = None,
+    D: Float[Array, "*groups channels"] | None = None,
     z: Float[Array, "batch length channels"] | None = None,
-    delta_bias: Float[Array, " channels"] | None = None,
+    delta_bias: Float[Array, "*groups channels"] | None = None,
     *,
     delta_softplus: bool = True,
     reverse: bool = False,
@@ -73,12 +71,14 @@ def selective_scan(
     Args:
         u: the sequence, (batch, length, channels).
         delta: time steps before bias and softplus, (batch, length, channels).
-        A: decay rates, negative, (channels, state).
+        A: decay rates, negative, (channels, state); or (groups, channels, state), where sequence
+            i of the batch is read with A[i % groups], D[i % groups] and delta_bias[i % groups]:
+            so the strands of an equivariant model go through one call.
         B: input maps, (batch, length, state).
         C: output maps, (batch, length, state).
-        D: skip connection, (channels,); none by default.
+        D: skip connection, (channels,) or (groups, channels); none by default.
         z: gate, (batch, length, channels); none by default.
-        delta_bias: added to delta, (channels,); none by default.
+        delta_bias: added to delta, (channels,) or (groups, channels); none by default.
         delta_softplus: pass delta through softplus; otherwise it is used as it is.
         reverse: walk from the last token to the first. Nothing is flipped: y[t] stays at t.
         initial_state: state before the first token walked over, (batch, channels, state); zero

@@ -1,0 +1,47 @@
+"""The test session is stricter than production: shapes are checked, surprises are errors."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+from jaxtyping import install_import_hook
+
+with install_import_hook("caduceus_jax", "beartype.beartype"):
+    import caduceus_jax  # noqa: F401
+
+import pathlib
+
+import jax
+import pytest
+from flax import nnx
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+nnx.set_graph_mode(False)
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    skip_slow = pytest.mark.skip(reason="takes minutes: run with --slow")
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(skip_slow)
+
+
+@pytest.fixture
+def golden():
+    """Folder of small cases written by the original implementation."""
+    return pathlib.Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def shared():
+    """Folder of real genomes and more golden cases; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the shared data folder beside the repository")
+    return SHARED
