@@ -19,8 +19,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import docstring_parser
-import jsonargparse
 
+from caduceus_jax import recipe
 from caduceus_jax.errors import UserError
 from caduceus_jax.version import __version__
 
@@ -131,7 +131,7 @@ def _run(name: str, *words: str) -> None:
         arguments = vars(_parse(parser, words))
         function(**arguments)
     else:
-        function(_config(f"caduceus-jax {name}", function, config, words))
+        function(recipe.parse(f"caduceus-jax {name}", _description(function), config, words))
 
 
 def _config_class(function: Callable[..., Any]) -> type | None:
@@ -141,20 +141,6 @@ def _config_class(function: Callable[..., Any]) -> type | None:
     if len(parameters) == 1 and dataclasses.is_dataclass(hint := hints[parameters[0]]):
         return hint if isinstance(hint, type) else None
     return None
-
-
-def _config(prog: str, function: Callable[..., Any], config: type, words: tuple[str, ...]) -> Any:
-    """An instance of the dataclass from `--config recipe.yaml` and `--nested.field value`."""
-    parser = jsonargparse.ArgumentParser(
-        prog=prog, description=_description(function), exit_on_error=False
-    )
-    parser.add_argument(
-        "--config", action="config", help="a YAML recipe; what follows overrides it"
-    )
-    parser.add_class_arguments(config)
-    arguments = parser.instantiate(_parse(parser, words))
-    fields = {field.name: arguments[field.name] for field in dataclasses.fields(config)}
-    return config(**fields)
 
 
 def _function_parser(prog: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
@@ -202,7 +188,7 @@ def _parse(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Any:
     """Parses, or raises a UserError that names the near match of a misspelt word."""
     try:
         return parser.parse_args(list(words))
-    except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
+    except argparse.ArgumentError as error:
         message = " ".join(str(error).split())
     known = [option for action in parser._actions for option in action.option_strings]
     for word in message.replace("'", " ").split():

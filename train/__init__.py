@@ -1,0 +1,1 @@
+"""Pretraining: `caduceus-jax pretrain`, step by step in `pretrain.py`."""

@@ -1,0 +1,218 @@
+"""Everything a pretraining run is told: frozen dataclasses, which a YAML recipe overrides.
+
+The docstrings are the manual page of `caduceus-jax pretrain --help`.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any, Literal
+
+import yaml
+
+from caduceus_jax.config import CaduceusConfig
+from caduceus_jax.errors import UserError
+
+Names = str | list[str]  # one name, or several
+
+
+def names(value: Names) -> list[str]:
+    """A list of the names; of none for an empty text."""
+    return ([value] if value else []) if isinstance(value, str) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which sequence is read, how it is split, and what is hidden from the model.
+
+    Args:
+        fasta: FASTA file, or a list [a.fa,b.fa]; plain or .gz. Contig names must differ.
+        validation_fraction: this share of every contig, at its end, is held out for validation.
+            Not used where `validation_contigs` are named.
+        validation_contigs: contig, or a list [chrII,chrIII], held out whole for validation.
+        test_contigs: contig, or a list, that is neither trained nor validated on.
+        stride: bases from one training window to the next; null is `max_length`, no overlap.
+        validation_windows: at most this many windows are validated on, spread evenly over the
+            held-out sequence; null is all of them.
+        validation_masks: how many different masks each validation window is seen with. They are
+            the same in every run and at every step.
+        mask_probability: share of the tokens to be predicted. Of these 80 % are hidden by [MASK],
+            10 % replaced by a random token and 10 % left as they are.
+        soft_mask_weight: weight in the training loss of bases that the FASTA has in lower case
+            (repeats); 1 counts them fully, 0.1 is usual for plant genomes.
+        rc_mode: "augment" shows the model either strand, with equal odds; "none" only the strand
+            in the file; "equivariant" goes with model.rcps, which reads both by construction.
+        threads: that prepare batches ahead of the device.
+    """
+
+    fasta: Names = ""
+    validation_fraction: float = 0.1
+    validation_contigs: Names = ""
+    test_contigs: Names = ""
+    stride: int | None = None
+    validation_windows: int | None = None
+    validation_masks: int = 1
+    mask_probability: float = 0.15
+    soft_mask_weight: float = 1.0
+    rc_mode: Literal["none", "augment", "equivariant"] = "equivariant"
+    threads: int = 2
+
+    def __post_init__(self):
+        for name in ("mask_probability", "validation_fraction"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"data.{name} is {getattr(self, name)}; it is between 0 and 1")
+        if not self.soft_mask_weight >= 0:
+            raise UserError(f"data.soft_mask_weight is {self.soft_mask_weight}; it is at least 0")
+        for name in ("stride", "validation_windows", "validation_masks", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"data.{name} is {value}; it is at least 1")
+        if both := sorted(set(names(self.validation_contigs)) & set(names(self.test_contigs))):
+            raise UserError(f"{both[0]} is both in data.validation_contigs and data.test_contigs")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov & Hutter 2019) with warm-up, cosine decay and clipping, as the original.
+
+    Args:
+        lr: largest learning rate, reached at the end of the warm-up.
+        lr_init: learning rate of the very first step.
+        lr_min: learning rate that the cosine ends at.
+        warmup_fraction: this share of the steps is a linear warm-up.
+        beta1: decay of the gradients' running mean.
+        beta2: decay of the squared gradients' running mean.
+        epsilon: added to the root of the latter.
+        weight_decay: pull to zero per step and unit of learning rate; not on the embedding,
+            biases, A_log and D.
+        clip_norm: gradients of a larger global norm are scaled down to it.
+    """
+
+    lr: float = 8e-3
+    lr_init: float = 1e-6
+    lr_min: float = 1e-4
+    warmup_fraction: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+
+    def __post_init__(self):
+        if not 0 <= self.warmup_fraction < 1:
+            raise UserError(
+                f"optimizer.warmup_fraction is {self.warmup_fraction}; it is at least 0 and below 1"
+            )
+        for name in ("lr", "clip_norm", "epsilon"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"optimizer.{name} is {getattr(self, name)}; it is above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run.
+
+    Args:
+        out: folder of the run: config.yaml, metrics.jsonl, loss.png, tensorboard/, checkpoints/
+            and model/, the trained model in Hugging Face layout.
+        model: the architecture.
+        data: the sequence.
+        optimizer: how weights are changed.
+        steps: number of optimizer steps.
+        batch_size: windows per step, over all devices.
+        max_length: tokens per window.
+        dtype: of activations and matrix products; parameters, norms and the recurrence are
+            float32 either way.
+        remat: compute each block again in the backward pass: less memory, about a third slower.
+        seed: of the initial weights, the order of the windows and the masks.
+        log_every: steps between two lines of metrics.
+        eval_every: steps between two validations; there is one before the first and one after
+            the last step too.
+        checkpoint_every: steps between two checkpoints; there is one after the last step too.
+        keep: the newest this many checkpoints are kept.
+        resume: "auto" continues the run that is found in `out`; "never" only starts new ones.
+    """
+
+    out: str = "runs/pretrain"
+    model: CaduceusConfig = CaduceusConfig(rcps=True)
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    steps: int = 10_000
+    batch_size: int = 8
+    max_length: int = 1024
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    seed: int = 0
+    log_every: int = 10
+    eval_every: int = 500
+    checkpoint_every: int = 500
+    keep: int = 2
+    resume: Literal["auto", "never"] = "auto"
+
+    def __post_init__(self):
+        positive = ("steps", "batch_size", "max_length", "log_every", "eval_every")
+        for name in (*positive, "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it is at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}; it is at least 0 and below 2**32")
+        if self.model.rcps and self.data.rc_mode != "equivariant":
+            raise UserError(
+                f"data.rc_mode is {self.data.rc_mode}, but model.rcps reads both strands by "
+                "construction: use data.rc_mode equivariant, or model.rcps false"
+            )
+        if not self.model.rcps and self.data.rc_mode == "equivariant":
+            raise UserError(
+                "data.rc_mode is equivariant, but the model is not (model.rcps is false): use "
+                "data.rc_mode augment or none, or model.rcps true"
+            )
+
+
+# These may differ between a run and its continuation: they change no number that is computed.
+_FREE = ("out", "log_every", "eval_every", "checkpoint_every", "keep", "resume")
+
+
+def save_config(config: PretrainConfig, path: pathlib.Path) -> None:
+    """Writes the whole config as a recipe that `--config` reads again."""
+    path.write_text(yaml.safe_dump(plain(config), sort_keys=False))
+
+
+def check_same_run(config: PretrainConfig, path: pathlib.Path) -> None:
+    """Makes sure that the run recorded at `path` is the one that `config` describes.
+
+    Raises:
+        UserError: another run's; the message names the first settings that differ.
+    """
+    # A file written by an older version lacks newer settings, which had their defaults then.
+    recorded = {**_flat(plain(PretrainConfig())), **_flat(yaml.safe_load(path.read_text()))}
+    differing = [
+        f"{key} (there {recorded.get(key)}, now {value})"
+        for key, value in _flat(plain(config)).items()
+        if key not in _FREE and recorded.get(key) != value
+    ]
+    if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise UserError(
+            f"{path.parent} holds another run, with other {', '.join(differing[:3])}{more}: "
+            f"choose another folder with --out, or continue it with --config {path}"
+        )
+
+
+def plain(config: PretrainConfig) -> dict[str, Any]:
+    """The config as nested dictionaries of plain values, as YAML and JSON know them."""
+    return _lists(dataclasses.asdict(config))
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(v) for key, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"model": {"d_model": 64}} -> {"model.d_model": 64}."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat

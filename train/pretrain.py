@@ -1,0 +1,213 @@
+"""`caduceus-jax pretrain`: the whole of a run, in the order in which it happens."""
+
+import json
+import pathlib
+import shlex
+import time
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from caduceus_jax.configs import find
+from caduceus_jax.errors import UserError
+from caduceus_jax.model import CaduceusForMaskedLM
+from caduceus_jax.tokenizer import Tokenizer
+from caduceus_jax.train.baselines import baselines
+from caduceus_jax.train.checkpoint import Checkpoints
+from caduceus_jax.train.config import PretrainConfig, check_same_run, names, plain, save_config
+from caduceus_jax.train.data import Block, Windows, read_splits, train_dataset, validation_batches
+from caduceus_jax.train.interruption import EXIT_STATUS, Interruption
+from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
+from caduceus_jax.train.report import FIGURE, Report, plot_losses, summary
+from caduceus_jax.train.sharding import (
+    abstract,
+    check_batch_size,
+    init_sharded,
+    make_mesh,
+    shard_batch,
+)
+from caduceus_jax.train.step import TrainState, init_state, make_eval_step, make_train_step
+
+
+def pretrain(config: PretrainConfig) -> None:
+    """Trains a Caduceus model to fill in the hidden bases of genomes.
+
+    Quickstart: caduceus-jax pretrain --config quickstart. Any setting below can be given in a
+    YAML recipe (--config recipe.yaml) or as an option (--optimizer.lr 4e-3), which wins.
+
+    The run is interrupted with Ctrl-C or SIGTERM: it saves and leaves, with status 130 or 75, and
+    the same command continues it as if nothing had happened.
+
+    Args:
+        config: everything there is to choose.
+    """
+    begun = time.monotonic()
+
+    # ---- Config: the folder is this run's, or new ----
+    tokenizer = Tokenizer()
+    _check_vocabulary(config, tokenizer)
+    folder = pathlib.Path(config.out)
+    recorded = folder / "config.yaml"
+    if recorded.exists() and config.resume == "never":
+        raise UserError(f"{folder} holds a run already: choose another folder with --out")
+    if recorded.exists():
+        check_same_run(config, recorded)
+
+    # ---- Mesh: all devices along one axis ----
+    mesh = make_mesh()
+    check_batch_size(config.batch_size, mesh)
+    process, processes = jax.process_index(), jax.process_count()
+
+    # ---- Data: windows of the two splits ----
+    splits = read_splits(config.data)
+    stride = config.data.stride or config.max_length
+    common = {"length": config.max_length, "tokenizer": tokenizer}
+    train_windows = Windows(
+        splits.genome,
+        splits.train,
+        stride=stride,
+        soft_mask_weight=config.data.soft_mask_weight,
+        **common,
+    )
+    held_out = Windows(splits.genome, splits.validation, stride=config.max_length, **common)
+    if not len(held_out):
+        raise UserError("nothing is held out to validate on: raise data.validation_fraction")
+    shares = {"batch_size": config.batch_size, "process": process, "processes": processes}
+    batches = iter(train_dataset(train_windows, config.data, seed=config.seed, **shares))
+
+    # ---- Model: what a step does; nothing is allocated yet ----
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: _model(config)), nnx.Param)
+    schedule = cosine_schedule(config.optimizer, config.steps)
+    train_step = make_train_step(graphdef, optimizer, schedule, tokenizer)
+    eval_step = make_eval_step(graphdef, tokenizer)
+
+    def init() -> TrainState:
+        params = nnx.state(_model(config), nnx.Param)
+        return init_state(params, optimizer, jax.random.PRNGKey(config.seed))
+
+    def validate(params: nnx.State) -> dict[str, float]:
+        fixed = validation_batches(held_out, config.data, **shares)
+        parts = [jax.device_get(eval_step(params, shard_batch(batch, mesh))) for batch in fixed]
+        sums = {key: sum(float(part[key]) for part in parts) for key in parts[0]}
+        return {
+            "validation_loss": sums["nats"] / max(sums["predicted"], 1),
+            "validation_masked_loss": sums["masked_nats"] / max(sums["masked"], 1),
+            "validation_masked_accuracy": sums["masked_right"] / max(sums["masked"], 1),
+        }
+
+    # ---- Restore, or begin: each array is made where it will live ----
+    if process == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, recorded)
+    with (
+        Checkpoints(folder / "checkpoints", config.keep) as checkpoints,
+        Interruption() as interruption,
+    ):
+        if checkpoints.latest is None:
+            state = init_sharded(init, mesh)
+        else:
+            state = checkpoints.restore(abstract(init, mesh), batches)
+        first = int(state.step)
+        report = Report(folder, steps=config.steps, first_step=first, speaks=process == 0)
+        with report:
+            # ---- What there is to beat ----
+            lines = baselines(splits.genome, splits.train, splits.validation)
+            if process == 0:
+                (folder / "baselines.json").write_text(json.dumps(lines, indent=1) + "\n")
+            parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+            report.say(
+                f"{parameters:,} parameters, {len(train_windows):,} windows of "
+                f"{config.max_length:,} bases, {_bases(splits.train):,} bases to train on and "
+                f"{_bases(splits.validation):,} held out, {mesh.size} {jax.default_backend()} "
+                f"device{'s' * (mesh.size > 1)}"
+            )
+            report.say(
+                f"continues at step {first} of {config.steps}"
+                if first
+                else f"to beat on the held-out bases: order-0 entropy "
+                f"{lines['order_0_entropy']:.4f}, order-3 Markov model {lines['markov_3']:.4f} "
+                "nats/base"
+            )
+            if first < config.steps:
+                report.say("compiling the training step")
+
+            # ---- Loop ----
+            clock, clocked = time.monotonic(), first
+            for step in range(first + 1, config.steps + 1):
+                state, metrics = train_step(state, shard_batch(next(batches), mesh))
+                if step == first + 1:  # compilation is no part of the speed
+                    jax.block_until_ready(metrics)
+                    report.say(f"first step after {time.monotonic() - begun:.0f} s")
+                    clock, clocked = time.monotonic(), step
+                report.advance(step)
+                last = step == config.steps
+                evaluating = last or step % config.eval_every == 0
+                if evaluating or step % config.log_every == 0:
+                    row = {key: float(value) for key, value in jax.device_get(metrics).items()}
+                    seconds = time.monotonic() - clock
+                    tokens = (step - clocked) * config.batch_size * config.max_length
+                    row["tokens_per_second"] = tokens / seconds if tokens else 0.0
+                    if evaluating:
+                        row |= validate(state.params)
+                    report.write(step, row)
+                    clock, clocked = time.monotonic(), step
+                stop = interruption.signal
+                if stop or last or step % config.checkpoint_every == 0:
+                    checkpoints.save(state, batches, plain(config))
+                if stop:
+                    report.say(f"{stop.name}: saved step {step} in {folder}")
+                    break
+
+        # ---- Export: the model as others load it, and the curve ----
+        if process == 0:
+            nnx.merge(graphdef, state.params).save_pretrained(str(folder / "model"))
+            plot_losses(report.rows, lines, folder / FIGURE)
+    if interruption.signal and int(state.step) < config.steps:
+        raise SystemExit(EXIT_STATUS[interruption.signal])
+    if process == 0:
+        held = f"{_bases(splits.validation):,} held-out bases"
+        print("\n".join(summary(lines, report.rows, held)))
+        print(f"{time.monotonic() - begun:.0f} s in all; curve: {folder / FIGURE}")
+        print("\n".join(["next:", *_next_commands(config)]))
+
+
+def _model(config: PretrainConfig) -> CaduceusForMaskedLM:
+    dtype = jnp.dtype(config.dtype)
+    return CaduceusForMaskedLM(
+        config.model, dtype=dtype, remat=config.remat, rngs=nnx.Rngs(config.seed)
+    )
+
+
+def _check_vocabulary(config: PretrainConfig, tokenizer: Tokenizer) -> None:
+    """Makes sure that the model speaks the tokens that the data will have."""
+    size, model = tokenizer.vocab_size, config.model
+    complement = tuple(tokenizer.complement.tolist())
+    if model.vocab_size < size:
+        raise UserError(f"model.vocab_size is {model.vocab_size}, but there are {size} tokens")
+    if model.pad_token_id != tokenizer.pad_id or model.complement_map[:size] != complement:
+        raise UserError(
+            "model.pad_token_id and model.complement_map must be those of the tokenizer: leave "
+            "them out"
+        )
+
+
+def _bases(blocks: list[Block]) -> int:
+    return sum(block.end - block.start for block in blocks)
+
+
+def _next_commands(config: PretrainConfig) -> list[str]:
+    """What to type next, with this run's genome and what lies beside it under the same name."""
+    genome = find(names(config.data.fasta)[0])
+    regions, variants = genome.with_suffix(".bed"), genome.with_suffix(".vcf")
+    out = pathlib.Path(config.out)
+    embed = ["embed", out, genome]
+    if regions.is_file():
+        embed = ["embed", out, regions, "--genome", genome]
+    known = variants if variants.is_file() else "your_variants.vcf"
+    score = ["score-variants", out, known, genome]
+    return [
+        "  " + shlex.join(map(str, ["caduceus-jax", *command, "--out", out / result]))
+        for command, result in ((embed, "embeddings.parquet"), (score, "scored.vcf"))
+    ]

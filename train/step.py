@@ -1,0 +1,112 @@
+"""One step of training, and of validation, as pure functions."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from caduceus_jax.losses import masked_lm_loss
+from caduceus_jax.tokenizer import Tokenizer
+
+Batch = dict[str, jax.Array]  # input_ids, labels int32 and weights float32, all (batch, length)
+Metrics = dict[str, jax.Array]  # scalars
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that a step changes.
+
+    Args:
+        step: number of steps done.
+        params: the model's parameters.
+        opt_state: the optimizer's.
+        rng: for models that draw numbers while training; Caduceus does not.
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    rng: Array
+
+
+def init_state(
+    params: nnx.State, optimizer: optax.GradientTransformation, rng: Array
+) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), rng)
+
+
+def make_train_step(
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    tokenizer: Tokenizer,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The function (state, batch) -> (state, metrics), jitted; it consumes the state it is given.
+
+    Metrics: `loss` (nats per predicted base, weighted), `masked_loss` and `masked_accuracy` (at
+    the bases hidden by [MASK]), `grad_norm` (before clipping), `lr`.
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        def loss_fn(params):
+            logits = nnx.merge(graphdef, params)(batch["input_ids"]).logits
+            loss = masked_lm_loss(logits, batch["labels"], batch["weights"], tokenizer.pad_id)
+            return loss, logits
+
+        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        sums = prediction_sums(logits, batch, tokenizer)
+        hidden = jnp.maximum(sums["masked"], 1)
+        metrics = {
+            "loss": loss,
+            "masked_loss": sums["masked_nats"] / hidden,
+            "masked_accuracy": sums["masked_right"] / hidden,
+            "grad_norm": optax.tree.norm(grads),
+            "lr": schedule(state.step),
+        }
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state, state.rng), metrics
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def make_eval_step(graphdef: nnx.GraphDef, tokenizer: Tokenizer) -> Callable[[Any, Batch], Metrics]:
+    """The function (params, batch) -> `prediction_sums`, jitted."""
+
+    def eval_step(params: Any, batch: Batch) -> Metrics:
+        logits = nnx.merge(graphdef, params)(batch["input_ids"]).logits
+        return prediction_sums(logits, batch, tokenizer)
+
+    return jax.jit(eval_step)
+
+
+def prediction_sums(
+    logits: Float[Array, "batch length vocab"], batch: Batch, tokenizer: Tokenizer
+) -> Metrics:
+    """Sums over a batch, which add up over batches; weights do not enter.
+
+    Returns:
+        `predicted` labels and their `nats`; and of those hidden by [MASK], `masked`, their
+        `masked_nats` and how many were `masked_right`.
+    """
+    labels = batch["labels"]
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    predicted = labels != tokenizer.pad_id
+    # Bases that are only replaced or left in place tell about themselves: what a model knows
+    # from context alone shows at the hidden ones.
+    masked = predicted & (batch["input_ids"] == tokenizer.mask_id)
+    right = masked & (jnp.argmax(logits, axis=-1) == labels)
+    return {
+        "predicted": jnp.sum(predicted),
+        "nats": jnp.sum(nats, where=predicted),
+        "masked": jnp.sum(masked),
+        "masked_nats": jnp.sum(nats, where=masked),
+        "masked_right": jnp.sum(right),
+    }
