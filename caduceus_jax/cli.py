@@ -144,7 +144,7 @@ def _config_class(function: Callable[..., Any]) -> type | None:
 
 
 def _function_parser(prog: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
-    """Parameters without a default become positional arguments, the others options."""
+    """Parameters without a default become positional arguments or, named ones, required options."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description=_description(function),
@@ -160,7 +160,11 @@ def _function_parser(prog: str, function: Callable[..., Any]) -> argparse.Argume
     for name, parameter in inspect.signature(function).parameters.items():
         flag = "--" + name.replace("_", "-")
         if parameter.default is inspect.Parameter.empty:
-            parser.add_argument(name, help=helps.get(name), **_how(hints[name]))
+            required, how = name, _how(hints[name])
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                required = flag
+                how |= {"required": True, "metavar": name.upper()}
+            parser.add_argument(required, help=helps.get(name), **how)
         elif hints[name] is bool:
             parser.add_argument(flag, action="store_true", help=helps.get(name))
         else:

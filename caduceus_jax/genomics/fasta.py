@@ -4,22 +4,19 @@ Sequences are upper-case `A C G T N`, and lower-case where the file is soft-mask
 codes are read as N (and counted), U as T; any other byte is an error that names file and line.
 """
 
-import gzip
 import pathlib
 import re
-import zlib
 from collections.abc import Iterator
-from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.compressed import open_binary
 from caduceus_jax.progress import notice
 
 Bases = UInt8[np.ndarray, "length"]
 
-GZIP_MAGIC = b"\x1f\x8b"
 # Nomenclature Committee of the IUB (1985): what stands for several bases.
 AMBIGUITY_CODES = b"RYSWKMBDHVryswkmbdhv"
 _PLAIN = b"ACGTNacgtn"
@@ -122,27 +119,11 @@ def canonical(lines: bytes) -> tuple[bytes, int]:
     return lines.translate(_READ_AS, _NEWLINES), len(odd.translate(None, b"Uu"))
 
 
-def open_binary(path: pathlib.Path) -> IO[bytes]:
-    """Opens a file for reading, through gzip where its first bytes say so.
-
-    Raises:
-        UserError: there is no such file, or it may not be read.
-    """
-    try:
-        with path.open("rb") as file:
-            compressed = file.read(2) == GZIP_MAGIC
-        return gzip.open(path) if compressed else path.open("rb")
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-
-
 def _pieces(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
     """Header lines and runs of other lines, each with the number of its first line, from 1."""
     line = 1
     with open_binary(path) as file:
-        while block := _whole_lines(path, file):
+        while block := file.read(_BLOCK) + file.readline():  # up to the end of a line
             start = 0
             while start < len(block):
                 mark = b"\n" if block.startswith(b">", start) else b"\n>"
@@ -151,16 +132,6 @@ def _pieces(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
                 yield line, piece
                 line += piece.count(b"\n")
                 start = end
-
-
-def _whole_lines(path: pathlib.Path, file: IO[bytes]) -> bytes:
-    """The next block of the file, up to the end of a line."""
-    try:
-        return file.read(_BLOCK) + file.readline()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(
-            f"{path} is cut short or damaged ({error}): fetch it again, or see gzip -t"
-        ) from None
 
 
 def _name(path: pathlib.Path, line: int, header: bytes) -> str:

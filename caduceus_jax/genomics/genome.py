@@ -12,14 +12,10 @@ import pyfaidx
 from jaxtyping import Int, UInt8
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.fasta import (
-    GZIP_MAGIC,
-    StrangeByte,
-    canonical,
-    iterate_fasta,
-    open_binary,
-)
+from caduceus_jax.genomics.compressed import open_binary, which_compression
+from caduceus_jax.genomics.fasta import StrangeByte, canonical, iterate_fasta
 from caduceus_jax.progress import notice
+from caduceus_jax.tokenizer import Tokenizer
 
 _NEWLINES = b"\r\n"
 _ASSEMBLY_PREFIXES = ("", "chr", "Chr")
@@ -55,7 +51,13 @@ class Genome:
         self.path = pathlib.Path(path)
         self.ambiguous = 0
         self._said_alias = False
-        opened = _open_bgzip(self.path) if _is_bgzip(self.path) else _open_plain(self.path)
+        compression = which_compression(self.path)
+        if compression == "gzip":
+            raise UserError(
+                f"{self.path} is compressed with gzip, which must be read from its start every "
+                "time: gunzip it, or compress it with bgzip instead"
+            )
+        opened = _open_plain(self.path) if compression is None else _open_bgzip(self.path)
         self.names, lengths, self._read = opened
         self.lengths = np.array(lengths, np.int64)
         self._number = {name: i for i, name in enumerate(self.names)}
@@ -76,8 +78,8 @@ class Genome:
             if not self._said_alias:
                 self._said_alias = True
                 notice(
-                    f"{self.path} has {alias} where {name} is asked for: taken for the same, here "
-                    "and wherever names differ so"
+                    f"{name} is taken for {alias} of {self.path}, and so are all names that differ "
+                    "by chr, or by M and MT, alone"
                 )
         return np.array([number[name] for name in names], np.int64)
 
@@ -137,26 +139,6 @@ def _aliases(name: str) -> list[str]:
     bare = name[3:] if name[:3].lower() == "chr" else name
     bares = _MITOCHONDRION if bare in _MITOCHONDRION else (bare,)
     return [prefix + bare for bare in bares for prefix in _ASSEMBLY_PREFIXES]
-
-
-def _is_bgzip(path: pathlib.Path) -> bool:
-    """Whether it is bgzip rather than plain text; an error for what can be neither."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(14)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    if not head.startswith(GZIP_MAGIC):
-        return False
-    # SAM/BAM specification, section 4.1: a gzip member whose extra field is "BC".
-    if head[3] & 4 and head[12:14] == b"BC":
-        return True
-    raise UserError(
-        f"{path} is compressed with gzip, which must be read from its start every time: "
-        f"gunzip it, or compress it with bgzip instead"
-    )
 
 
 def _open_plain(path: pathlib.Path) -> tuple[tuple[str, ...], list[int], Read]:
@@ -292,3 +274,36 @@ def _fits(data: mmap.mmap, records: dict[str, pyfaidx.IndexRecord]) -> bool:
         if data[end - 1 : end].isspace():
             return False
     return end <= len(data) < end + _LONGEST_HEADER and not data[end:].strip()
+
+
+class TokenWindows:
+    """Windows of a genome as token ids, read when they are needed.
+
+    Args:
+        genome: where they lie.
+        tokenizer: of the model they are for.
+        contigs: (rows,) numbers in `genome.names`.
+        starts: (rows,) first base of each, 0-based; N stands for what is outside the contig.
+        length: bases of each.
+
+    Attributes:
+        shape: (rows, length).
+    """
+
+    def __init__(
+        self,
+        genome: Genome,
+        tokenizer: Tokenizer,
+        contigs: np.ndarray,
+        starts: np.ndarray,
+        length: int,
+    ):
+        self.shape = (len(starts), length)
+        self._genome, self._tokenizer = genome, tokenizer
+        self._contigs, self._starts = contigs, starts
+
+    def __getitem__(self, rows: np.ndarray) -> Int[np.ndarray, "rows length"]:
+        """Token ids of the windows of these numbers."""
+        length = self.shape[1]
+        bases = self._genome.windows(self._contigs[rows], self._starts[rows], length)
+        return self._tokenizer.encode(bases.tobytes()).reshape(-1, length)

@@ -1,0 +1,60 @@
+"""Opening input files, compressed or not."""
+
+import contextlib
+import gzip
+import io
+import os
+import pathlib
+import zlib
+from collections.abc import Iterator
+
+from caduceus_jax.errors import UserError
+
+_GZIP = b"\x1f\x8b"
+# SAM/BAM specification, section 4.1.2: the empty block that ends every bgzip file.
+_BGZIP_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+
+
+@contextlib.contextmanager
+def open_binary(path: pathlib.Path) -> Iterator[io.BufferedIOBase]:
+    """Opens a file for reading, through gzip where its first bytes say so.
+
+    Raises:
+        UserError: there is no such file, it may not be read, or it turns out to be cut short.
+    """
+    compression = which_compression(path)
+    if compression == "bgzip" and not _ends_bgzip(path):
+        # Cut between two blocks, it would read as a shorter file.
+        raise UserError(f"{path} is cut short (bgzip's end marker is missing): fetch it again")
+    try:
+        with path.open("rb") if compression is None else gzip.open(path) as file:
+            yield file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(
+            f"{path} is cut short or damaged ({error}): fetch it again, or see gzip -t"
+        ) from None
+
+
+def which_compression(path: pathlib.Path) -> str | None:
+    """None, "gzip" or "bgzip" (blocks of gzip, read from any of them), from the first bytes.
+
+    Raises:
+        UserError: there is no such file, or it may not be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(14)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    if not head.startswith(_GZIP):
+        return None
+    # Section 4.1: a gzip member with an extra field named BC.
+    return "bgzip" if len(head) == 14 and head[3] & 4 and head[12:] == b"BC" else "gzip"
+
+
+def _ends_bgzip(path: pathlib.Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(_BGZIP_END)), os.SEEK_SET)
+        return file.read() == _BGZIP_END
