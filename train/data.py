@@ -94,7 +94,7 @@ def read_splits(config: DataConfig) -> Splits:
         for name, letters in read_genome(find(path)):
             if name in genome:
                 raise UserError(
-                    f"{path} has a contig {name!r}, and so has a file before it: rename one"
+                    f"{path} has a contig {name}, and so has a file before it: rename one"
                 )
             genome[name] = letters
     validated, tested = names(config.validation_contigs), names(config.test_contigs)

@@ -1,7 +1,7 @@
 """Where arrays live: one mesh, and one table that places every array by its name."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -18,10 +18,11 @@ RULES: tuple[tuple[str, P], ...] = ((r".*", P()),)
 BATCH = P("data")
 
 
-def make_mesh() -> Mesh:
-    """All devices along one axis, `data`."""
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices, by default all of them, along one axis called `data`."""
+    devices = devices or jax.devices()
     # Automatic axes: the compiler spreads the work, and model code names no device.
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

@@ -1,0 +1,99 @@
+import dataclasses
+
+import pytest
+import yaml
+
+from caduceus_jax import CaduceusConfig, UserError
+from caduceus_jax.train.config import (
+    DataConfig,
+    OptimizerConfig,
+    PretrainConfig,
+    check_same_run,
+    names,
+    save_config,
+)
+
+
+def test_names_are_a_list_however_they_are_given():
+    assert names("") == []
+    assert names("chrM") == ["chrM"]
+    assert names(["chrI", "chrII"]) == ["chrI", "chrII"]
+
+
+def test_a_saved_config_is_a_recipe_and_the_same_run(tmp_path):
+    config = PretrainConfig(
+        model=CaduceusConfig(d_model=24, rcps=True),
+        data=DataConfig(fasta=["a.fa", "b.fa"], stride=7),
+        optimizer=OptimizerConfig(lr=3e-3),
+    )
+    path = tmp_path / "config.yaml"
+    save_config(config, path)
+    recipe = yaml.safe_load(path.read_text())
+    assert recipe["model"]["d_model"] == 24
+    assert recipe["data"]["fasta"] == ["a.fa", "b.fa"]
+    assert recipe["optimizer"]["lr"] == 3e-3
+    check_same_run(config, path)
+
+
+def test_another_run_is_refused_with_what_differs(tmp_path):
+    path = tmp_path / "config.yaml"
+    save_config(PretrainConfig(seed=1), path)
+    with pytest.raises(UserError, match=r"seed \(there 1, now 2\).*--out"):
+        check_same_run(PretrainConfig(seed=2), path)
+
+
+@pytest.mark.parametrize("free", [{"eval_every": 3}, {"keep": 9}, {"out": "elsewhere"}])
+def test_settings_that_change_no_number_may_differ(tmp_path, free):
+    path = tmp_path / "config.yaml"
+    save_config(PretrainConfig(), path)
+    check_same_run(PretrainConfig(**free), path)
+
+
+def test_a_setting_that_an_older_recording_lacks_had_its_default(tmp_path):
+    path = tmp_path / "config.yaml"
+    save_config(PretrainConfig(), path)
+    older = yaml.safe_load(path.read_text())
+    del older["remat"], older["data"]["stride"]
+    path.write_text(yaml.safe_dump(older))
+    check_same_run(PretrainConfig(), path)
+    with pytest.raises(UserError, match=r"remat \(there False, now True\)"):
+        check_same_run(PretrainConfig(remat=True), path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PretrainConfig(steps=0), "steps is 0"),
+        (lambda: PretrainConfig(seed=-1), "seed is -1"),
+        (lambda: DataConfig(mask_probability=1.5), "data.mask_probability is 1.5"),
+        (lambda: DataConfig(validation_fraction=0.0), "data.validation_fraction is 0.0"),
+        (lambda: DataConfig(soft_mask_weight=-0.1), "data.soft_mask_weight is -0.1"),
+        (lambda: DataConfig(stride=0), "data.stride is 0"),
+        (
+            lambda: DataConfig(validation_contigs="chrI", test_contigs=["chrI"]),
+            "chrI is both in",
+        ),
+        (lambda: OptimizerConfig(lr=0.0), "optimizer.lr is 0.0"),
+        (lambda: OptimizerConfig(warmup_fraction=1.0), "optimizer.warmup_fraction is 1.0"),
+    ],
+)
+def test_impossible_values_are_refused_by_name(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("rc_mode", ["none", "augment"])
+def test_an_equivariant_model_takes_no_other_handling_of_strands(rc_mode):
+    with pytest.raises(UserError, match="model.rcps reads both strands by construction"):
+        PretrainConfig(model=CaduceusConfig(rcps=True), data=DataConfig(rc_mode=rc_mode))
+
+
+def test_a_model_that_is_not_equivariant_is_not_called_so():
+    with pytest.raises(UserError, match="the model is not"):
+        PretrainConfig(model=CaduceusConfig(rcps=False))
+    PretrainConfig(model=CaduceusConfig(rcps=False), data=DataConfig(rc_mode="augment"))
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PretrainConfig().steps = 3  # pyright: ignore[reportAttributeAccessIssue]
