@@ -155,8 +155,9 @@ class CaduceusForMaskedLM(nnx.Module):
         self.config = config
         self.caduceus = Caduceus(config, dtype=dtype, remat=remat, scan=scan, rngs=rngs)
         shape = (config.vocab_size, config.d_model)
-        self.lm_head = None
-        if not config.tie_word_embeddings:
+        if config.tie_word_embeddings:
+            self.lm_head = None
+        else:
             bound = config.d_model**-0.5
             draw = jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
             self.lm_head = nnx.Param(draw)
