@@ -26,7 +26,7 @@ def cosine_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     Returns:
         step -> learning rate; the first step is 0. From `steps` on it is `lr_min`.
     """
-    warmup = int(steps * config.warmup_fraction)
+    warmup = round(steps * config.warmup_fraction)
     decay = steps - warmup
 
     def schedule(step):

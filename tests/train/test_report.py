@@ -1,0 +1,76 @@
+import json
+import math
+
+import matplotlib.image
+import pytest
+
+from caduceus_jax.train.report import Report, plot_losses, read_metrics, summary
+
+BASELINES = {"order_0_entropy": 1.3, "markov_3": 1.2, "markov_5": 1.1}
+
+
+def row(step, loss=1.0, **more):
+    return {"loss": loss, "masked_loss": loss + 0.25, "tokens_per_second": 10.0, **more}
+
+
+def test_metrics_are_lines_of_json_and_lines_on_the_screen(tmp_path, capsys):
+    with Report(tmp_path, steps=20, first_step=0, speaks=True) as report:
+        report.say("hello")
+        report.write(10, row(10, loss=1.23456789012))
+        report.write(20, row(20, loss=0.5, validation_masked_loss=0.75))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [10, 20]
+    assert json.loads(lines[0])["loss"] == 1.234568
+    assert read_metrics(tmp_path)[1]["validation_masked_loss"] == 0.75
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0] == "hello"
+    assert shown[1] == "step 10/20  loss 1.2346  10 tokens/s"
+    assert shown[2] == "step 20/20  loss 0.5000  10 tokens/s  validation 0.7500"
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_continued_run_drops_what_it_will_write_again(tmp_path):
+    with Report(tmp_path, steps=30, first_step=0, speaks=True) as report:
+        for step in (10, 20, 30):
+            report.write(step, row(step))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "lo')  # killed while writing
+    with Report(tmp_path, steps=30, first_step=20, speaks=True) as report:
+        assert [r["step"] for r in report.rows] == [10, 20]
+        report.write(30, row(30, loss=7.0))
+    found = read_metrics(tmp_path)
+    assert [r["step"] for r in found] == [10, 20, 30]
+    assert found[-1]["loss"] == 7.0
+
+
+def test_other_processes_are_silent(tmp_path, capsys):
+    with Report(tmp_path, steps=20, first_step=0, speaks=False) as report:
+        report.say("hello")
+        report.advance(3)
+        report.write(10, row(10))
+    assert capsys.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rows", [[], [{"step": 5, **row(5, validation_masked_loss=1.15)}]])
+def test_the_curve_is_a_picture_of_a_legible_size(tmp_path, rows):
+    plot_losses(rows, BASELINES, tmp_path / "loss.png")
+    picture = matplotlib.image.imread(tmp_path / "loss.png")
+    assert picture.shape[:2] == (600, 960)
+    # The order-0 line is red.
+    red = (picture[..., 0] > 0.8) & (picture[..., 1] < 0.2) & (picture[..., 2] < 0.2)
+    assert red.any(axis=0).mean() > 0.5
+
+
+def test_the_summary_puts_the_model_beside_what_it_has_to_beat():
+    rows = [{"step": 5, **row(5, validation_masked_loss=1.05)}, {"step": 6, **row(6)}]
+    lines = summary(BASELINES, rows, "9 held-out bases")
+    assert lines[0] == "cross-entropy of hidden bases in 9 held-out bases, nats/base:"
+    table = {line[2:37].strip(): float(line[37:]) for line in lines[1:]}
+    assert table == {
+        "a guess among four bases": round(math.log(4), 4),
+        "order-0 entropy of that sequence": 1.3,
+        "order-3 Markov model": 1.2,
+        "order-5 Markov model": 1.1,
+        "this model at step 5": 1.05,
+    }
