@@ -201,10 +201,13 @@ def _bcf_lines(path: pathlib.Path) -> tuple[list[str], Iterator[tuple[int, str]]
             f"{path} is BCF, which pysam reads: pip install 'caduceus-jax[genomics]', or convert "
             "it with bcftools view"
         ) from None
+    loudness = pysam.set_verbosity(0)  # or htslib complains that there is no index
     try:
         file = pysam.VariantFile(str(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as BCF: {error}") from None
+    finally:
+        pysam.set_verbosity(loudness)
 
     def records() -> Iterator[tuple[int, str]]:
         number = 0

@@ -69,8 +69,8 @@ def test_names_that_differ_by_prefix_are_the_same_contig_with_one_notice(genome,
     ]
     assert genome.contigs(["1"]).tolist() == [0]
     assert capsys.readouterr().err == (
-        f"1 is taken for chr1 of {genome.path}, and so are all names that differ by chr, or by M and "
-        "MT, alone\n"
+        f"1 is taken for chr1 of {genome.path}, and so are all names that differ by chr, or by M "
+        "and MT, alone\n"
     )
 
 
