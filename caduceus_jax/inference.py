@@ -11,7 +11,7 @@ they make of the second strand is kept in the + strand's coordinates: nothing is
 import functools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ _TOKENS_A_BATCH_ELSEWHERE = 65_536
 _SHORTEST_BUCKET = 32
 
 
+@runtime_checkable
 class TokenRows(Protocol):
     """Rows of token ids, all of one length: an array, or what makes them when they are needed."""
 
@@ -284,26 +285,26 @@ def _plan(lengths: np.ndarray, batch_size: int | None) -> list[_Batch]:
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be at least 1")
     same = len(np.unique(lengths)) == 1
-    buckets = lengths if same else np.array([_bucket(length) for length in lengths], np.int64)
+    buckets = (
+        lengths if same else np.array([_bucket(length) for length in lengths.tolist()], np.int64)
+    )
     batches = []
-    for length in np.unique(buckets)[::-1]:
+    for length in np.unique(buckets)[::-1].tolist():
         rows = np.flatnonzero(buckets == length)
         size = min(batch_size or _default_size(length), 1 << (len(rows) - 1).bit_length())
-        batches += [
-            _Batch(rows[i : i + size], size, int(length)) for i in range(0, len(rows), size)
-        ]
+        batches += [_Batch(rows[i : i + size], size, length) for i in range(0, len(rows), size)]
     return batches
 
 
 def _bucket(length: int) -> int:
-    """The next of 32, 48, 64, 96, 128, ...: at most half of a batch is padding."""
-    power = max(1 << (int(length) - 1).bit_length(), _SHORTEST_BUCKET)
+    """The next of 32, 48, 64, 96, 128, ...: from 32 up at most a third of a row is padding."""
+    power = max(1 << (length - 1).bit_length(), _SHORTEST_BUCKET)
     return power * 3 // 4 if length <= power * 3 // 4 and power > _SHORTEST_BUCKET else power
 
 
 def _default_size(length: int) -> int:
     tokens = _TOKENS_A_BATCH.get(jax.default_backend(), _TOKENS_A_BATCH_ELSEWHERE)
-    size, devices = max(1, tokens // int(length)), jax.local_device_count()
+    size, devices = max(1, tokens // length), jax.local_device_count()
     return size - size % devices if size > devices else size
 
 

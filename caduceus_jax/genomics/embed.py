@@ -104,7 +104,8 @@ def embed(
         channels = network.config.d_model * (2 if strands == "concatenate" else 1)
         write = _write_parquet if ending == ".parquet" else _write_npz
         write(partial, read, embeddings, channels)
-    finish("sequences" if genome is None else "regions", read.status, out, genome, skip_bad)
+    what = "sequences" if genome is None else "regions"
+    finish(what, read.columns["name"], read.status, out, genome, skip_bad)
 
 
 def _fasta(path: pathlib.Path, max_length: int) -> Sequences:

@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -57,12 +57,18 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def finish(
-    what: str, status: np.ndarray, out: pathlib.Path, genome: pathlib.Path | None, skip_bad: bool
+    what: str,
+    names: Sequence[str] | np.ndarray,
+    status: np.ndarray,
+    out: pathlib.Path,
+    genome: pathlib.Path | None,
+    skip_bad: bool,
 ) -> None:
     """Says what became of the rows and where they are.
 
     Args:
         what: what the rows are, for example "variants".
+        names: (rows,) what to call each.
         status: (rows,) of `windows.Status`.
         out: the file that holds them.
         genome: where they were looked up.
@@ -71,13 +77,13 @@ def finish(
     Raises:
         UserError: rows are not on the genome; everything is written all the same.
     """
-    counts = {str(s): int((status == s).sum()) for s in Status}
-    said = ", ".join(f"{count:,} {s}" for s, count in counts.items() if count) or "none"
-    notice(f"{what}: {said}; written to {out}")
-    lost = sum(counts[s] for s in WRONG_GENOME)
-    if lost and not skip_bad:
+    counts = [(int((status == s).sum()), s) for s in Status]
+    said = ", ".join(f"{count:,} {s}" for count, s in counts if count)
+    notice(f"{what}: {said or 'none'}; written to {out}")
+    lost = np.flatnonzero(np.isin(status, WRONG_GENOME))
+    if len(lost) and not skip_bad:
         raise UserError(
-            f"{lost:,} of {len(status):,} {what} are not on {genome} (unknown_chrom or "
-            f"out_of_range in {out}, which holds all {what}): is it the right genome? --skip-bad "
-            "accepts them"
+            f"{len(lost):,} of {len(status):,} {what} are not on {genome}, first {names[lost[0]]}: "
+            f"{out} is written and gives them the status unknown_chrom or out_of_range; --skip-bad "
+            "accepts that"
         )

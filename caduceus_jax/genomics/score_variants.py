@@ -130,7 +130,8 @@ def score_variants(
                 f'Genome="{genome}",ContextLength={context_length}>',
                 compress=ending == ".vcf.gz",
             )
-    finish("variants", scores.status, out, genome, skip_bad)
+    names = [f"{c}:{p + 1}" for c, p in zip(table.chrom, table.position, strict=True)]
+    finish("variants", names, scores.status, out, genome, skip_bad)
 
 
 def score(
@@ -179,23 +180,19 @@ def score(
     status, rows = sites.status.copy(), np.flatnonzero(sites.status == Status.OK)
     # Rows of one position share a forward pass.
     places, first, which = np.unique(
-        np.stack([sites.contig[rows], sites.position[rows]]),
-        axis=1,
-        return_index=True,
-        return_inverse=True,
+        sites.contig[rows] << 32 | sites.position[rows], return_index=True, return_inverse=True
     )
-    contig, position = places
+    contig, position = places >> 32, places & 0xFFFF_FFFF
     windows = place(
         *centred(position, context_length),
         genome.lengths[contig],
         edge=edge,
         describe=lambda i: describe(int(rows[first[i]])),
     )
-    status[rows] = windows.status[which]
-    run = np.flatnonzero(windows.status == Status.OK)
     if padded := int(np.count_nonzero(windows.padding)):
         notice(f"{padded:,} positions are near the end of a contig: N stands for what is beyond")
-    log_probabilities = np.full((len(position), 4), np.nan, np.float32)
+    run = np.flatnonzero(windows.status == Status.OK)
+    log_probabilities = np.full((len(places), 4), np.nan, np.float32)
     log_probabilities[run] = inference.masked_log_probabilities(
         model,
         TokenWindows(genome, tokenizer, contig[run], windows.start[run], context_length),
@@ -204,10 +201,9 @@ def score(
         batch_size=batch_size,
         show_progress=show_progress,
     )
-    llr = np.full(len(status), np.nan, np.float32)
-    llr[rows] = (
-        log_probabilities[which, sites.alt[rows]] - log_probabilities[which, sites.ref[rows]]
-    )
+    status[rows], llr = windows.status[which], np.full(len(status), np.nan, np.float32)
+    alt, ref = (log_probabilities[which, base[rows]] for base in (sites.alt, sites.ref))
+    llr[rows] = alt - ref
     return Scores(status, llr)
 
 

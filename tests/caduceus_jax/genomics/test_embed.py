@@ -1,0 +1,192 @@
+"""Embeddings of FASTA records and BED regions: a row for each, in its place."""
+
+import gzip
+import pathlib
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError, cli, inference
+from caduceus_jax.genomics.embed import embed
+
+D_MODEL = 16
+
+
+@pytest.fixture(scope="module")
+def model() -> CaduceusForMaskedLM:
+    config = CaduceusConfig(d_model=D_MODEL, n_layer=2, rcps=True, initializer_range=1.0)
+    return CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture
+def folder(tmp_path, model) -> str:
+    model.save_pretrained(str(tmp_path / "model"))
+    return str(tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def chr1() -> str:
+    return "".join(np.random.default_rng(0).choice(list("ACGT"), 100))
+
+
+@pytest.fixture
+def genome(tmp_path, chr1) -> pathlib.Path:
+    path = tmp_path / "genome.fa"
+    path.write_text(f">chr1\n{chr1}\n>chr2\nACGT\n")
+    return path
+
+
+def write_bed(tmp_path, *lines: str) -> pathlib.Path:
+    path = tmp_path / "regions.bed"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def test_fasta_to_npz(tmp_path, folder, model, chr1, capsys):
+    path, out = tmp_path / "reads.fa.gz", tmp_path / "reads.npz"
+    sequences = [chr1[:24], chr1[3:20].lower(), chr1[30:54]]
+    text = "".join(f">read{i} of 3\n{s[:10]}\n{s[10:]}\n" for i, s in enumerate(sequences))
+    path.write_bytes(gzip.compress(text.encode()))
+    words = ["embed", folder, str(path), "--out", str(out), "--strands", "concatenate"]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == f"sequences: 3 ok; written to {out}"
+    with np.load(out) as file:
+        assert list(file) == ["name", "length", "status", "embedding"]
+        assert file["name"].tolist() == ["read0", "read1", "read2"]
+        assert file["length"].tolist() == [24, 17, 24]
+        assert file["status"].tolist() == ["ok"] * 3
+        expected = inference.embed(model, sequences, strands="concatenate")
+        np.testing.assert_allclose(file["embedding"], expected, atol=1e-5)
+
+
+REGIONS = (
+    "chr1\t10\t34\tinside",
+    "chr9\t0\t24\tnowhere",
+    "1\t90\t114",
+    "chr1\t100\t124\tbeyond",
+)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_regions_to_parquet(tmp_path, folder, model, genome, chr1, pooling, capsys):
+    polars = pytest.importorskip("polars")
+    path, out = write_bed(tmp_path, *REGIONS), tmp_path / "regions.parquet"
+    words = ["embed", folder, str(path), "--genome", str(genome), "--out", str(out)]
+    assert cli.main([*words, "--pooling", pooling]) == 2
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        f"regions: 2 ok, 1 unknown_chrom, 1 out_of_range; written to {out}",
+        f"caduceus-jax embed: 2 of 4 regions are not on {genome}, first nowhere: {out} is written "
+        "and gives them the status unknown_chrom or out_of_range; --skip-bad accepts that",
+    ]
+    frame = polars.read_parquet(out)
+    assert frame.drop("embedding").columns == [
+        *("name", "chrom", "start", "end", "window_start", "window_end", "padding", "status")
+    ]
+    assert frame.drop("embedding").rows() == [
+        ("inside", "chr1", 10, 34, 10, 34, 0, "ok"),
+        ("nowhere", "chr9", 0, 24, 0, 24, 0, "unknown_chrom"),
+        ("1:90-114", "1", 90, 114, 90, 114, 14, "ok"),
+        ("beyond", "chr1", 100, 124, 100, 124, 0, "out_of_range"),
+    ]
+    embeddings = frame["embedding"].to_list()
+    assert embeddings[1] is None and embeddings[3] is None
+    bases = [chr1[10:34], chr1[90:] + "N" * 14]
+    expected = inference.embed_tokens(model, bases)
+    for got, states in zip((embeddings[0], embeddings[2]), expected, strict=True):
+        assert np.shape(states) == (24, D_MODEL)
+        if pooling == "mean":
+            states = states.mean(axis=0)
+        np.testing.assert_allclose(got, states, atol=1e-5)
+
+
+def test_vectors_of_each_base_in_npz(tmp_path, folder, model, genome, chr1):
+    path = write_bed(tmp_path, "chr1\t10\t34", "chr9\t0\t24", "chr1\t60\t77")
+    out = tmp_path / "regions.npz"
+    embed(folder, path, out=out, genome=genome, pooling="none", skip_bad=True)
+    with np.load(out) as file:
+        assert file["offsets"].tolist() == [0, 24, 24, 41]
+        expected = inference.embed_tokens(model, [chr1[10:34], chr1[60:77]])
+        np.testing.assert_allclose(file["embedding"], np.concatenate(expected), atol=1e-5)
+
+
+EDGES = {
+    # edge: window_start, padding and status of a window of 24 around base 95 of 100
+    "pad": (83, 7, "ok"),
+    "shift": (76, 0, "ok"),
+    "drop": (83, 0, "crosses_edge"),
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_windows_around_regions(tmp_path, folder, model, genome, chr1, edge):
+    """The middle of a region, rounded down, is base 12 of a window of 24."""
+    path = write_bed(tmp_path, "chr1\t40\t51\ta", "chr1\t94\t97\tb", "chr1\t99\t400\tc")
+    out = tmp_path / "windows.npz"
+    embed(folder, path, out=out, genome=genome, window=24, edge=edge, skip_bad=True)
+    start, padding, status = EDGES[edge]
+    with np.load(out) as file:
+        assert file["start"].tolist() == [40, 94, 99]
+        assert file["window_start"].tolist()[:2] == [33, start]
+        assert file["window_end"].tolist()[:2] == [57, start + 24]
+        assert file["padding"].tolist() == [0, padding, 0]
+        # Around the middle of the third region, base 249, there is nothing to be read.
+        assert file["status"].tolist() == ["ok", status, "out_of_range"]
+        bases = [chr1[33:57], (chr1 + "N" * 24)[start : start + 24]]
+        expected = inference.embed(model, bases)
+        np.testing.assert_allclose(file["embedding"][0], expected[0], atol=1e-5)
+        if status == "ok":
+            np.testing.assert_allclose(file["embedding"][1], expected[1], atol=1e-5)
+        assert np.isnan(file["embedding"][[1, 2]]).all(axis=1).tolist() == [status != "ok", True]
+    with pytest.raises(UserError) as error:
+        embed(folder, path, out=out, genome=genome, window=24, edge="error")
+    assert str(error.value) == (
+        f"{path}:2 needs bases 83 to 107 (0-based) of a contig of 100: choose edge pad, shift or "
+        "drop"
+    )
+
+
+@pytest.mark.parametrize("name", ["none.npz", "none.parquet"])
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_no_region_in_no_row_out(tmp_path, folder, genome, name, pooling):
+    out = tmp_path / name
+    embed(folder, write_bed(tmp_path, "#"), out=out, genome=genome, pooling=pooling)
+    if name.endswith("npz"):
+        with np.load(out) as file:
+            assert file["embedding"].shape == (0, D_MODEL) and file["status"].shape == (0,)
+    else:
+        frame = pytest.importorskip("polars").read_parquet(out)
+        assert frame.height == 0 and frame.columns[-2:] == ["status", "embedding"]
+
+
+def fails(capsys, *words: str | pathlib.Path) -> str:
+    assert cli.main(["embed", *map(str, words)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("caduceus-jax embed: ")
+
+
+def test_misuse_is_one_sentence(tmp_path, genome, capsys):
+    bed, out = write_bed(tmp_path, "chr1\t0\t50", "chr1\t0\t90\tlong"), tmp_path / "o.npz"
+    assert fails(capsys, "no-model", bed, "--out", out) == (
+        f"{bed} is a BED file: say with --genome where its regions lie"
+    )
+    assert fails(capsys, "no-model", genome, "--out", out, "--genome", genome) == (
+        f"{genome}:1: only 1 of the columns chrom, start and end; they are separated by tabs"
+    )
+    assert fails(capsys, "no-model", genome, "--out", out, "--window", "9") == (
+        "--window is for the regions of a BED file, with --genome"
+    )
+    arguments = ("no-model", bed, "--out", out, "--genome", genome)
+    assert fails(capsys, *arguments, "--window", "0") == "--window is 0; it must be at least 1"
+    assert fails(capsys, *arguments, "--max-length", "60") == (
+        f"{bed}:2 has 90 bases, more than --max-length 60: embed windows of it with a BED file, or "
+        "allow more"
+    )
+    assert fails(capsys, "no-model", genome, "--out", out, "--max-length", "60") == (
+        f"{genome}: record chr1 has 100 bases, more than --max-length 60: embed windows of it with "
+        "a BED file, or allow more"
+    )
+    assert fails(capsys, "no-model", genome, "--out", tmp_path / "o.csv") == (
+        f"cannot write {tmp_path / 'o.csv'}: the name must end in .parquet or .npz"
+    )
+    assert not out.exists()

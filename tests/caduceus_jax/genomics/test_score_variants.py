@@ -1,0 +1,389 @@
+"""Variant scores: right by hand, the same from either strand, a row for every ALT."""
+
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError, cli, inference
+from caduceus_jax.genomics.genome import Genome
+from caduceus_jax.genomics.score_variants import score, score_variants
+from caduceus_jax.genomics.vcf import Variants, read_vcf
+
+HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+LENGTHS = {"chr1": 200, "chr2": 90}
+CONTEXT = 31
+COMPLEMENT = str.maketrans("ACGT", "TGCA")
+
+
+@pytest.fixture(scope="module")
+def sequences() -> dict[str, str]:
+    rng = np.random.default_rng(0)
+    drawn = {name: "".join(rng.choice(list("ACGT"), n)) for name, n in LENGTHS.items()}
+    # Base 120 (0-based) is unknown and base 121 an ambiguity code.
+    return drawn | {"chr1": drawn["chr1"][:120] + "NR" + drawn["chr1"][122:]}
+
+
+def write_genome(path: pathlib.Path, sequences: dict[str, str]) -> Genome:
+    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in sequences.items()))
+    return Genome(path)
+
+
+@pytest.fixture
+def genome(tmp_path, sequences) -> Genome:
+    return write_genome(tmp_path / "genome.fa", sequences)
+
+
+def build(rcps: bool) -> CaduceusForMaskedLM:
+    config = CaduceusConfig(d_model=16, n_layer=2, rcps=rcps, initializer_range=1.0)
+    return CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module")
+def ps() -> CaduceusForMaskedLM:
+    return build(rcps=True)
+
+
+@pytest.fixture
+def folder(tmp_path, ps) -> str:
+    ps.save_pretrained(str(tmp_path / "model"))
+    return str(tmp_path / "model")
+
+
+def make(*rows: tuple[str, int, str, str | None]) -> Variants:
+    """Variants of one ALT each; positions are 0-based."""
+    chrom, position, ref, alt = zip(*rows, strict=True)
+    number = np.arange(len(rows))
+    return Variants(number, number + 1, list(chrom), np.array(position), list(ref), list(alt))
+
+
+def other(base: str, steps: int = 1) -> str:
+    return "ACGT"[("ACGT".index(base) + steps) % 4]
+
+
+def snvs(sequences: dict[str, str], *positions: int) -> list[tuple[str, int, str, str]]:
+    chr1 = sequences["chr1"]
+    return [("chr1", p, chr1[p], other(chr1[p])) for p in positions]
+
+
+def write_vcf(path: pathlib.Path, *records: str) -> pathlib.Path:
+    path.write_text(HEADER + "".join(record + "\n" for record in records))
+    return path
+
+
+def info(line: str) -> dict[str, str]:
+    fields = line.split("\t")[7].split(";")
+    return {key: value for key, _, value in (field.partition("=") for field in fields)}
+
+
+def test_scores_by_hand(genome, sequences):
+    """h = E[MASK] / rms = sqrt(2) (0.6, 0.8); logits h (E[b] + E[complement of b])."""
+    model = CaduceusForMaskedLM(CaduceusConfig(d_model=2, n_layer=1, rcps=True), rngs=nnx.Rngs(0))
+    kernel = model.caduceus.layers.mixer.out_proj.kernel
+    kernel[...] = jnp.zeros_like(kernel[...])
+    rows, vectors = jnp.array([3, 7, 8, 10]), jnp.array([(3, 4), (1, 0), (0, 1), (2, 0)])
+    model.caduceus.embedding[...] = jnp.zeros((16, 2)).at[rows].set(vectors)
+    chr1 = sequences["chr1"]
+    at = {base: chr1.index(base) for base in "ACGT"}
+    changes = ["AC", "CA", "AT", "CG", "GT"]
+    variants = make(*(("chr1", at[ref], ref, alt) for ref, alt in changes))
+    scores = score(model, variants, genome, context_length=5, batch_size=4)
+    # A and T: 3 * 0.6 = 1.8; C and G: 0.8.
+    np.testing.assert_allclose(scores.llr, 2**0.5 * np.array([-1, 1, 0, 0, 1]), atol=1e-5)
+
+
+def test_scores_are_the_log_ratio_at_the_masked_position(genome, sequences, ps):
+    """From the public model, on a window cut by hand: base 15 of 31 is the variant."""
+    chr1 = sequences["chr1"]
+    scores = score(ps, make(*snvs(sequences, 50)), genome, context_length=31)
+    ids = Tokenizer().encode(chr1[35:66])
+    assert chr1[35:66][15] == chr1[50]
+    ids[15] = 3
+    logits = np.asarray(ps(jnp.asarray(ids)[None]).logits[0, 15])
+    token = {base: i for base, i in zip("ACGT", (7, 8, 9, 10), strict=True)}
+    expected = logits[token[other(chr1[50])]] - logits[token[chr1[50]]]
+    np.testing.assert_allclose(scores.llr, [expected], atol=1e-5)
+
+
+@pytest.mark.parametrize("rcps", [True, False])
+def test_scores_are_the_same_on_the_other_strand(tmp_path, genome, sequences, rcps):
+    model = build(rcps)
+    rows = snvs(sequences, 0, 3, 60, 100, 119, 198, 199)
+    reverse = {name: s.translate(COMPLEMENT)[::-1] for name, s in sequences.items()}
+    mirrored = [
+        ("chr1", LENGTHS["chr1"] - 1 - p, ref.translate(COMPLEMENT), alt.translate(COMPLEMENT))
+        for _, p, ref, alt in rows
+    ]
+    forward = score(model, make(*rows), genome, context_length=CONTEXT)
+    backward = score(
+        model,
+        make(*mirrored),
+        write_genome(tmp_path / "reverse.fa", reverse),
+        context_length=CONTEXT,
+    )
+    np.testing.assert_allclose(backward.llr, forward.llr, atol=1e-5)
+    assert np.abs(np.diff(forward.llr)).min() > 1e-3
+
+
+def test_every_alt_gets_a_row_and_a_status(genome, sequences, ps):
+    chr1, chr2 = sequences["chr1"], sequences["chr2"]
+    good, multiple = chr1[60], chr1[70:72]
+    table = [
+        (("chr1", 60, good, other(good)), "ok"),
+        (("1", 60, good.lower(), other(good, 2).lower()), "ok"),
+        (("chr1", 70, multiple, multiple[0] + other(multiple[1])), "ok"),
+        (("chr1", 71, multiple[1], other(multiple[1])), "ok"),
+        (("chr1", 60, other(good), good), "ref_mismatch"),
+        (("chr3", 60, good, other(good)), "unknown_chrom"),
+        (("chr3", 60, good, "<DEL>"), "unknown_chrom"),
+        (("chr1", 200, "A", "C"), "out_of_range"),
+        (("chr1", -1, "A", "C"), "out_of_range"),
+        (("chr1", 60, good, good + "A"), "indel"),
+        (("chr1", 70, multiple, other(multiple[0]) + other(multiple[1])), "mnv"),
+        (("chr1", 60, good, "<DEL>"), "symbolic"),
+        (("chr1", 60, good, f"{good}[chr2:4["), "symbolic"),
+        (("chr1", 60, good, "*"), "spanning_deletion"),
+        (("chr1", 60, good, None), "missing_alt"),
+        (("chr1", 120, "A", "C"), "ambiguous"),
+        (("chr1", 121, "A", "C"), "ambiguous"),
+        (("chr1", 60, good, "R"), "ambiguous"),
+        (("chr2", 89, chr2[89], other(chr2[89])), "ok"),
+    ]
+    rows, statuses = zip(*table, strict=True)
+    variants = make(*rows)
+    scores = score(ps, variants, genome, context_length=CONTEXT, max_ref_mismatch=0.5)
+    assert scores.status.tolist() == list(statuses)
+    assert np.isnan(scores.llr).tolist() == [status != "ok" for status in statuses]
+    # The same change of the same base, written in two ways.
+    assert scores.llr[2] == scores.llr[3]
+    dropped = score(ps, variants, genome, context_length=CONTEXT, max_ref_mismatch=0.5, edge="drop")
+    assert dropped.status.tolist() == [*statuses[:-1], "crosses_edge"]
+    assert np.isnan(dropped.llr[-1])
+    np.testing.assert_allclose(dropped.llr[:-1], scores.llr[:-1], atol=1e-5)
+
+
+def test_one_forward_pass_a_position(genome, sequences, ps, monkeypatch):
+    seen, run = [], inference.masked_log_probabilities
+    monkeypatch.setattr(
+        inference,
+        "masked_log_probabilities",
+        lambda model, ids, *args, **kwargs: (
+            seen.append(ids.shape) or run(model, ids, *args, **kwargs)
+        ),
+    )
+    chr1 = sequences["chr1"]
+    rows = [("chr1", p, chr1[p], other(chr1[p], i)) for p in (90, 40) for i in (1, 2, 3)]
+    scores = score(ps, make(*rows), genome, context_length=CONTEXT)
+    assert seen == [(2, CONTEXT)]
+    apart = [score(ps, make(row), genome, context_length=CONTEXT).llr[0] for row in rows[::2]]
+    np.testing.assert_allclose(scores.llr[::2], apart, atol=1e-5)
+
+
+def test_the_ends_of_contigs(genome, sequences, ps, capsys):
+    rows = make(*snvs(sequences, 2, 199, 100))
+    padded = score(ps, rows, genome, context_length=CONTEXT)
+    assert "2 positions are near the end of a contig: N stands for what is beyond\n" in (
+        capsys.readouterr().err
+    )
+    chr1 = sequences["chr1"]
+    ids = Tokenizer().encode("N" * 13 + chr1[:18])
+    ids[15] = 3
+    logits = np.asarray(ps(jnp.asarray(ids)[None]).logits[0, 15, jnp.array([7, 8, 9, 10])])
+    ref, alt = "ACGT".index(chr1[2]), "ACGT".index(other(chr1[2]))
+    np.testing.assert_allclose(padded.llr[0], logits[alt] - logits[ref], atol=1e-5)
+    shifted = score(ps, rows, genome, context_length=CONTEXT, edge="shift")
+    ids = Tokenizer().encode(chr1[:31])
+    ids[2] = 3
+    logits = np.asarray(ps(jnp.asarray(ids)[None]).logits[0, 2, jnp.array([7, 8, 9, 10])])
+    np.testing.assert_allclose(shifted.llr[0], logits[alt] - logits[ref], atol=1e-5)
+    np.testing.assert_allclose(shifted.llr[2], padded.llr[2], atol=1e-5)
+    with pytest.raises(UserError) as error:
+        score(ps, rows, genome, context_length=CONTEXT, edge="error", source="a.vcf")
+    assert str(error.value) == (
+        f"a.vcf:1 (chr1:3 {chr1[2]}>{other(chr1[2])}) needs bases -13 to 18 (0-based) of a contig "
+        "of 200: choose edge pad, shift or drop"
+    )
+
+
+def test_wrong_genome_stops_before_the_model_runs(genome, sequences, ps, monkeypatch):
+    monkeypatch.setattr(inference, "masked_log_probabilities", None)
+    chr1 = sequences["chr1"]
+    rows = snvs(sequences, *range(20, 119))
+    wrong = [("chr1", p, other(ref), ref) for _, p, ref, _ in rows[:2]]
+    variants = make(*rows[:2], *wrong, *rows[4:])
+    with pytest.raises(UserError) as error:
+        score(ps, variants, genome, source="a.vcf")
+    first = f"a.vcf:3 (chr1:21 {other(chr1[20])}>{chr1[20]}) where the genome has {chr1[20]}"
+    assert str(error.value) == (
+        f"a.vcf: REF differs from the genome in 2 of 99 single-base records, first at {first}: "
+        f"{genome.path} is most likely another assembly than the variants were called on "
+        "(--max-ref-mismatch, now 0.01, sets how many are accepted)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shift", "says"), [(-1, "one too small, counted from 0"), (1, "one too large")]
+)
+def test_positions_off_by_one_are_recognised(genome, sequences, ps, shift, says):
+    rows = [(c, p + shift, ref, alt) for c, p, ref, alt in snvs(sequences, *range(20, 110))]
+    with pytest.raises(UserError, match=f": the positions are most likely {says} \\(--max-ref"):
+        score(ps, make(*rows), genome)
+
+
+def test_records_are_counted_not_alts(genome, sequences, ps):
+    """One record in 100 may differ by default, however many ALTs it lists."""
+    rows = snvs(sequences, *range(20, 119))
+    ref = rows[0][2]
+    alts = [(*rows[0][:2], other(ref), other(ref, i)) for i in (2, 3)]
+    variants = make(*alts, *rows)
+    variants = variants._replace(record=np.maximum(variants.record - 1, 0))
+    scores = score(ps, variants, genome, context_length=3, batch_size=64)
+    assert scores.status.tolist() == ["ref_mismatch"] * 2 + ["ok"] * 99
+
+
+@pytest.mark.parametrize("name", ["out.vcf", "out.vcf.gz"])
+def test_command_writes_a_vcf(tmp_path, folder, genome, sequences, capsys, name):
+    pysam = pytest.importorskip("pysam")
+    chr1 = sequences["chr1"]
+    at = {p: chr1[p] for p in (50, 80)}
+    path = write_vcf(
+        tmp_path / "in.vcf",
+        f"1\t81\tb\t{at[80]}\t{other(at[80])},<DEL>,{other(at[80], 2)}\t5\tPASS\tDP=7",
+        f"1\t51\ta\t{at[50]}\t.\t.\t.\t.",
+        f"1\t51\tc\t{at[50]}\t{other(at[50])}\t.\t.\t.",
+    )
+    out = tmp_path / name
+    words = ["score-variants", folder, str(path), str(genome.path), "--out", str(out)]
+    assert cli.main([*words, "--context-length", str(CONTEXT)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == f"variants: 3 ok, 1 symbolic, 1 missing_alt; written to {out}"
+    rows = [("chr1", p, at[p], other(at[p], i)) for p, i in ((80, 1), (80, 2), (50, 1))]
+    model = CaduceusForMaskedLM.from_pretrained(folder)
+    expected = score(model, make(*rows), genome, context_length=CONTEXT).llr
+    with pysam.VariantFile(str(out)) as file:
+        assert file.header.info["CADUCEUS_LLR"].number == "A"
+        records = list(file)
+    assert [(r.pos, r.id, r.alts) for r in records] == [
+        (81, "b", (other(at[80]), "<DEL>", other(at[80], 2))),
+        (51, "a", None),
+        (51, "c", (other(at[50]),)),
+    ]
+    assert records[0].info["DP"] == ("7",) or records[0].info["DP"] == "7"
+    llr = records[0].info["CADUCEUS_LLR"]
+    assert llr[1] is None
+    np.testing.assert_allclose([llr[0], llr[2]], expected[:2], atol=1e-5)
+    assert records[0].info["CADUCEUS_STATUS"] == ("ok", "symbolic", "ok")
+    assert "CADUCEUS_LLR" not in records[1].info
+    assert records[1].info["CADUCEUS_STATUS"] == ("missing_alt",)
+    np.testing.assert_allclose(records[2].info["CADUCEUS_LLR"], expected[2:], atol=1e-5)
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_command_writes_parquet(tmp_path, folder, genome, sequences):
+    polars = pytest.importorskip("polars")
+    ref = sequences["chr1"][50]
+    path = write_vcf(
+        tmp_path / "in.vcf",
+        f"chr1\t51\t.\t{ref}\t{other(ref)},{ref}A\t.\t.\t.",
+        f"chr1\t51\t.\t{ref}\t.\t.\t.\t.",
+    )
+    out = tmp_path / "out.parquet"
+    score_variants(folder, path, genome.path, out=out, context_length=CONTEXT)
+    frame = polars.read_parquet(out)
+    model = CaduceusForMaskedLM.from_pretrained(folder)
+    rows = make(("chr1", 50, ref, other(ref)))
+    (expected,) = score(model, rows, genome, context_length=CONTEXT).llr.tolist()
+    assert frame.columns == ["chrom", "pos", "ref", "alt", "status", "llr"]
+    assert frame.rows() == [
+        ("chr1", 51, ref, other(ref), "ok", pytest.approx(expected, abs=1e-5)),
+        ("chr1", 51, ref, f"{ref}A", "indel", None),
+        ("chr1", 51, ref, None, "missing_alt", None),
+    ]
+
+
+@pytest.mark.parametrize("name", ["out.vcf", "out.vcf.gz", "out.parquet"])
+def test_no_record_in_no_record_out(tmp_path, folder, genome, capsys, name):
+    path = write_vcf(tmp_path / "in.vcf")
+    out = tmp_path / name
+    assert cli.main(["score-variants", folder, str(path), str(genome.path), "--out", str(out)]) == 0
+    assert capsys.readouterr().err == f"variants: none; written to {out}\n"
+    if name.endswith("parquet"):
+        assert pytest.importorskip("polars").read_parquet(out).shape == (0, 6)
+    else:
+        assert read_vcf(out).alt == []
+
+
+def test_variants_that_are_not_on_the_genome_are_written_and_status_2(
+    tmp_path, folder, genome, capsys
+):
+    path = write_vcf(
+        tmp_path / "in.vcf", "chr9\t5\t.\tA\tC\t.\t.\t.", "chr1\t201\t.\tA\tC\t.\t.\t."
+    )
+    out = tmp_path / "out.vcf"
+    words = ["score-variants", folder, str(path), str(genome.path), "--out", str(out)]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == (
+        f"variants: 1 unknown_chrom, 1 out_of_range; written to {out}\n"
+        f"caduceus-jax score-variants: 2 of 2 variants are not on {genome.path}, first chr9:5: "
+        f"{out} is written and gives them the status unknown_chrom or out_of_range; --skip-bad "
+        "accepts that\n"
+    )
+    lines = out.read_text().splitlines()
+    assert [info(line)["CADUCEUS_STATUS"] for line in lines[-2:]] == [
+        *("unknown_chrom", "out_of_range")
+    ]
+    assert cli.main([*words, "--skip-bad"]) == 0
+
+
+def test_outputs_that_cannot_be_written_are_refused_at_once(tmp_path, genome, capsys):
+    path = write_vcf(tmp_path / "in.vcf")
+    cases = {
+        tmp_path / "out.tsv": "the name must end in .vcf or .vcf.gz or .parquet",
+        tmp_path / "no" / "out.vcf": f"{tmp_path / 'no'} is no folder",
+    }
+    for out, says in cases.items():
+        words = ["score-variants", "no-model", str(path), str(genome.path), "--out", str(out)]
+        assert cli.main(words) == 2
+        assert capsys.readouterr().err == (
+            f"caduceus-jax score-variants: cannot write {out}: {says}\n"
+        )
+    words = ["score-variants", "no-model", str(path), str(genome.path), "--out", str(path)]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == (
+        f"caduceus-jax score-variants: {path} is the input: choose another name for the output\n"
+    )
+    assert path.read_text() == HEADER
+
+
+def test_an_error_leaves_the_earlier_output_alone(tmp_path, folder, genome, monkeypatch):
+    path, out = write_vcf(tmp_path / "in.vcf"), tmp_path / "out.vcf"
+    out.write_text("of yesterday")
+
+    def fail(source, partial, *args, **kwargs):
+        partial.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("caduceus_jax.genomics.score_variants.write_vcf", fail)
+    with pytest.raises(OSError, match="disk full"):
+        score_variants(folder, path, genome.path, out=out)
+    assert out.read_text() == "of yesterday"
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_real_variants_match_their_genome(shared, tmp_path, ps):
+    """Of 1000 Genomes SNVs on chr20 every REF is the genome's base; scores are finite."""
+    import csv
+    import gzip
+
+    data = shared / "data" / "variants_human"
+    path = tmp_path / "chr20.fa"
+    text = gzip.decompress((data / "chr20_1000000_2000000.fa.gz").read_bytes()).decode()
+    path.write_text(">chr20\n" + text.partition("\n")[2])
+    with gzip.open(data / "snvs_1000g_hg19.csv.gz", "rt") as file:
+        rows = [row for row in csv.DictReader(file) if row["chrom"] == "chr20"][::1_000]
+    variants = make(*(("20", int(row["pos0"]) - 1_000_000, row["ref"], row["alt"]) for row in rows))
+    scores = score(ps, variants, Genome(path), context_length=CONTEXT, max_ref_mismatch=0.0)
+    assert set(scores.status.tolist()) == {"ok"}
+    assert np.isfinite(scores.llr).all()
