@@ -42,6 +42,8 @@ def read_bed(path: str | pathlib.Path) -> Regions:
             line = raw.decode(errors="replace").rstrip("\r\n")
             if not line.strip() or line.startswith(_HEADERS[0]) or line.split()[0] in _HEADERS:
                 continue
+            if line.startswith(">"):
+                raise UserError(f"{path} is a FASTA file, where a BED file of regions is needed")
             chrom, start, end, name = _region(f"{path}:{number}", line)
             chroms.append(chrom)
             starts.append(start)

@@ -71,6 +71,14 @@ def test_bad_lines_are_one_sentence_with_the_line(tmp_path, line):
     assert str(error.value) == f"{path}:3: {BAD[line]}"
 
 
+def test_fasta_instead_of_bed(tmp_path):
+    path = tmp_path / "a.fa"
+    path.write_text(">chr1\nACGT\n")
+    with pytest.raises(UserError) as error:
+        read_bed(path)
+    assert str(error.value) == f"{path} is a FASTA file, where a BED file of regions is needed"
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"no\.bed does not exist$"):
         read_bed(tmp_path / "no.bed")

@@ -171,7 +171,7 @@ def test_misuse_is_one_sentence(tmp_path, genome, capsys):
         f"{bed} is a BED file: say with --genome where its regions lie"
     )
     assert fails(capsys, "no-model", genome, "--out", out, "--genome", genome) == (
-        f"{genome}:1: only 1 of the columns chrom, start and end; they are separated by tabs"
+        f"{genome} is a FASTA file, where a BED file of regions is needed"
     )
     assert fails(capsys, "no-model", genome, "--out", out, "--window", "9") == (
         "--window is for the regions of a BED file, with --genome"

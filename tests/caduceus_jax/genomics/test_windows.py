@@ -1,5 +1,8 @@
 """Windows at the ends of contigs, literally."""
 
+import pathlib
+import re
+
 import numpy as np
 import pytest
 
@@ -61,6 +64,8 @@ def test_centred_windows_have_their_position_at_half_their_length():
     assert (start.tolist(), end.tolist()) == ([8, -2], [12, 2])
 
 
-def test_statuses_are_plain_words():
-    assert [str(status) for status in Status] == [status.value for status in Status]
-    assert Status("ok") == "ok"
+def test_every_status_is_documented():
+    """A person who meets a status in a file finds it in the page on bad input."""
+    page = pathlib.Path(__file__).parents[3] / "docs" / "bad-input.md"
+    documented = re.findall(r"^\| `(\w+)` \|", page.read_text(), re.MULTILINE)
+    assert documented == [status.value for status in Status]
