@@ -8,6 +8,7 @@ import huggingface_hub
 import numpy as np
 from flax import nnx
 from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from caduceus_jax import convert
@@ -71,10 +72,10 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, Any] | None, dict[str, np.
         raise UserError(f"{config}, line {error.lineno}: not JSON ({error.msg})") from None
     index = folder / f"{WEIGHTS}.index.json"
     if (folder / WEIGHTS).is_file():
-        return hf, load_file(folder / WEIGHTS)
+        return hf, _safetensors(folder / WEIGHTS)
     if index.is_file():
         shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        return hf, {k: v for shard in shards for k, v in load_file(folder / shard).items()}
+        return hf, {k: v for shard in shards for k, v in _safetensors(folder / shard).items()}
     if (folder / "pytorch_model.bin").is_file():
         return hf, _torch_file(folder / "pytorch_model.bin")
     raise UserError(f"{folder} has a config.json but no {WEIGHTS} and no pytorch_model.bin")
@@ -106,6 +107,13 @@ def locate(path: str | pathlib.Path) -> pathlib.Path:
             f"{name} is no folder here and could not be fetched from the hub: "
             f"{str(error).splitlines()[0]}"
         ) from None
+
+
+def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or incomplete ({error}): fetch it again") from None
 
 
 def _torch_file(path: pathlib.Path) -> dict[str, np.ndarray]:

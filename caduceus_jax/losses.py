@@ -30,11 +30,13 @@ def masked_lm_loss(
         A float32 scalar; 0 with zero gradients, not NaN, where no label counts.
     """
     logits = logits.astype(jnp.float32)
-    counted = (labels != ignore_index).astype(jnp.float32)
+    real = labels != ignore_index
+    counted = real.astype(jnp.float32)
     if weights is not None:
         counted = counted * weights
-    log_probs = jax.nn.log_softmax(logits)
-    at_label = jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
+    # The ignored label need not be a token at all (-100, by another convention).
+    targets = jnp.where(real, labels, 0)[..., None]
+    at_label = jnp.take_along_axis(jax.nn.log_softmax(logits), targets, axis=-1)[..., 0]
     total = jnp.sum(counted)
     return -jnp.sum(counted * at_label) / jnp.where(total == 0, 1, total)
 

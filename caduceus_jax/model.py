@@ -1,4 +1,4 @@
-"""The Caduceus backbone and its heads (Schiff et al. 2024, section 4).
+"""Caduceus with its heads: masked language model, sequence classifier.
 
 Modules own parameters and share none, so a model is an ordinary pytree: `jax.jit`, `jax.grad`,
 `jax.vmap` and `jax.export` take it as an argument.
@@ -13,11 +13,12 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from caduceus_jax import checkpoint
+from caduceus_jax.backbone import Caduceus, complement
 from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import selective_scan
-from caduceus_jax.mamba import BiMamba, Scan, UniMamba, UntiedBiMamba
-from caduceus_jax.rcps import embed_strands, strand_logits, swap_strands, to_original_layout
+from caduceus_jax.mamba import Scan
+from caduceus_jax.rcps import strand_logits, to_original_layout
 from caduceus_jax.typing import Hidden, Logits, PaddingMask, Strands, TokenIds
 
 Pooling = Literal["mean", "max", "first", "last"]
@@ -35,100 +36,6 @@ class SequenceClassifierOutput(NamedTuple):
     """What `CaduceusForSequenceClassification` returns."""
 
     logits: Float[Array, "batch labels"]  # float32
-
-
-class Block(nnx.Module):
-    """Add, norm, mix (Gu & Dao 2023, figure 3)."""
-
-    def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
-        self.swap = config.strand_swap
-        self.norm = _norm(config, dtype=dtype, rngs=rngs)
-        if not config.bidirectional:
-            mixer = UniMamba
-        else:
-            mixer = BiMamba if config.bidirectional_weight_tie else UntiedBiMamba
-        self.mixer = mixer(config, dtype=dtype, scan=scan, rngs=rngs)
-
-    def __call__(
-        self, hidden: Strands, residual: Strands, padding_mask: PaddingMask | None = None
-    ) -> tuple[Strands, Strands]:
-        """Returns the mixer's output and the residual stream it is to be added to."""
-        residual = residual + hidden.astype(residual.dtype)
-        if self.swap:
-            residual = swap_strands(residual)
-        return self.mixer(self.norm(residual), padding_mask), residual
-
-
-class Caduceus(nnx.Module):
-    """Embedding, blocks, final norm. The blocks' parameters are stacked along a leading layer axis.
-
-    Args:
-        config: the architecture.
-        dtype: of activations and matrix products: float32 or bfloat16.
-        remat: keep only each block's input for the backward pass and compute the block again.
-        scan: the selective scan; training passes a sharded one.
-        rngs: draws the parameters.
-    """
-
-    def __init__(
-        self,
-        config: CaduceusConfig,
-        *,
-        dtype: Dtype = jnp.float32,
-        remat: bool = False,
-        scan: Scan = selective_scan,
-        rngs: nnx.Rngs,
-    ):
-        self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
-        if self.dtype not in (jnp.float32, jnp.bfloat16):
-            raise UserError(f"dtype is {self.dtype}; a model computes in float32 or bfloat16")
-        shape = (config.vocab_size, config.d_model)
-        self.embedding = nnx.Param(
-            config.initializer_range * jax.random.normal(rngs.params(), shape)
-        )
-
-        def block(key):
-            return Block(config, dtype=dtype, scan=scan, rngs=nnx.Rngs(key))
-
-        self.layers: Block = jax.vmap(block)(jax.random.split(rngs.params(), config.n_layer))
-        self.norm_f = _norm(config, dtype=dtype, rngs=rngs)
-
-    def __call__(
-        self,
-        input_ids: TokenIds,
-        padding_mask: PaddingMask | None = None,
-        *,
-        output_hidden_states: bool = False,
-        both_strands: bool = False,
-    ) -> tuple[Strands, Strands | None]:
-        """Runs the blocks.
-
-        Args:
-            input_ids: (batch, length) token ids.
-            padding_mask: (batch, length) bool, True on real tokens.
-            output_hidden_states: also return each block's input.
-            both_strands: read the reverse complement too where the model is not equivariant:
-                strand 1 is then what the model makes of the other strand, in the + strand's
-                coordinates.
-
-        Returns:
-            The final state (batch, strand, length, d_model), and None or the blocks' inputs
-            (n_layer, batch, strand, length, d_model).
-        """
-        embedding = self.embedding[...].astype(self.dtype)
-        complement = _complement(self.config) if self.config.rcps or both_strands else None
-        hidden = embed_strands(embedding, input_ids, complement)
-        residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
-
-        def layer(carry, block: Block):
-            return block(*carry, padding_mask), carry[0] if output_hidden_states else None
-
-        (hidden, residual), inputs = jax.lax.scan(
-            jax.checkpoint(layer) if self.remat else layer,
-            (hidden, jnp.zeros_like(hidden, residual_dtype)),
-            self.layers,
-        )
-        return self.norm_f(residual + hidden.astype(residual_dtype)), inputs
 
 
 class CaduceusForMaskedLM(nnx.Module):
@@ -185,6 +92,11 @@ class CaduceusForMaskedLM(nnx.Module):
                 are listed.
         """
         config, state = checkpoint.load(path)
+        if "score" in state:
+            raise UserError(
+                f"{path} is a classifier, without a language-model head: load it with "
+                "CaduceusForSequenceClassification"
+            )
         model = nnx.eval_shape(
             lambda: cls(config, dtype=dtype, remat=remat, scan=scan, rngs=nnx.Rngs(0))
         )
@@ -230,7 +142,7 @@ class CaduceusForMaskedLM(nnx.Module):
         The model's own logits are the sum over strands.
         """
         weight = (self.caduceus.embedding if self.lm_head is None else self.lm_head)[...]
-        return strand_logits(hidden, weight, _complement(self.config))
+        return strand_logits(hidden, weight, complement(self.config))
 
 
 class CaduceusForSequenceClassification(nnx.Module):
@@ -274,11 +186,15 @@ class CaduceusForSequenceClassification(nnx.Module):
                 "rc_mode='posthoc' contradicts an equivariant model (rcps), which reads both "
                 "strands already: leave rc_mode out"
             )
+        if rc_mode == "posthoc" and config.complement_map == tuple(range(config.vocab_size)):
+            raise UserError(
+                "rc_mode='posthoc' needs to know each token's complement, and the config has no "
+                "complement_map: add it to config.json"
+            )
         self.config, self.pooling, self.rc_mode = config, pooling, rc_mode
         self.num_labels = num_labels
         self.caduceus = Caduceus(config, dtype=dtype, remat=remat, scan=scan, rngs=rngs)
-        draw = jax.random.normal(rngs.params(), (num_labels, config.d_model))
-        self.score = nnx.Param(config.initializer_range * draw)
+        self.score = _new_head(config, num_labels, rngs)
 
     @classmethod
     def from_pretrained(
@@ -309,28 +225,30 @@ class CaduceusForSequenceClassification(nnx.Module):
             UserError: as for `CaduceusForMaskedLM`, or a stored head of another size.
         """
         config, state = checkpoint.load(path)
-        flat = nnx.to_flat_state(state)
-        stored = dict(flat).get(("score",))
+        flat = dict(nnx.to_flat_state(state))
+        flat.pop(("lm_head",), None)
+        stored = flat.get(("score",))
         if stored is None:
             num_labels = num_labels or 2
+            flat[("score",)] = _new_head(config, num_labels, rngs or nnx.Rngs(0))
         elif num_labels not in (None, stored.shape[0]):
             raise UserError(
                 f"{path} holds a head of {stored.shape[0]} labels, not {num_labels}: leave "
                 "num_labels out to use it, or start from a model without a head"
             )
-        else:
-            num_labels = stored.shape[0]
-        model = cls(
-            config,
-            num_labels=num_labels,
-            pooling=pooling,
-            rc_mode=rc_mode,
-            dtype=dtype,
-            remat=remat,
-            scan=scan,
-            rngs=rngs or nnx.Rngs(0),
+        model = nnx.eval_shape(
+            lambda: cls(
+                config,
+                num_labels=flat[("score",)].shape[0],
+                pooling=pooling,
+                rc_mode=rc_mode,
+                dtype=dtype,
+                remat=remat,
+                scan=scan,
+                rngs=nnx.Rngs(0),
+            )
         )
-        nnx.update(model, nnx.from_flat_state([(k, v) for k, v in flat if k != ("lm_head",)]))
+        nnx.update(model, nnx.from_flat_state(list(flat.items())))
         return model
 
     def save_pretrained(self, path: str) -> None:
@@ -353,6 +271,11 @@ class CaduceusForSequenceClassification(nnx.Module):
         return SequenceClassifierOutput(logits=logits.mean(axis=1))
 
 
+def _new_head(config: CaduceusConfig, num_labels: int, rngs: nnx.Rngs) -> nnx.Param:
+    draw = jax.random.normal(rngs.params(), (num_labels, config.d_model))
+    return nnx.Param(config.initializer_range * draw)
+
+
 def _pool(
     hidden: Strands, padding_mask: PaddingMask | None, pooling: Pooling
 ) -> Float[Array, "batch strand d_model"]:
@@ -370,19 +293,3 @@ def _pool(
     rows = jnp.arange(batch)
     # Strand 1 is stored in the + strand's coordinates: its first token is the last one there.
     return jnp.stack([hidden[rows, s, ends[s]] for s in range(strands)], axis=1)
-
-
-def _norm(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
-    norm = nnx.RMSNorm if config.rms_norm else nnx.LayerNorm
-    return norm(
-        config.d_model,
-        epsilon=config.norm_epsilon,
-        dtype=dtype,
-        use_fast_variance=False,
-        rngs=rngs,
-    )
-
-
-def _complement(config: CaduceusConfig) -> jax.Array:
-    """Complement of each token id, (vocab,)."""
-    return jnp.asarray(config.complement_map)

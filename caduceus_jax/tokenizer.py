@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class Tokenizer:
             sequence = sequence.encode("ascii", errors="replace")
         return self._id_of_byte[np.frombuffer(sequence, np.uint8)]
 
-    def decode(self, ids: np.ndarray) -> str:
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The sequence of token ids (length,); special tokens appear in brackets.
 
         Raises:

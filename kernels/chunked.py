@@ -6,10 +6,10 @@ again from the one that was kept, and the adjoint state beside them. So neither 
 (length, state, channels), and the gradient costs two exponentials a state element, not more.
 
 Inside a chunk arrays are time-major with channels last, (time, rows, state, channels): channels
-fill vector lanes, and every sum over channels or states is a product of small matrices. The
-recurrence `h_t = decay_t h_{t-1} + drive_t` inside a chunk has two forms: "sequential" (`lax.scan`;
-a CPU has nothing to gain from more arithmetic) and "associative" (`lax.associative_scan`; log-depth,
-for machines with more lanes than channels).
+fill vector lanes, and every sum over channels or states is a product of small matrices. A row is a
+sequence of the batch. The recurrence `h_t = decay_t h_{t-1} + drive_t` inside a chunk has two
+forms: "sequential" (`lax.scan`; a CPU has nothing to gain from more arithmetic) and "associative"
+(`lax.associative_scan`; of logarithmic depth, for machines with more lanes than channels).
 """
 
 import dataclasses

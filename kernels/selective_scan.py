@@ -110,7 +110,7 @@ def selective_scan(
     return y
 
 
-def _resolve(implementation: Implementation) -> reference.Reference | chunked.Chunked:
+def _resolve(implementation: object) -> reference.Reference | chunked.Chunked:
     """The options object that `implementation` stands for."""
     if implementation is None:
         return chunked.Chunked()
@@ -120,4 +120,6 @@ def _resolve(implementation: Implementation) -> reference.Reference | chunked.Ch
                 f"implementation {implementation!r} is not one of: {', '.join(_DEFAULT_OPTIONS)}"
             )
         return _DEFAULT_OPTIONS[implementation]
+    if not isinstance(implementation, (reference.Reference, chunked.Chunked)):
+        raise ValueError(f"implementation is {implementation!r}; it is a name or its options")
     return implementation

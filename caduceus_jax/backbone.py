@@ -1,0 +1,126 @@
+"""The Caduceus backbone: embedding, blocks, final norm (Schiff et al. 2024, section 4)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+from jaxtyping import Array, Float
+
+from caduceus_jax.config import CaduceusConfig
+from caduceus_jax.errors import UserError
+from caduceus_jax.kernels import selective_scan
+from caduceus_jax.mamba import BiMamba, Scan, UniMamba, UntiedBiMamba
+from caduceus_jax.rcps import embed_strands, swap_strands
+from caduceus_jax.typing import PaddingMask, Strands, TokenIds
+
+BlockInputs = Float[Array, "layer batch strand length d_model"]
+
+
+class Block(nnx.Module):
+    """Add, norm, mix (Gu & Dao 2023, figure 3)."""
+
+    def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
+        self.swap = config.strand_swap
+        self.norm = _norm(config, dtype=dtype, rngs=rngs)
+        if not config.bidirectional:
+            mixer = UniMamba
+        else:
+            mixer = BiMamba if config.bidirectional_weight_tie else UntiedBiMamba
+        self.mixer = mixer(config, dtype=dtype, scan=scan, rngs=rngs)
+
+    def __call__(
+        self, hidden: Strands, residual: Strands, padding_mask: PaddingMask | None = None
+    ) -> tuple[Strands, Strands]:
+        """Returns the mixer's output and the residual stream it is to be added to."""
+        residual = residual + hidden.astype(residual.dtype)
+        if self.swap:
+            residual = swap_strands(residual)
+        return self.mixer(self.norm(residual), padding_mask), residual
+
+
+class Caduceus(nnx.Module):
+    """Embedding, blocks, final norm. The blocks' parameters are stacked along a leading layer axis.
+
+    Args:
+        config: the architecture.
+        dtype: of activations and matrix products: float32 or bfloat16.
+        remat: keep only each block's input for the backward pass and compute the block again.
+        scan: the selective scan; training passes a sharded one.
+        rngs: draws the parameters.
+    """
+
+    def __init__(
+        self,
+        config: CaduceusConfig,
+        *,
+        dtype: Dtype = jnp.float32,
+        remat: bool = False,
+        scan: Scan = selective_scan,
+        rngs: nnx.Rngs,
+    ):
+        self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
+        if self.dtype not in (jnp.float32, jnp.bfloat16):
+            raise UserError(f"dtype is {self.dtype}; a model computes in float32 or bfloat16")
+        shape = (config.vocab_size, config.d_model)
+        self.embedding = nnx.Param(
+            config.initializer_range * jax.random.normal(rngs.params(), shape)
+        )
+
+        def block(key):
+            return Block(config, dtype=dtype, scan=scan, rngs=nnx.Rngs(key))
+
+        self.layers: Block = jax.vmap(block)(jax.random.split(rngs.params(), config.n_layer))
+        self.norm_f = _norm(config, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        input_ids: TokenIds,
+        padding_mask: PaddingMask | None = None,
+        *,
+        output_hidden_states: bool = False,
+        both_strands: bool = False,
+    ) -> tuple[Strands, BlockInputs | None]:
+        """Runs the blocks.
+
+        Args:
+            input_ids: (batch, length) token ids.
+            padding_mask: (batch, length) bool, True on real tokens.
+            output_hidden_states: also return each block's input.
+            both_strands: read the reverse complement too where the model is not equivariant:
+                strand 1 is then what the model makes of the other strand, in the + strand's
+                coordinates.
+
+        Returns:
+            The final state (batch, strand, length, d_model), and None or the blocks' inputs
+            (n_layer, batch, strand, length, d_model).
+        """
+        embedding = self.embedding[...].astype(self.dtype)
+        other = complement(self.config) if self.config.rcps or both_strands else None
+        hidden = embed_strands(embedding, input_ids, other)
+        residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
+
+        def layer(carry, block: Block):
+            return block(*carry, padding_mask), carry[0] if output_hidden_states else None
+
+        (hidden, residual), inputs = jax.lax.scan(
+            jax.checkpoint(layer) if self.remat else layer,
+            (hidden, jnp.zeros_like(hidden, residual_dtype)),
+            self.layers,
+        )
+        return self.norm_f(residual + hidden.astype(residual_dtype)), inputs
+
+
+def _norm(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
+    norm = nnx.RMSNorm if config.rms_norm else nnx.LayerNorm
+    return norm(
+        config.d_model,
+        epsilon=config.norm_epsilon,
+        dtype=dtype,
+        use_fast_variance=False,
+        rngs=rngs,
+    )
+
+
+def complement(config: CaduceusConfig) -> jax.Array:
+    """Complement of each token id, (vocab,)."""
+    return jnp.asarray(config.complement_map)

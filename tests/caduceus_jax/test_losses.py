@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import caduceus_jax as cj
+from tests.tolerances import PARITY_LOSS
+
+
+def test_masked_lm_loss_by_hand():
+    # Probabilities 1/2, 1/4, 1/4 at each position.
+    logits = jnp.log(jnp.asarray([[[0.5, 0.25, 0.25]] * 3]))
+    labels = jnp.asarray([[0, 1, 4]])
+    expected = (np.log(2) + np.log(4)) / 2
+    np.testing.assert_allclose(cj.masked_lm_loss(logits, labels), expected, rtol=PARITY_LOSS)
+    weights = jnp.asarray([[3.0, 1.0, 100.0]])
+    expected = (3 * np.log(2) + np.log(4)) / 4
+    loss = cj.masked_lm_loss(logits, labels, weights)
+    np.testing.assert_allclose(loss, expected, rtol=PARITY_LOSS)
+    loss = cj.masked_lm_loss(logits, jnp.asarray([[0, 1, -100]]), ignore_index=-100)
+    np.testing.assert_allclose(loss, (np.log(2) + np.log(4)) / 2, rtol=PARITY_LOSS)
+    # The ignored label may be a token of the vocabulary.
+    loss = cj.masked_lm_loss(logits, jnp.asarray([[0, 0, 1]]), ignore_index=0)
+    np.testing.assert_allclose(loss, np.log(4), rtol=PARITY_LOSS)
+
+
+def test_nothing_to_predict_is_zero_with_zero_gradient():
+    labels = jnp.full((2, 5), 4)
+    logits = jnp.ones((2, 5, 16))
+    loss, gradient = jax.value_and_grad(cj.masked_lm_loss)(logits, labels)
+    assert loss == 0 and not gradient.any()
+    assert cj.masked_lm_loss(logits, jnp.zeros((2, 5), int), jnp.zeros((2, 5))) == 0
+
+
+def test_classification_losses_by_hand():
+    logits = jnp.log(jnp.asarray([[0.5, 0.5], [0.25, 0.75]]))
+    single = cj.classification_loss(logits, jnp.asarray([0, 1]))
+    np.testing.assert_allclose(single, -(np.log(0.5) + np.log(0.75)) / 2, rtol=PARITY_LOSS)
+    values = jnp.asarray([[1.0], [3.0]])
+    assert cj.classification_loss(values, jnp.asarray([0.0, 1.0])) == (1 + 4) / 2
+    several = cj.classification_loss(jnp.asarray([[0.0, 100.0]]), jnp.asarray([[1.0, 0.0]]))
+    np.testing.assert_allclose(several, (np.log(2) + 100) / 2, rtol=PARITY_LOSS)
+    regression = cj.classification_loss(logits, jnp.zeros((2, 2)), problem_type="regression")
+    np.testing.assert_allclose(regression, (logits**2).mean(), rtol=PARITY_LOSS)
+
+
+def test_labels_that_do_not_fit_are_refused():
+    with pytest.raises(cj.UserError, match=r"integer labels \(batch,\), not float32"):
+        cj.classification_loss(
+            jnp.zeros((2, 3)), jnp.zeros(2), problem_type="single_label_classification"
+        )
+    with pytest.raises(cj.UserError, match=r"one value a logit: \(2, 3\), not \(2, 2\)"):
+        cj.classification_loss(jnp.zeros((2, 3)), jnp.zeros((2, 2)))

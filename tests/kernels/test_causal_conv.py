@@ -1,0 +1,97 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caduceus_jax.kernels import causal_conv1d
+from tests.tolerances import SCAN_BF16, SCAN_FP32, relative_error
+
+
+def numpy_conv(x, weight, bias, *, reverse, silu=True):
+    batch, length, channels = x.shape
+    groups, width, _ = weight.shape
+    y = np.zeros_like(x)
+    for i in range(batch):
+        for t in range(length):
+            y[i, t] = bias[i % groups]
+            for k in range(width):
+                source = t + k if reverse else t - k
+                if 0 <= source < length:
+                    y[i, t] += weight[i % groups, width - 1 - k] * x[i, source]
+    return y / (1 + np.exp(-y)) if silu else y
+
+
+def test_by_hand():
+    x = jnp.asarray([[[1.0], [10.0], [100.0]]])
+    weight = jnp.asarray([[2.0], [3.0]])  # previous token, current token
+    y = causal_conv1d(x, weight, jnp.asarray([0.5]), silu=False)
+    np.testing.assert_array_equal(y[0, :, 0], [3.5, 32.5, 320.5])
+    y = causal_conv1d(x, weight, jnp.asarray([0.5]), silu=False, reverse=True)
+    np.testing.assert_array_equal(y[0, :, 0], [23.5, 230.5, 300.5])
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    length=st.integers(1, 9),
+    width=st.integers(1, 5),
+    groups=st.sampled_from([1, 2]),
+    reverse=st.booleans(),
+)
+def test_values(length, width, groups, reverse):
+    rng = np.random.default_rng(length)
+    x, weight, bias = (
+        rng.normal(size=shape) for shape in ((4, length, 3), (groups, width, 3), (groups, 3))
+    )
+    expected = numpy_conv(x, weight, bias, reverse=reverse)
+    found = causal_conv1d(jnp.asarray(x), jnp.asarray(weight), jnp.asarray(bias), reverse=reverse)
+    assert relative_error(found, expected) < SCAN_FP32
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("silu", [False, True])
+def test_gradients_are_those_of_the_sum_written_out(silu, reverse):
+    rng = np.random.default_rng(0)
+    x, weight, bias, cotangent = (
+        jnp.asarray(rng.normal(size=s)) for s in ((4, 11, 3), (2, 4, 3), (2, 3), (4, 11, 3))
+    )
+
+    def written_out(x, weight, bias):
+        rows = []
+        for i in range(4):
+            sequence = x[i][::-1] if reverse else x[i]
+            padded = jnp.concatenate([jnp.zeros((3, 3)), sequence])
+            y = jnp.stack([(padded[t : t + 4] * weight[i % 2]).sum(0) for t in range(11)])
+            y = y + bias[i % 2][None]
+            y = jax.nn.silu(y) if silu else y
+            rows.append(y[::-1] if reverse else y)
+        return jnp.stack(rows)
+
+    ours = lambda *a: causal_conv1d(*a, reverse=reverse, silu=silu)  # noqa: E731
+    _, expected = jax.vjp(written_out, x, weight, bias)
+    _, found = jax.vjp(ours, x, weight, bias)
+    for one, other in zip(found(cotangent), expected(cotangent), strict=True):
+        assert relative_error(one, other) < SCAN_FP32
+
+
+def test_bfloat16_is_summed_in_float32():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 20, 3)), jnp.bfloat16)
+    weight, bias = rng.normal(size=(1, 4, 3)), rng.normal(size=(1, 3))
+    found = causal_conv1d(x, jnp.asarray(weight[0]), jnp.asarray(bias[0]))
+    assert found.dtype == jnp.bfloat16
+    expected = numpy_conv(np.asarray(x, np.float64), weight, bias, reverse=False)
+    assert relative_error(found, expected) < SCAN_BF16
+
+
+def test_no_bias():
+    x, weight = jnp.ones((1, 3, 2)), jnp.ones((4, 2))
+    np.testing.assert_array_equal(causal_conv1d(x, weight, silu=False)[0, :, 0], [1, 2, 3])
+    gradient = jax.grad(lambda w: causal_conv1d(x, w, silu=False).sum())(weight)
+    np.testing.assert_array_equal(gradient[:, 0], [0, 1, 2, 3])
+
+
+def test_channels_and_groups_must_fit():
+    with pytest.raises(ValueError, match=r"weight has shape \(3, 4, 2\), which does not fit x"):
+        causal_conv1d(jnp.ones((2, 5, 2)), jnp.ones((3, 4, 2)))

@@ -1,0 +1,375 @@
+"""One suite for every implementation of the selective scan: values and all gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caduceus_jax.kernels import Chunked, Reference, selective_scan, selective_scan_with_state
+from tests.tolerances import SCAN_BF16, SCAN_FP32, SCAN_FP64, relative_error
+
+# Tiles of other sizes than the lengths below, in both inner forms.
+IMPLEMENTATIONS = {
+    "reference": Reference(),
+    "chunked": Chunked(),
+    "chunked-sequential-5": Chunked(5, "sequential"),
+    "chunked-associative-32": Chunked(32, "associative"),
+}
+FAST = [name for name in IMPLEMENTATIONS if name != "reference"]
+
+
+def example(length, *, batch=2, channels=12, state=4, groups=None, seed=0, **without):
+    """Float64 arguments like those of a trained model; `name=None` leaves one out."""
+    rng = np.random.default_rng(seed)
+    lead = () if groups is None else (groups,)
+    arguments = {
+        "u": rng.normal(size=(batch, length, channels)),
+        "delta": rng.normal(size=(batch, length, channels)),
+        "A": -np.exp(rng.uniform(-1, 2.5, size=(*lead, channels, state))),
+        "B": rng.normal(size=(batch, length, state)),
+        "C": rng.normal(size=(batch, length, state)),
+        "D": rng.normal(size=(*lead, channels)),
+        "z": rng.normal(size=(batch, length, channels)),
+        "delta_bias": rng.normal(size=(*lead, channels)) - 2,
+        "initial_state": rng.normal(size=(batch, channels, state)),
+    }
+    return {name: value for name, value in arguments.items() if without.get(name, 0) is not None}
+
+
+def numpy_scan(arguments, *, reverse=False, delta_softplus=True):
+    """The equation in float64 NumPy, one sequence, channel parameters and token at a time."""
+    a = arguments["A"]
+    batch, length, channels = arguments["u"].shape
+    groups = a.shape[0] if a.ndim == 3 else 1
+    y = np.zeros((batch, length, channels))
+    final = np.zeros((batch, channels, a.shape[-1]))
+    for i in range(batch):
+
+        def of_row(name, i=i):
+            value = arguments.get(name)
+            if value is None or name in ("A", "D", "delta_bias") and a.ndim == 2:
+                return value
+            return value[i % groups if name in ("A", "D", "delta_bias") else i]
+
+        u, delta, b, c, z = (of_row(name) for name in ("u", "delta", "B", "C", "z"))
+        h = np.zeros((channels, a.shape[-1]))
+        if "initial_state" in arguments:
+            h = arguments["initial_state"][i].copy()
+        for t in range(length)[:: -1 if reverse else 1]:
+            d = delta[t] + (of_row("delta_bias") if "delta_bias" in arguments else 0)
+            d = np.log1p(np.exp(d)) if delta_softplus else d
+            h = np.exp(d[:, None] * of_row("A")) * h + (d * u[t])[:, None] * b[t][None]
+            y[i, t] = h @ c[t] + (of_row("D") * u[t] if "D" in arguments else 0)
+            if z is not None:
+                y[i, t] *= z[t] / (1 + np.exp(-z[t]))
+        final[i] = h
+    return y, final
+
+
+def cast(arguments, dtype=jnp.float32):
+    """As a caller has them: sequences in `dtype`, per-channel parameters and states in float32."""
+    sequences = ("u", "delta", "B", "C", "z")
+    wide = jnp.promote_types(dtype, jnp.float32)
+    return {
+        name: jnp.asarray(value, dtype if name in sequences else wide)
+        for name, value in arguments.items()
+    }
+
+
+def value_and_gradients(arguments, implementation, **options):
+    """y, the final state and the gradient of every argument for fixed random cotangents."""
+
+    def run(arguments):
+        return selective_scan_with_state(**arguments, implementation=implementation, **options)
+
+    @jax.jit
+    def both(arguments):
+        (y, state), pull_back = jax.vjp(run, arguments)
+        rng = np.random.default_rng(7)
+        cotangents = (
+            jnp.asarray(rng.normal(size=y.shape), y.dtype),
+            jnp.asarray(rng.normal(size=state.shape), state.dtype),
+        )
+        return y, state, pull_back(cotangents)[0]
+
+    return both(arguments)
+
+
+def assert_close(found, expected, tolerance):
+    y, state, gradients = found
+    y64, state64, gradients64 = expected
+    assert relative_error(y, y64) < tolerance
+    assert relative_error(state, state64) < tolerance
+    assert gradients.keys() == gradients64.keys()
+    for name in gradients:
+        error = relative_error(gradients[name], gradients64[name])
+        assert error < tolerance, (name, error)
+
+
+_EXPECTED = {}
+
+
+def in_float64(arguments, **options):
+    """What every implementation has to meet; computed once for all of them."""
+    key = (*(value.tobytes() for value in arguments.values()), *options.items())
+    if key not in _EXPECTED:
+        with jax.enable_x64(True):
+            found = value_and_gradients(cast(arguments, jnp.float64), Reference(), **options)
+            _EXPECTED[key] = jax.tree.map(np.asarray, found)
+    return _EXPECTED[key]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_reference_is_the_equation(reverse):
+    arguments = example(23)
+    y, state, _ = in_float64(arguments, reverse=reverse)
+    expected_y, expected_state = numpy_scan(arguments, reverse=reverse)
+    np.testing.assert_allclose(y, expected_y, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(state, expected_state, rtol=1e-12, atol=1e-12)
+
+
+def test_the_references_gradients_are_finite_differences():
+    arguments = example(6, batch=1, channels=3, state=2)
+    rng = np.random.default_rng(7)  # the cotangents of value_and_gradients
+    weight_y, weight_state = rng.normal(size=(1, 6, 3)), rng.normal(size=(1, 3, 2))
+
+    def loss(arguments):
+        y, state = numpy_scan(arguments)
+        return (y * weight_y).sum() + (state * weight_state).sum()
+
+    _, _, gradients = in_float64(arguments)
+    for name, value in arguments.items():
+        for index in [(0,) * value.ndim, tuple(np.array(value.shape) - 1)]:
+            step = np.zeros_like(value)
+            step[index] = 1e-6
+            slope = loss(arguments | {name: value + step}) - loss(arguments | {name: value - step})
+            np.testing.assert_allclose(gradients[name][index], slope / 2e-6, rtol=1e-6, atol=1e-8)
+
+
+def test_by_hand():
+    # One channel, one state, no softplus: h = exp(-1) h + u, twice; y = 2 h + u.
+    one = jnp.ones((1, 2, 1))
+    y, state = selective_scan_with_state(
+        jnp.asarray([[[1.0], [10.0]]]),
+        one,
+        -jnp.ones((1, 1)),
+        one,
+        2 * one,
+        jnp.ones(1),
+        delta_softplus=False,
+    )
+    np.testing.assert_allclose(y[0, :, 0], [3.0, 2 * (np.exp(-1) + 10) + 10], rtol=1e-6)
+    np.testing.assert_allclose(state[0, 0, 0], np.exp(-1) + 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("length", [1, 7, 64, 130])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_values_and_gradients_float32(implementation, length, reverse):
+    arguments = example(length, seed=length)
+    found = value_and_gradients(cast(arguments), IMPLEMENTATIONS[implementation], reverse=reverse)
+    assert_close(found, in_float64(arguments, reverse=reverse), SCAN_FP32)
+
+
+@pytest.mark.parametrize("implementation", FAST)
+def test_a_thousand_tokens(implementation):
+    arguments = example(1000, batch=1, state=16)
+    found = value_and_gradients(cast(arguments), IMPLEMENTATIONS[implementation])
+    assert_close(found, in_float64(arguments), SCAN_FP32)
+
+
+@pytest.mark.parametrize("implementation", FAST)
+def test_float64_is_exact(implementation):
+    arguments = example(37)
+    with jax.enable_x64(True):
+        found = value_and_gradients(cast(arguments, jnp.float64), IMPLEMENTATIONS[implementation])
+    assert_close(found, in_float64(arguments), SCAN_FP64)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("implementation", FAST)
+def test_bfloat16(implementation, reverse):
+    arguments = example(130, initial_state=None)
+    # What the kernel sees is rounded already: the expected value starts from the same numbers.
+    rounded = {name: np.asarray(x, np.float64) for name, x in cast(arguments, jnp.bfloat16).items()}
+    found = value_and_gradients(
+        cast(arguments, jnp.bfloat16), IMPLEMENTATIONS[implementation], reverse=reverse
+    )
+    assert found[0].dtype == jnp.bfloat16 and found[1].dtype == jnp.float32
+    assert_close(found, in_float64(rounded, reverse=reverse), SCAN_BF16)
+
+
+@pytest.mark.parametrize("without", ["D", "z", "delta_bias", "initial_state"])
+@pytest.mark.parametrize("implementation", FAST)
+def test_optional_arguments(implementation, without):
+    arguments = example(19, **{without: None})
+    found = value_and_gradients(cast(arguments), IMPLEMENTATIONS[implementation])
+    assert_close(found, in_float64(arguments), SCAN_FP32)
+
+
+@pytest.mark.parametrize("implementation", FAST)
+def test_without_softplus(implementation):
+    arguments = example(19)
+    arguments["delta"] = np.abs(arguments["delta"]) * 0.1
+    arguments["delta_bias"] = np.abs(arguments["delta_bias"]) * 0.1
+    options = {"delta_softplus": False}
+    found = value_and_gradients(cast(arguments), IMPLEMENTATIONS[implementation], **options)
+    assert_close(found, in_float64(arguments, **options), SCAN_FP32)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_groups_are_separate_scans(implementation):
+    arguments = example(21, batch=6, groups=3)
+    y, state = numpy_scan(arguments)
+    found_y, found_state, gradients = value_and_gradients(
+        cast(arguments), IMPLEMENTATIONS[implementation]
+    )
+    assert relative_error(found_y, y) < SCAN_FP32
+    assert relative_error(found_state, state) < SCAN_FP32
+    expected = in_float64(arguments)[2]
+    for name in gradients:
+        assert relative_error(gradients[name], expected[name]) < SCAN_FP32, name
+
+
+@pytest.mark.parametrize("implementation", FAST)
+def test_a_scan_in_two_halves(implementation):
+    arguments = cast(example(50))
+    option = IMPLEMENTATIONS[implementation]
+    whole, final = selective_scan_with_state(**arguments, implementation=option)
+    sequences = ("u", "delta", "B", "C", "z")
+
+    def half(part, state):
+        cut = {k: v[:, part] if k in sequences else v for k, v in arguments.items()}
+        cut["initial_state"] = state
+        return selective_scan_with_state(**cut, implementation=option)
+
+    left, state = half(slice(0, 23), arguments["initial_state"])
+    right, state = half(slice(23, 50), state)
+    assert relative_error(jnp.concatenate([left, right], axis=1), whole) < SCAN_FP32
+    assert relative_error(state, final) < SCAN_FP32
+
+
+@pytest.mark.parametrize("implementation", FAST)
+def test_reverse_is_flip_scan_flip(implementation):
+    arguments = cast(example(40))
+    option = IMPLEMENTATIONS[implementation]
+    flipped = {
+        k: jnp.flip(v, axis=1) if k in ("u", "delta", "B", "C", "z") else v
+        for k, v in arguments.items()
+    }
+    expected = jnp.flip(selective_scan(**flipped, implementation=option), axis=1)
+    found = selective_scan(**arguments, reverse=True, implementation=option)
+    assert relative_error(found, expected) < SCAN_FP32
+
+
+@pytest.mark.parametrize("implementation", FAST)
+def test_two_runs_are_bitwise_equal(implementation):
+    arguments = cast(example(130))
+    first, second = (
+        value_and_gradients(arguments, IMPLEMENTATIONS[implementation]) for _ in range(2)
+    )
+    for one, two in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_vmap(implementation):
+    several = [example(17, seed=seed) for seed in range(3)]
+    stacked = {k: jnp.stack([cast(one)[k] for one in several]) for k in several[0]}
+    scan = lambda a: selective_scan(**a, implementation=IMPLEMENTATIONS[implementation])  # noqa: E731
+    found = jax.vmap(scan)(stacked)
+    for i, one in enumerate(several):
+        assert relative_error(found[i], numpy_scan(one)[0]) < SCAN_FP32
+
+
+def test_the_gradient_of_a_gradient_is_right():
+    arguments = cast(example(9, batch=1, channels=3, state=2))
+
+    def slope(implementation):
+        def loss(u, delta):
+            y = selective_scan(
+                **(arguments | {"u": u, "delta": delta}), implementation=implementation
+            )
+            return jnp.sum(jnp.sin(y))
+
+        grad = jax.grad(loss, argnums=(0, 1))
+
+        def norm(u, delta):
+            return sum(jnp.sum(g**2) for g in grad(u, delta))
+
+        return jax.grad(norm, argnums=(0, 1))(arguments["u"], arguments["delta"])
+
+    for found, expected in zip(slope(Chunked(4)), slope(Reference()), strict=True):
+        assert relative_error(found, expected) < SCAN_FP32
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    length=st.integers(1, 40),
+    chunk=st.integers(1, 48),
+    inner=st.sampled_from(["sequential", "associative"]),
+    reverse=st.booleans(),
+)
+def test_the_chunk_length_changes_nothing(length, chunk, inner, reverse):
+    arguments = example(length, batch=1, channels=3, state=2, seed=length)
+    expected = numpy_scan(arguments, reverse=reverse)
+    found = selective_scan_with_state(
+        **cast(arguments), reverse=reverse, implementation=Chunked(chunk, inner)
+    )
+    assert relative_error(found[0], expected[0]) < SCAN_FP32
+    assert relative_error(found[1], expected[1]) < SCAN_FP32
+
+
+@pytest.mark.parametrize("inner", ["sequential", "associative"])
+def test_memory_does_not_grow_with_the_states(inner):
+    """131,072 tokens x 512 channels x 16 states with gradients; one state tensor is 4 GiB."""
+    sequence = jax.ShapeDtypeStruct((1, 131_072, 512), jnp.float32)
+    per_state = jax.ShapeDtypeStruct((1, 131_072, 16), jnp.float32)
+    per_channel = jax.ShapeDtypeStruct((512,), jnp.float32)
+    shapes = {
+        "u": sequence,
+        "delta": sequence,
+        "A": jax.ShapeDtypeStruct((512, 16), jnp.float32),
+        "B": per_state,
+        "C": per_state,
+        "D": per_channel,
+        "z": sequence,
+        "delta_bias": per_channel,
+    }
+
+    def gradients(arguments, cotangent):
+        scan = lambda a: selective_scan(**a, implementation=Chunked(inner=inner))  # noqa: E731
+        y, pull_back = jax.vjp(scan, arguments)
+        return y, pull_back(cotangent)
+
+    compiled = jax.jit(gradients).lower(shapes, sequence).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2**30
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("u", (2, 5), r"u has shape \(2, 5\); it is \(batch, length, channels\)"),
+        ("A", (11, 4), r"A has shape \(11, 4\); it is \(channels, state\) with u's 12 channels"),
+        ("A", (3, 12, 4), "A has 3 groups, which do not divide the batch of 2"),
+        ("B", (2, 5, 3), r"B has shape \(2, 5, 3\); with this u and A it is \(2, 5, 4\)"),
+        ("D", (4,), r"D has shape \(4,\); with this u and A it is \(12,\)"),
+        ("initial_state", (2, 4, 12), r"initial_state has shape \(2, 4, 12\)"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(name, shape, message):
+    # Called below the annotated function: the session's shape checker would speak first.
+    from caduceus_jax.kernels.inputs import check
+
+    arguments = cast(example(5)) | {name: jnp.zeros(shape)}
+    with pytest.raises(ValueError, match=message):
+        check(**arguments)
+
+
+def test_an_unknown_implementation_is_refused():
+    from caduceus_jax.kernels.selective_scan import _resolve
+
+    with pytest.raises(ValueError, match="'cuda' is not one of: reference, chunked"):
+        _resolve("cuda")

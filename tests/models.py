@@ -1,0 +1,46 @@
+"""Small models with random parameters, made without compiling anything."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import caduceus_jax as cj
+
+_AROUND = {"scale": 1.0, "d_skip": 1.0, "delta_bias": -3.0, "a_log": 1.0}
+
+
+def randomised(make, seed=0):
+    """A model of `make()` whose parameters are all random: none is 0, 1 or symmetric."""
+    rng = np.random.default_rng(seed)
+    skeleton = nnx.eval_shape(make)
+    leaves = [
+        (
+            path,
+            nnx.Param(
+                jnp.asarray(
+                    _AROUND.get(path[-1], 0.0) + 0.2 * rng.normal(size=p.shape), jnp.float32
+                )
+            ),
+        )
+        for path, p in nnx.to_flat_state(nnx.state(skeleton, nnx.Param))
+    ]
+    nnx.update(skeleton, nnx.from_flat_state(leaves))
+    return skeleton
+
+
+def language_model(dtype=jnp.float32, remat=False, **options):
+    """A Caduceus-PS of 24 x 3 unless `options` say otherwise."""
+    config = cj.CaduceusConfig(**{"d_model": 24, "n_layer": 3, "rcps": True} | options)
+    return randomised(
+        lambda: cj.CaduceusForMaskedLM(config, dtype=dtype, remat=remat, rngs=nnx.Rngs(0))
+    )
+
+
+def classifier(pooling="mean", rc_mode=None, num_labels=3, **options):
+    """A classifier of 24 x 2."""
+    config = cj.CaduceusConfig(**{"d_model": 24, "n_layer": 2} | options)
+    return randomised(
+        lambda: cj.CaduceusForSequenceClassification(
+            config, num_labels=num_labels, pooling=pooling, rc_mode=rc_mode, rngs=nnx.Rngs(0)
+        )
+    )
