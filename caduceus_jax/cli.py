@@ -143,9 +143,16 @@ def _config_class(function: Callable[..., Any]) -> type | None:
     return None
 
 
+class _Parser(argparse.ArgumentParser):
+    """Leaves every complaint to its caller: argparse prints some itself before Python 3.13."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        raise argparse.ArgumentError(None, message)
+
+
 def _function_parser(prog: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
     """Parameters without a default become positional arguments or, named ones, required options."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description=_description(function),
         formatter_class=argparse.RawDescriptionHelpFormatter,
