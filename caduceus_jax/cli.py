@@ -202,11 +202,10 @@ def _parse(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Any:
     except argparse.ArgumentError as error:
         message = " ".join(str(error).split())
     known = [option for action in parser._actions for option in action.option_strings]
-    for word in message.replace("'", " ").split():
-        for option in (word.partition("=")[0], "--" + word):
-            near = difflib.get_close_matches(option, known, n=1)
-            if word not in known and near and near[0] != option:
-                raise UserError(f"{message}; did you mean {near[0]}?")
+    for word in message.partition("unrecognized arguments: ")[2].split():
+        near = difflib.get_close_matches(word.partition("=")[0], known, n=1)
+        if near:
+            raise UserError(f"{message}; did you mean {near[0]}?")
     raise UserError(f"{message}; see {parser.prog} --help")
 
 
