@@ -41,7 +41,6 @@ class Genome:
         path: the FASTA file.
         names: the contigs in the file's order, by the first word of their headers.
         lengths: (contigs,) their lengths in bases.
-        ambiguous: IUPAC codes that were read as N so far.
 
     Raises:
         UserError: no such file, gzip that is not bgzip, or a file that `fasta.read_genome` refuses.
@@ -49,7 +48,6 @@ class Genome:
 
     def __init__(self, path: str | pathlib.Path):
         self.path = pathlib.Path(path)
-        self.ambiguous = 0
         self._said_alias = False
         compression = which_compression(self.path)
         if compression == "gzip":
@@ -103,13 +101,12 @@ class Genome:
         first, last = max(start, 0), min(end, int(self.lengths[contig]))
         try:
             raw = self._read(contig, first, last) if first < last else b""
-            bases, ambiguous = canonical(raw)
+            bases, _ = canonical(raw)
         except StrangeByte as error:
             # The reader that knows line numbers finds it again.
             for _ in iterate_fasta(self.path):
                 pass
             raise UserError(f"{self.path} does not fit its index ({error}): delete it") from None
-        self.ambiguous += ambiguous
         if len(bases) != max(last - first, 0):
             raise UserError(f"{self.path} changed while it was read: start again")
         if not soft_mask:
