@@ -89,7 +89,7 @@ def markov_cross_entropy(model: list[np.ndarray], sequences: Iterable[np.ndarray
             nats[here] = -log_probs[context[here], sequence[here]]
         total += nats.sum()
         bases += int(counted.sum())
-    return total / max(bases, 1)
+    return float(total / max(bases, 1))
 
 
 def _contexts(sequence: np.ndarray, order: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

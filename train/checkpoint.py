@@ -70,4 +70,4 @@ class Checkpoints:
                 data=grain.checkpoint.CheckpointRestore(batches),
             ),
         )
-        return restored.state
+        return restored["state"]

@@ -157,7 +157,9 @@ def pretrain(config: PretrainConfig) -> None:
                 if stop or last or step % config.checkpoint_every == 0:
                     checkpoints.save(state, batches, plain(config))
                 if stop:
-                    report.say(f"{stop.name}: saved step {step} in {folder}")
+                    report.say(
+                        f"{stop.name}: saved step {step} in {folder}; the same command continues"
+                    )
                     break
 
         # ---- Export: the model as others load it, and the curve ----
@@ -168,6 +170,8 @@ def pretrain(config: PretrainConfig) -> None:
         raise SystemExit(EXIT_STATUS[interruption.signal])
     if process == 0:
         held = f"{_bases(splits.validation):,} held-out bases"
+        if (limit := config.data.validation_windows) and limit < len(held_out):
+            held += f" (the model: in {limit:,} of their {len(held_out):,} windows)"
         print("\n".join(summary(lines, report.rows, held)))
         print(f"{time.monotonic() - begun:.0f} s in all; curve: {folder / FIGURE}")
         print("\n".join(["next:", *_next_commands(config)]))
@@ -202,7 +206,7 @@ def _next_commands(config: PretrainConfig) -> list[str]:
     genome = find(names(config.data.fasta)[0])
     regions, variants = genome.with_suffix(".bed"), genome.with_suffix(".vcf")
     out = pathlib.Path(config.out)
-    embed = ["embed", out, genome]
+    embed = ["embed", out, "your_sequences.fa"]
     if regions.is_file():
         embed = ["embed", out, regions, "--genome", genome]
     known = variants if variants.is_file() else "your_variants.vcf"

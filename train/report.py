@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.figure
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -83,12 +84,14 @@ class Report:
             file.write(json.dumps(row) + "\n")
         for key, value in metrics.items():
             self._tensorboard.add_scalar(key, value, step)
-        shown = f"loss {metrics['loss']:.4f}  {metrics['tokens_per_second']:,.0f} tokens/s"
+        shown = f"loss {metrics['loss']:.4f} (hidden bases {metrics['masked_loss']:.4f})"
         validated = "validation_masked_loss" in metrics
         if validated:
-            shown += f"  validation {metrics['validation_masked_loss']:.4f}"
+            shown += f"  held out {metrics['validation_masked_loss']:.4f}"
+        shown += f"  {metrics['tokens_per_second']:,.0f} tokens/s"
         if self._progress:
-            self._progress.update(self._task, completed=step, metrics=shown)
+            short = shown.partition(" (")[0]
+            self._progress.update(self._task, completed=step, metrics=short)
         if validated or not self._progress:
             self.say(f"step {step}/{self.steps}  {shown}")
 
@@ -126,7 +129,11 @@ def plot_losses(
         if "validation_masked_loss" in row
     ]
     if train:
-        axes.plot(*zip(*train, strict=True), color="0.75", linewidth=1, label="training batch")
+        steps, losses = np.array(train).T
+        axes.plot(steps, losses, color="0.8", linewidth=1, label="training batches")
+        width = min(len(steps), max(3, len(steps) // 10))
+        mean = np.convolve(losses, np.full(width, 1 / width), mode="valid")
+        axes.plot(steps[width - 1 :], mean, color="0.4", label=f"mean of {width} batches")
     if validation:
         axes.plot(
             *zip(*validation, strict=True), color="C0", marker="o", markersize=4, label="held out"
@@ -154,13 +161,16 @@ def plot_losses(
 
 def summary(baselines: Mapping[str, float], rows: list[dict[str, Any]], held_out: str) -> list[str]:
     """The lines that say whether the model has learnt something."""
-    last = next(row for row in reversed(rows) if "validation_masked_loss" in row)
+    validated = [row for row in rows if "validation_masked_loss" in row]
     table = [
         ("a guess among four bases", math.log(4)),
         ("order-0 entropy of that sequence", baselines["order_0_entropy"]),
         ("order-3 Markov model", baselines["markov_3"]),
         ("order-5 Markov model", baselines["markov_5"]),
-        (f"this model at step {last['step']}", last["validation_masked_loss"]),
+        *(
+            (f"this model at step {row['step']}", row["validation_masked_loss"])
+            for row in validated[-1:]
+        ),
     ]
     return [
         f"cross-entropy of hidden bases in {held_out}, nats/base:",

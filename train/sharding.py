@@ -18,7 +18,7 @@ RULES: tuple[tuple[str, P], ...] = ((r".*", P()),)
 BATCH = P("data")
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """The devices, by default all of them, along one axis called `data`."""
     devices = devices or jax.devices()
     # Automatic axes: the compiler spreads the work, and model code names no device.

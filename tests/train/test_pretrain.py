@@ -118,7 +118,8 @@ def test_a_finished_run_is_not_trained_again_and_says_what_is_next(whole, config
     commands = [shlex.split(line) for line in shown.out.splitlines() if "caduceus-jax" in line]
     fasta = config.data.fasta
     assert commands == [
-        ["caduceus-jax", "embed", whole, fasta, "--out", f"{whole}/embeddings.parquet"],
+        ["caduceus-jax", "embed", whole, "your_sequences.fa"]
+        + ["--out", f"{whole}/embeddings.parquet"],
         ["caduceus-jax", "score-variants", whole, "your_variants.vcf", fasta]
         + ["--out", f"{whole}/scored.vcf"],
     ]

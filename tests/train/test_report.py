@@ -24,8 +24,9 @@ def test_metrics_are_lines_of_json_and_lines_on_the_screen(tmp_path, capsys):
     assert read_metrics(tmp_path)[1]["validation_masked_loss"] == 0.75
     shown = capsys.readouterr().err.splitlines()
     assert shown[0] == "hello"
-    assert shown[1] == "step 10/20  loss 1.2346  10 tokens/s"
-    assert shown[2] == "step 20/20  loss 0.5000  10 tokens/s  validation 0.7500"
+    assert shown[1] == "step 10/20  loss 1.2346 (hidden bases 1.4846)  10 tokens/s"
+    expected = "step 20/20  loss 0.5000 (hidden bases 0.7500)  held out 0.7500  10 tokens/s"
+    assert shown[2] == expected
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
 
 
