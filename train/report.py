@@ -120,7 +120,7 @@ def plot_losses(
         path: PNG file to write.
     """
     # A figure of its own, not of pyplot: no display is needed and no global state is touched.
-    figure = matplotlib.figure.Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(8, 5.5), dpi=120, layout="constrained")
     axes = figure.subplots()
     train = [(row["step"], row["masked_loss"]) for row in rows]
     validation = [
@@ -131,7 +131,7 @@ def plot_losses(
     if train:
         steps, losses = np.array(train).T
         axes.plot(steps, losses, color="0.8", linewidth=1, label="training batches")
-        width = min(len(steps), max(3, len(steps) // 10))
+        width = min(len(steps), max(5, len(steps) // 10))
         mean = np.convolve(losses, np.full(width, 1 / width), mode="valid")
         axes.plot(steps[width - 1 :], mean, color="0.4", label=f"mean of {width} batches")
     if validation:
@@ -150,11 +150,11 @@ def plot_losses(
     levels = [*baselines.values(), *(loss for _, loss in validation)]
     low, high = min(levels), max(baselines.values())
     margin = max(high - low, 0.02)
-    axes.set_ylim(low - 0.25 * margin, high + 0.5 * margin)
+    axes.set_ylim(low - 0.25 * margin, high + 0.25 * margin)
     axes.set_xlabel("step")
     axes.set_ylabel("cross-entropy of hidden bases (nats/base)")
     axes.set_title("Masked language model: bases hidden by [MASK]")
-    axes.legend(loc="upper right", framealpha=0.9)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     axes.grid(alpha=0.25)
     figure.savefig(path)
 
