@@ -24,6 +24,8 @@ from caduceus_jax.kernels.inputs import ScanInputs
 from caduceus_jax.kernels.sums import sum_channels, sum_leading, sum_states
 
 Inner = Literal["sequential", "associative"]
+# Rows x channels that a CPU core walks over side by side (measured: docs/kernels.md).
+_CACHED_CHANNELS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ class _Plan(NamedTuple):
 
     inner: Inner
     chunk: int  # tokens a chunk
+    rows: int  # sequences walked over side by side
     length: int  # tokens of the sequence, without the padding to whole chunks
     delta_softplus: bool
     reverse: bool
@@ -59,7 +62,7 @@ def scan(
         y (batch, length, channels) of the dtype of u, and the final state (batch, channels, state).
     """
     length = inputs.u.shape[1]
-    plan = _plan(options, length, delta_softplus, reverse)
+    plan = _plan(options, inputs, delta_softplus, reverse)
     ragged = -length % plan.chunk
     if ragged:
         pad = functools.partial(jnp.pad, pad_width=((0, 0), (0, ragged), (0, 0)))
@@ -70,17 +73,39 @@ def scan(
             c=pad(inputs.c),
             z=None if inputs.z is None else pad(inputs.z),
         )
-    y, final_state = _scan(plan, inputs)
+    y, final_state = _scan_blocks(plan, inputs)
     return y[:, :length], final_state
 
 
-def _plan(options: Chunked, length: int, delta_softplus: bool, reverse: bool) -> _Plan:
+def _scan_blocks(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
+    """Runs so many rows at a time as the plan says."""
+    blocks = len(inputs.u) // plan.rows
+    if blocks == 1:
+        return _scan(plan, inputs)
+    # Consecutive rows, a whole number of groups: row i of a block still belongs to i % groups.
+    sequences = {
+        name: x.reshape(blocks, plan.rows, *x.shape[1:])
+        for name, x in inputs._asdict().items()
+        if name in ("u", "delta", "b", "c", "z", "initial_state") and x is not None
+    }
+    outputs = lax.map(lambda block: _scan(plan, inputs._replace(**block)), sequences)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+
+
+def _plan(options: Chunked, inputs: ScanInputs, delta_softplus: bool, reverse: bool) -> _Plan:
+    batch, length, channels = inputs.u.shape
     on_cpu = jax.default_backend() == "cpu"
     inner = options.inner or ("sequential" if on_cpu else "associative")
     chunk = options.chunk_length or (16 if inner == "sequential" else 128)
     if chunk < 1:
         raise ValueError(f"chunk_length is {chunk}; a chunk has at least one token")
-    return _Plan(inner, min(chunk, length), length, delta_softplus, reverse)
+    rows = batch
+    if inner == "sequential":
+        # The arrays of a chunk should stay in a core's cache: as many whole groups as fit.
+        copies = batch // inputs.groups
+        fit = max(1, _CACHED_CHANNELS // (inputs.groups * channels))
+        rows = inputs.groups * max(n for n in range(1, min(fit, copies) + 1) if copies % n == 0)
+    return _Plan(inner, min(chunk, length), rows, length, delta_softplus, reverse)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -8,9 +8,8 @@ from jaxtyping import install_import_hook
 
 # Where arrays are passed around. Elsewhere what users pass is checked by the code itself, and it is
 # those errors that the tests are about.
-_CHECKED = ["backbone", "kernels", "losses", "mamba", "model", "rcps", "inference", "train.step"]
-with install_import_hook([f"caduceus_jax.{name}" for name in _CHECKED], "beartype.beartype"):
-    import caduceus_jax  # noqa: F401
+_CHECKED = ("backbone", "inference", "kernels", "losses", "mamba", "model", "rcps", "train.step")
+install_import_hook([f"caduceus_jax.{name}" for name in _CHECKED], "beartype.beartype")
 
 import pathlib
 

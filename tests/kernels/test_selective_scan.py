@@ -233,6 +233,13 @@ def test_groups_are_separate_scans(implementation):
         assert relative_error(gradients[name], expected[name]) < SCAN_FP32, name
 
 
+def test_many_rows_run_in_blocks():
+    """More rows x channels than a core walks over side by side."""
+    arguments = example(9, batch=8, channels=512, state=2, groups=2)
+    found = value_and_gradients(cast(arguments), Chunked(inner="sequential"), reverse=True)
+    assert_close(found, in_float64(arguments, reverse=True), SCAN_FP32)
+
+
 @pytest.mark.parametrize("implementation", FAST)
 def test_a_scan_in_two_halves(implementation):
     arguments = cast(example(50))
