@@ -100,7 +100,8 @@ class Caduceus(nnx.Module):
         residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
 
         def layer(carry, block: Block):
-            return block(*carry, padding_mask), carry[0] if output_hidden_states else None
+            hidden, residual = carry
+            return block(hidden, residual, padding_mask), hidden if output_hidden_states else None
 
         (hidden, residual), inputs = jax.lax.scan(
             jax.checkpoint(layer) if self.remat else layer,

@@ -44,7 +44,7 @@ def save(path: str | pathlib.Path, config: CaduceusConfig, state: nnx.State) -> 
     folder = pathlib.Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = convert.to_torch(config, state)
-    heads = [path[0] for path, _ in nnx.to_flat_state(state) if len(path) == 1]
+    heads = [str(path[0]) for path, _ in nnx.to_flat_state(state) if len(path) == 1]
     tensors |= convert.complement_maps(config, heads)
     hf = config.to_hf()
     if "score" in heads:

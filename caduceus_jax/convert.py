@@ -46,7 +46,7 @@ def to_torch(config: CaduceusConfig, state: Any) -> dict[str, np.ndarray]:
     if isinstance(state, nnx.Module):
         state = nnx.state(state, nnx.Param)
     arrays = {path: np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)}
-    rows = list(_table(config, heads=[path[0] for path in arrays if len(path) == 1]))
+    rows = list(_table(config, heads=[str(path[0]) for path in arrays if len(path) == 1]))
     _match({row.path for row in rows}, set(arrays), "parameter")
     return {row.name: _turned(_layer(arrays[row.path], row.layer), row.turn) for row in rows}
 
@@ -155,7 +155,9 @@ def infer_config(tensors: Mapping[str, np.ndarray]) -> CaduceusConfig:
     fused = f"{_BACKBONE}norm_f.submodule.weight" not in tensors
     norm = _BACKBONE + ("norm_f." if fused else "norm_f.submodule.")
     complement = tensors.get(f"{_BACKBONE}embeddings.word_embeddings.complement_map")
-    known = {} if complement is None else {"complement_map": tuple(complement.tolist())}
+    known: dict[str, Any] = {}
+    if complement is not None:
+        known["complement_map"] = tuple(complement.tolist())
     rev = f"{mixer}rev.in_proj.weight"
     return CaduceusConfig(
         d_model=d_model,

@@ -33,11 +33,10 @@ StrandMode = Literal["average", "concatenate", "forward"]
 AnyModel = CaduceusForMaskedLM | CaduceusForSequenceClassification
 AnySequence = str | bytes | np.ndarray
 
-# Tokens of a batch when the caller names no batch size. A CPU is fastest with what its cache holds
-# (128 channels x 4 layers, 2 cores: 16,000 tokens/s with 1,024, 12,000 with 16,384); an accelerator
-# needs many to be busy, and a large model still fits.
-_TOKENS_A_BATCH = {"cpu": 2_048}
-_TOKENS_A_BATCH_ELSEWHERE = 65_536
+# Tokens of a batch on each device when the caller names no batch size. A CPU core is fastest with
+# what its cache holds; an accelerator needs many to be busy, and a large model still fits.
+_TOKENS_A_DEVICE = {"cpu": 1_024}
+_TOKENS_A_DEVICE_ELSEWHERE = 65_536
 _SHORTEST_BUCKET = 32
 
 
@@ -304,9 +303,8 @@ def _bucket(length: int) -> int:
 
 
 def _default_size(length: int) -> int:
-    tokens = _TOKENS_A_BATCH.get(jax.default_backend(), _TOKENS_A_BATCH_ELSEWHERE)
-    size, devices = max(1, tokens // length), jax.local_device_count()
-    return size - size % devices if size > devices else size
+    tokens = _TOKENS_A_DEVICE.get(jax.default_backend(), _TOKENS_A_DEVICE_ELSEWHERE)
+    return max(1, tokens // length) * jax.local_device_count()
 
 
 def _run(

@@ -44,8 +44,8 @@ class MambaCore(nnx.Module):
             else jnp.full((rank, d_inner), dt_range)
         )
         # softplus(delta_bias) is log-uniform in [dt_min, dt_max].
-        log_range = {"minval": math.log(config.dt_min), "maxval": math.log(config.dt_max)}
-        log_dt = jax.random.uniform(rngs.params(), (d_inner,), **log_range)
+        low, high = math.log(config.dt_min), math.log(config.dt_max)
+        log_dt = jax.random.uniform(rngs.params(), (d_inner,), minval=low, maxval=high)
         dt = jnp.maximum(jnp.exp(log_dt), config.dt_init_floor)
         self.delta_bias = nnx.Param(dt + jnp.log(-jnp.expm1(-dt)))
         states = jnp.arange(1, d_state + 1, dtype=jnp.float32)
@@ -224,7 +224,10 @@ def _readers(fwd: T, rev: T, strands: int, reverse: bool) -> list[T]:
 
 def _project(x: StrandsInner, weight: Float[jax.Array, "strand inputs outputs"]) -> jax.Array:
     """Each strand's own linear map, in the dtype of the activations."""
-    return jnp.einsum("bsli,sio->bslo", x, weight.astype(x.dtype))
+    # With a copy of the small weight for each sequence, this is a batch of products over axes as
+    # they lie in memory; XLA would otherwise transpose the activations.
+    weight = jnp.broadcast_to(weight.astype(x.dtype), (len(x), *weight.shape))
+    return jnp.einsum("bsli,bsio->bslo", x, weight)
 
 
 def _clear_padding(x: StrandsInner, padding_mask: PaddingMask | None) -> StrandsInner:

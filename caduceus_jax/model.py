@@ -191,8 +191,9 @@ class CaduceusForSequenceClassification(nnx.Module):
                 "rc_mode='posthoc' needs to know each token's complement, and the config has no "
                 "complement_map: add it to config.json"
             )
-        self.config, self.pooling, self.rc_mode = config, pooling, rc_mode
-        self.num_labels = num_labels
+        self.config, self.num_labels = config, num_labels
+        self.pooling: Pooling = pooling
+        self.rc_mode = rc_mode
         self.caduceus = Caduceus(config, dtype=dtype, remat=remat, scan=scan, rngs=rngs)
         self.score = _new_head(config, num_labels, rngs)
 

@@ -82,7 +82,7 @@ def _convolve(x, weight, bias, reverse: bool):
     dtype = _compute_dtype(x)
     groups, width, channels = weight.shape
     shape = (x.shape[0] // groups, groups, *x.shape[1:])
-    y = 0 if bias is None else bias.astype(dtype)[None, :, None]
+    y = jnp.zeros((1, 1, 1, 1), dtype) if bias is None else bias.astype(dtype)[None, :, None]
     rows = weight.astype(dtype)[None, :, :, None]  # (1, groups, width, 1, channels)
     for k, tap in enumerate(_taps(x, width, reverse)):
         y = y + rows[:, :, k] * tap.reshape(shape)

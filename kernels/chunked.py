@@ -14,7 +14,7 @@ forms: "sequential" (`lax.scan`; a CPU has nothing to gain from more arithmetic)
 
 import dataclasses
 import functools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ def _plan(options: Chunked, inputs: ScanInputs, delta_softplus: bool, reverse: b
     batch, length, channels = inputs.u.shape
     on_cpu = jax.default_backend() == "cpu"
     inner = options.inner or ("sequential" if on_cpu else "associative")
-    chunk = options.chunk_length or (16 if inner == "sequential" else 128)
+    chunk = options.chunk_length or (32 if inner == "sequential" else 128)
     if chunk < 1:
         raise ValueError(f"chunk_length is {chunk}; a chunk has at least one token")
     rows = batch
@@ -218,79 +218,81 @@ def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, grad_y, grad_final)
     dtype = inputs.compute_dtype
     a, d_skip = _per_channel(inputs)
 
-    def by_group(x):  # (time, rows, ...) -> (time, rows / groups, groups, ...)
-        return x.reshape(len(x), -1, inputs.groups, *x.shape[2:])
-
     def chunk(carry, xs):
-        adjoint, grad_a, grad_d, grad_bias = carry
+        adjoint, sums = carry
         index, state = xs
-        x = _load(plan, inputs, index)
-        grad = _rows(plan, grad_y, index, dtype)
-        decay, drive = _discretise(x, a)
-        h, _ = _recurrence(plan, decay, drive, state)
-
-        grad_z = None
-        if x.z is not None:
-            y = sum_states(h, x.c) + (0 if d_skip is None else d_skip * x.u)
-            sigmoid = jax.nn.sigmoid(x.z)
-            grad_z = grad * y * sigmoid * (1 + x.z * (1 - sigmoid))
-            grad = grad * x.z * sigmoid
-        # g_t is the gradient with respect to h_t, along every path through later states.
-        source = x.c[..., None] * grad[:, :, None, :]
-        g, adjoint = _adjoint_recurrence(plan, decay, source, adjoint)
-        through_decay = g * (h - drive)  # g_t decay_t h_{t-1}
-        grad_drive = sum_states(g, x.b)  # with respect to delta_t u_t
-        grad_delta = grad_drive * x.u
-        through_a = by_group(through_decay) * a[None, None]
-        through_a = through_a.reshape(h.shape)
-        grad_delta = grad_delta + sum_states(through_a, jnp.ones_like(x.b))
-        grad_a = grad_a + sum_leading(by_group(through_decay * x.delta[:, :, None, :]), 3)
-        grad_u = grad_drive * x.delta
-        if d_skip is not None:
-            grad_u = grad_u + grad * d_skip
-            grad_d = grad_d + sum_leading(by_group(grad * x.u), 2)
-        if plan.delta_softplus:
-            grad_delta = grad_delta * jax.nn.sigmoid(x.pre_delta)
-        if x.real is not None:
-            grad_delta = jnp.where(x.real, grad_delta, 0)
-        grad_bias = grad_bias + sum_leading(by_group(grad_delta), 2)
-        grad_b = sum_channels(g, x.delta * x.u)
-        grad_c = sum_channels(h, grad)
-        outputs = (grad_u, grad_delta, grad_b, grad_c, grad_z)
-        dtypes = (inputs.u, inputs.delta, inputs.b, inputs.c, inputs.z)
-        outputs = tuple(
-            None if o is None else o.astype(like.dtype)
-            for o, like in zip(outputs, dtypes, strict=True)
-        )
-        return (adjoint, grad_a, grad_d, grad_bias), outputs
+        x, grad = _load(plan, inputs, index), _rows(plan, grad_y, index, dtype)
+        adjoint, per_token, summed = _gradients(plan, x, a, d_skip, state, grad, adjoint)
+        sums = jax.tree.map(jnp.add, sums, summed)
+        return (adjoint, sums), {
+            name: grad.astype(getattr(inputs, name).dtype) for name, grad in per_token.items()
+        }
 
     per_channel = jnp.zeros((inputs.groups, a.shape[-1]), dtype)
-    carry = (
-        jnp.swapaxes(grad_final, 1, 2).astype(dtype),
-        jnp.zeros_like(a),
-        per_channel,
-        per_channel,
+    sums = {"a": jnp.zeros_like(a), "d_skip": per_channel, "delta_bias": per_channel}
+    (adjoint, sums), per_token = lax.scan(
+        chunk,
+        (jnp.swapaxes(grad_final, 1, 2).astype(dtype), sums),
+        (_chunk_indices(plan, inputs), chunk_states),
+        reverse=not plan.reverse,
     )
-    carry, outputs = lax.scan(
-        chunk, carry, (_chunk_indices(plan, inputs), chunk_states), reverse=not plan.reverse
-    )
-    adjoint, grad_a, grad_d, grad_bias = carry
-    grad_u, grad_delta, grad_b, grad_c, grad_z = (
-        None if o is None else _batch_major(o) for o in outputs
-    )
-    return ScanInputs(
-        u=grad_u,
-        delta=grad_delta,
-        a=jnp.swapaxes(grad_a, 1, 2).astype(inputs.a.dtype),
-        b=grad_b,
-        c=grad_c,
-        d_skip=None if inputs.d_skip is None else grad_d.astype(inputs.d_skip.dtype),
-        z=grad_z,
-        delta_bias=None if inputs.delta_bias is None else grad_bias.astype(inputs.delta_bias.dtype),
-        initial_state=None
-        if inputs.initial_state is None
-        else jnp.swapaxes(adjoint, 1, 2).astype(inputs.initial_state.dtype),
-    )
+    grads = sums | {name: _batch_major(x) for name, x in per_token.items()}
+    grads |= {"a": jnp.swapaxes(sums["a"], 1, 2), "initial_state": jnp.swapaxes(adjoint, 1, 2)}
+    cotangents: dict[str, Any] = {
+        name: None if x is None else grads[name].astype(x.dtype)
+        for name, x in inputs._asdict().items()
+    }
+    return ScanInputs(**cotangents)
+
+
+def _gradients(plan: _Plan, x: _Chunk, a, d_skip, state, grad, adjoint):
+    """Gradients of one chunk.
+
+    Args:
+        plan: how.
+        x: the chunk.
+        a: (groups, state, channels).
+        d_skip: (1, rows, channels), or None.
+        state: where the recurrence enters the chunk, (rows, state, channels).
+        grad: cotangent of y, (time, rows, channels).
+        adjoint: gradient with respect to the state where the recurrence leaves the chunk.
+
+    Returns:
+        The adjoint where the recurrence enters the chunk; the gradients that are the sequences',
+        time-major; and the chunk's share of those that are summed over tokens.
+    """
+    decay, drive = _discretise(x, a)
+    h, _ = _recurrence(plan, decay, drive, state)
+    per_token = {}
+    if x.z is not None:
+        y = sum_states(h, x.c)
+        y = y if d_skip is None else y + d_skip * x.u
+        sigmoid = jax.nn.sigmoid(x.z)
+        per_token["z"] = grad * y * sigmoid * (1 + x.z * (1 - sigmoid))
+        grad = grad * x.z * sigmoid
+    # g_t is the gradient with respect to h_t, along every path through later states.
+    g, adjoint = _adjoint_recurrence(plan, decay, x.c[..., None] * grad[..., None, :], adjoint)
+    through_decay = g * (h - drive)  # g_t decay_t h_{t-1}
+    grad_drive = sum_states(g, x.b)  # with respect to delta_t u_t
+    skip = 0 if d_skip is None else grad * d_skip
+    per_token["u"] = grad_drive * x.delta + skip
+    per_token["b"] = sum_channels(g, x.delta * x.u)
+    per_token["c"] = sum_channels(h, grad)
+
+    def by_group(x):  # (time, rows, ...) -> (time, rows / groups, groups, ...)
+        return x.reshape(len(x), -1, len(a), *x.shape[2:])
+
+    through_a = (by_group(through_decay) * a[None, None]).reshape(h.shape)
+    grad_delta = grad_drive * x.u + sum_states(through_a, jnp.ones_like(x.b))
+    if plan.delta_softplus:
+        grad_delta = grad_delta * jax.nn.sigmoid(x.pre_delta)
+    per_token["delta"] = grad_delta if x.real is None else jnp.where(x.real, grad_delta, 0)
+    summed = {
+        "a": sum_leading(by_group(through_decay * x.delta[..., None, :]), 3),
+        "d_skip": sum_leading(by_group(grad * x.u), 2),
+        "delta_bias": sum_leading(by_group(per_token["delta"]), 2),
+    }
+    return adjoint, per_token, summed
 
 
 def _recurrence(plan: _Plan, decay, drive, state):

@@ -62,5 +62,6 @@ def check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> ScanInputs:
         if array is not None and array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}; with this u and A it is {shape}")
     if not groups:
-        A, D, delta_bias = (None if x is None else x[None] for x in (A, D, delta_bias))
+        A = A[None]
+        D, delta_bias = (None if x is None else x[None] for x in (D, delta_bias))
     return ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state)

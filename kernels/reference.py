@@ -22,18 +22,17 @@ def scan(
         y (batch, length, channels) of the dtype of u, and the final state (batch, channels, state).
     """
     dtype = inputs.compute_dtype
-    u, delta, a, b, c, d_skip, z, delta_bias, state = (
-        None if x is None else x.astype(dtype) for x in inputs
-    )
+    u, delta, a, b, c = (x.astype(dtype) for x in inputs[:5])
     # Per-channel parameters of each sequence of the batch.
     copies = len(u) // inputs.groups
     a = jnp.tile(a, (copies, 1, 1))
-    if delta_bias is not None:
-        delta = delta + jnp.tile(delta_bias, (copies, 1))[:, None]
+    if inputs.delta_bias is not None:
+        delta = delta + jnp.tile(inputs.delta_bias.astype(dtype), (copies, 1))[:, None]
     if delta_softplus:
         delta = jax.nn.softplus(delta)
-    if state is None:
-        state = jnp.zeros(a.shape, dtype)
+    state = jnp.zeros(a.shape, dtype)
+    if inputs.initial_state is not None:
+        state = inputs.initial_state.astype(dtype)
 
     def step(h, token):
         u, delta, b, c = token  # (batch, channels) twice, (batch, state) twice
@@ -43,8 +42,8 @@ def scan(
     tokens = tuple(jnp.moveaxis(x, 1, 0) for x in (u, delta, b, c))
     state, y = jax.lax.scan(step, state, tokens, reverse=reverse)
     y = jnp.moveaxis(y, 0, 1)
-    if d_skip is not None:
-        y = y + jnp.tile(d_skip, (copies, 1))[:, None] * u
-    if z is not None:
-        y = y * jax.nn.silu(z)
+    if inputs.d_skip is not None:
+        y = y + jnp.tile(inputs.d_skip.astype(dtype), (copies, 1))[:, None] * u
+    if inputs.z is not None:
+        y = y * jax.nn.silu(inputs.z.astype(dtype))
     return y.astype(inputs.u.dtype), state

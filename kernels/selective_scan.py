@@ -39,8 +39,10 @@ def selective_scan_with_state(
     """
     inputs = check(u, delta, A, B, C, D, z, delta_bias, initial_state)
     options = _resolve(implementation)
-    scan = reference.scan if isinstance(options, reference.Reference) else chunked.scan
-    return scan(inputs, options, delta_softplus=delta_softplus, reverse=reverse)
+    how = {"delta_softplus": delta_softplus, "reverse": reverse}
+    if isinstance(options, reference.Reference):
+        return reference.scan(inputs, options, **how)
+    return chunked.scan(inputs, options, **how)
 
 
 def selective_scan(

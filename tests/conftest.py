@@ -1,22 +1,20 @@
 """The test session is stricter than production: shapes are checked, surprises are errors."""
 
 import os
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
-from jaxtyping import install_import_hook
-
-# Where arrays are passed around. Elsewhere what users pass is checked by the code itself, and it is
-# those errors that the tests are about.
-_CHECKED = ("backbone", "inference", "kernels", "losses", "mamba", "model", "rcps", "train.step")
-install_import_hook([f"caduceus_jax.{name}" for name in _CHECKED], "beartype.beartype")
-
 import pathlib
 
 import jax
 import pytest
 from flax import nnx
+from jaxtyping import install_import_hook
 
+# Shapes are checked where arrays are passed around. Elsewhere what users pass is checked by the
+# code itself, and it is those errors that the tests are about.
+_CHECKED = ("backbone", "inference", "kernels", "losses", "mamba", "model", "rcps")
+install_import_hook([f"caduceus_jax.{name}" for name in _CHECKED], "beartype.beartype")
+
+if "JAX_PLATFORMS" not in os.environ:
+    jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 nnx.set_graph_mode(False)

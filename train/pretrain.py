@@ -1,5 +1,6 @@
 """`caduceus-jax pretrain`: the whole of a run, in the order in which it happens."""
 
+import functools
 import json
 import pathlib
 import shlex
@@ -10,7 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from caduceus_jax.configs import find
+from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
+from caduceus_jax.mamba import Scan
 from caduceus_jax.model import CaduceusForMaskedLM
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.baselines import baselines
@@ -26,6 +29,7 @@ from caduceus_jax.train.sharding import (
     init_sharded,
     make_mesh,
     shard_batch,
+    sharded_scan,
 )
 from caduceus_jax.train.step import TrainState, init_state, make_eval_step, make_train_step
 
@@ -55,6 +59,7 @@ def pretrain(config: PretrainConfig) -> None:
         check_same_run(config, recorded)
 
     # ---- Mesh: all devices along one axis ----
+    use_cores(config.batch_size)
     mesh = make_mesh()
     check_batch_size(config.batch_size, mesh)
     process, processes = jax.process_index(), jax.process_count()
@@ -78,13 +83,14 @@ def pretrain(config: PretrainConfig) -> None:
 
     # ---- Model: what a step does; nothing is allocated yet ----
     optimizer = make_optimizer(config.optimizer, config.steps)
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: _model(config)), nnx.Param)
+    make_model = functools.partial(_model, config, sharded_scan(mesh))
+    graphdef, _ = nnx.split(nnx.eval_shape(make_model), nnx.Param)
     schedule = cosine_schedule(config.optimizer, config.steps)
     train_step = make_train_step(graphdef, optimizer, schedule, tokenizer)
     eval_step = make_eval_step(graphdef, tokenizer)
 
     def init() -> TrainState:
-        params = nnx.state(_model(config), nnx.Param)
+        params = nnx.state(make_model(), nnx.Param)
         return init_state(params, optimizer, jax.random.PRNGKey(config.seed))
 
     def validate(params: nnx.State) -> dict[str, float]:
@@ -177,10 +183,13 @@ def pretrain(config: PretrainConfig) -> None:
         print("\n".join(["next:", *_next_commands(config)]))
 
 
-def _model(config: PretrainConfig) -> CaduceusForMaskedLM:
-    dtype = jnp.dtype(config.dtype)
+def _model(config: PretrainConfig, scan: Scan) -> CaduceusForMaskedLM:
     return CaduceusForMaskedLM(
-        config.model, dtype=dtype, remat=config.remat, rngs=nnx.Rngs(config.seed)
+        config.model,
+        dtype=jnp.dtype(config.dtype),
+        remat=config.remat,
+        scan=scan,
+        rngs=nnx.Rngs(config.seed),
     )
 
 

@@ -9,6 +9,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.kernels import selective_scan
+from caduceus_jax.mamba import Scan
 
 T = TypeVar("T")
 
@@ -23,6 +25,30 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     devices = devices or jax.devices()
     # Automatic axes: the compiler spreads the work, and model code names no device.
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def sharded_scan(mesh: Mesh) -> Scan:
+    """The selective scan, each device on its own rows; models take it as their `scan`.
+
+    The compiler cannot split a loop or a kernel by itself. Rows never meet, so nothing is
+    communicated; gradients of the parameters that all rows share are summed over devices.
+    """
+    if mesh.size == 1:
+        return selective_scan
+
+    def scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, *, initial_state=None, **options):
+        shared = {"A": A, "D": D, "delta_bias": delta_bias}
+        rows = {"u": u, "delta": delta, "B": B, "C": C, "z": z, "initial_state": initial_state}
+        given = {name: x for name, x in (shared | rows).items() if x is not None}
+        return jax.shard_map(
+            lambda given: selective_scan(**given, **options),
+            mesh=mesh,
+            in_specs=({name: P() if name in shared else BATCH for name in given},),
+            out_specs=BATCH,
+            check_vma=False,
+        )(given)
+
+    return scan
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

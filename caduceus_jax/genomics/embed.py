@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from caduceus_jax import inference
+from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.bed import read_bed
 from caduceus_jax.genomics.fasta import iterate_fasta
@@ -89,6 +90,7 @@ def embed(
         read = _fasta(sequences, max_length)
     else:
         read = _bed(sequences, Genome(genome), window, edge, max_length)
+    use_cores()
     network, tokenizer = inference.load(model, dtype=dtype)
     options = {
         "tokenizer": tokenizer,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from caduceus_jax import inference
+from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.genome import Genome, TokenWindows
 from caduceus_jax.genomics.output import check_output, finish, replacing
@@ -103,6 +104,7 @@ def score_variants(
     ending = check_output(out, _FORMATS)
     if out.resolve() == variants.resolve():
         raise UserError(f"{out} is the input: choose another name for the output")
+    use_cores()
     network, tokenizer = inference.load(model, dtype=dtype)
     table, reference = read_vcf(variants), Genome(genome)
     scores = score(

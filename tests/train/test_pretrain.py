@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import caduceus_jax as cj
+from caduceus_jax.kernels import selective_scan
 from caduceus_jax.train import pretrain as module
 from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
 from caduceus_jax.train.pretrain import pretrain
@@ -73,7 +74,7 @@ def test_a_run_leaves_all_it_promises(whole, config):
 def test_the_trained_model_loads_from_the_runs_folder(whole, config):
     model = cj.CaduceusForMaskedLM.from_pretrained(whole)
     assert dataclasses.replace(model.config, hf_json="") == config.model
-    fresh = module._model(config)
+    fresh = module._model(config, selective_scan)
     trained = np.asarray(model.caduceus.embedding[...])
     assert np.abs(trained - np.asarray(fresh.caduceus.embedding[...])).max() > 1e-3
 

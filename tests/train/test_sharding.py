@@ -6,6 +6,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 import caduceus_jax as cj
+from caduceus_jax.kernels import selective_scan
 from caduceus_jax.train.config import OptimizerConfig
 from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
 from caduceus_jax.train.sharding import (
@@ -15,8 +16,10 @@ from caduceus_jax.train.sharding import (
     make_mesh,
     path_name,
     shard_batch,
+    sharded_scan,
 )
 from caduceus_jax.train.step import init_state, make_train_step
+from tests.tolerances import SCAN_FP32, relative_error
 
 
 def test_paths_are_joined_with_slashes():
@@ -51,35 +54,68 @@ def test_batches_are_split_and_states_replicated():
     assert planned["w"].sharding == state["w"].sharding
 
 
+def test_the_sharded_scan_is_the_scan():
+    """Values, and gradients of what is split and of what is shared."""
+    mesh = make_mesh(jax.devices()[:4])
+    keys = iter(jax.random.split(jax.random.key(0), 9))
+    normal = lambda *shape: jax.random.normal(next(keys), shape)  # noqa: E731
+    arguments = {
+        "u": normal(8, 11, 3),
+        "delta": normal(8, 11, 3),
+        "A": -jnp.exp(normal(2, 3, 4)),
+        "B": normal(8, 11, 4),
+        "C": normal(8, 11, 4),
+        "D": normal(2, 3),
+        "z": normal(8, 11, 3),
+        "delta_bias": normal(2, 3),
+        "initial_state": normal(8, 3, 4),
+    }
+
+    def value_and_gradients(scan):
+        run = lambda a: jnp.sum(jnp.sin(scan(**a, reverse=True)))  # noqa: E731
+        return jax.jit(jax.value_and_grad(run))(arguments)
+
+    found, expected = map(value_and_gradients, (sharded_scan(mesh), selective_scan))
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert relative_error(one, other) < SCAN_FP32
+    assert sharded_scan(make_mesh(jax.devices()[:1])) is selective_scan
+
+
 def _trained(devices, steps=3):
-    """Parameters and losses after a few steps on batches of 8."""
+    """Parameters and losses after a few steps on batches of 8, and the compiled step."""
     mesh = make_mesh(devices)
     config = cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4, rcps=True)
     settings = OptimizerConfig(warmup_fraction=0.0)
     optimizer = make_optimizer(settings, steps)
 
     def model():
-        return cj.CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
+        return cj.CaduceusForMaskedLM(config, scan=sharded_scan(mesh), rngs=nnx.Rngs(0))
 
     def init():
         return init_state(nnx.state(model(), nnx.Param), optimizer, jax.random.PRNGKey(0))
 
     graphdef, _ = nnx.split(nnx.eval_shape(model), nnx.Param)
     step = make_train_step(graphdef, optimizer, cosine_schedule(settings, steps), cj.Tokenizer())
-    state, losses = init_sharded(init, mesh), []
+    state, losses, text = init_sharded(init, mesh), [], ""
     rng = np.random.default_rng(0)
     for _ in range(steps):
         labels = rng.integers(7, 11, (8, 16)).astype(np.int32)
         ids = np.where(rng.random(labels.shape) < 0.5, np.int32(3), labels)
         rows = {"input_ids": ids, "labels": labels, "weights": np.ones(ids.shape, np.float32)}
-        state, metrics = step(state, shard_batch(rows, mesh))
+        batch = shard_batch(rows, mesh)
+        text = text or step.lower(state, batch).compile().as_text()
+        state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
-    return jax.device_get(state.params), losses
+    return jax.device_get(state.params), losses, text
 
 
 def test_one_and_four_devices_train_alike():
-    one, one_losses = _trained(jax.devices()[:1])
-    four, four_losses = _trained(jax.devices()[:4])
+    one, one_losses, _ = _trained(jax.devices()[:1])
+    four, four_losses, text = _trained(jax.devices()[:4])
+    # Devices meet to add up gradients and metrics, and for nothing else.
+    assert "all-reduce" in text
+    for collective in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert collective not in text
     assert one_losses[0] > one_losses[-1]
     # Sums over the batch are taken in another order, and Adam amplifies gradients near zero.
     np.testing.assert_allclose(one_losses, four_losses, rtol=1e-5)
