@@ -42,7 +42,7 @@ COMMANDS = {
     ),
     "convert": Command("caduceus_jax.convert_command:convert", "convert weights, with a report"),
     "info": Command("caduceus_jax.info:info", "describe a model, or this installation"),
-    "bench": Command("caduceus_jax.kernels.bench:bench", "time the kernels on this machine"),
+    "bench": Command("caduceus_jax.bench:bench", "time the kernels on this machine"),
 }
 
 # The extra of this package that brings a package a command turned out to need.

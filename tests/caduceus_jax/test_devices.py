@@ -1,0 +1,28 @@
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from caduceus_jax.devices import use_cores
+
+
+@pytest.mark.parametrize(
+    ("argument", "flags", "count"), [("", "", "all"), ("1", "", 1), ("", "=3", 3)]
+)
+def test_cores_become_devices(argument, flags, count):
+    """In a process of its own: devices are chosen once."""
+    code = f"from caduceus_jax.devices import use_cores; use_cores({argument}); "
+    code += "import jax; print(jax.device_count())"
+    flags = f"--xla_force_host_platform_device_count{flags}" if flags else ""
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    words = [sys.executable, "-c", code]
+    out = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    assert int(out) == (len(os.sched_getaffinity(0)) if count == "all" else count)
+
+
+def test_devices_that_are_in_use_stay():
+    before = jax.devices()
+    use_cores(1)
+    assert jax.devices() == before
