@@ -16,6 +16,7 @@ from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
 
 WEIGHTS = "model.safetensors"
+_PICKLE = "pytorch_model.bin"
 # Runs of `caduceus-jax pretrain` keep their model in this folder of the run.
 RUN_MODEL = "model"
 
@@ -24,8 +25,9 @@ def load(path: str | pathlib.Path) -> tuple[CaduceusConfig, nnx.State]:
     """Reads a model from wherever it is.
 
     Args:
-        path: a folder with `config.json` and weights, the folder of a pretraining run, a
-            Lightning `.ckpt` (with a `config.json` beside it, or inferred), or a hub id.
+        path: a folder with `config.json` and weights, the folder of a pretraining run, a file of
+            weights such as a Lightning `.ckpt` (with a `config.json` beside it, or inferred), or
+            a hub id.
 
     Returns:
         The architecture that is true of the weights, and their state.
@@ -59,26 +61,27 @@ def save(path: str | pathlib.Path, config: CaduceusConfig, state: nnx.State) -> 
 
 
 def read(path: str | pathlib.Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
-    """The parsed `config.json`, None where a bare `.ckpt` has none, and the stored tensors."""
+    """The parsed `config.json`, None where a file of weights has none, and the stored tensors."""
     path = pathlib.Path(path)
     if path.is_file():
-        config = path.parent / "config.json"
-        return json.loads(config.read_text()) if config.is_file() else None, _torch_file(path)
+        reader = _READERS.get(path.suffix)
+        if reader is None:
+            raise UserError(
+                f"{path} is no model: name a folder with config.json, a file of weights "
+                f"({', '.join(_READERS)}), or a hub id such as owner/name"
+            )
+        config = path.with_name("config.json")
+        return _config(config) if config.is_file() else None, reader(path)
     folder = locate(path)
-    config = folder / "config.json"
-    try:
-        hf = json.loads(config.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{config}, line {error.lineno}: not JSON ({error.msg})") from None
-    index = folder / f"{WEIGHTS}.index.json"
-    if (folder / WEIGHTS).is_file():
-        return hf, _safetensors(folder / WEIGHTS)
-    if index.is_file():
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        return hf, {k: v for shard in shards for k, v in _safetensors(folder / shard).items()}
-    if (folder / "pytorch_model.bin").is_file():
-        return hf, _torch_file(folder / "pytorch_model.bin")
-    raise UserError(f"{folder} has a config.json but no {WEIGHTS} and no pytorch_model.bin")
+    hf = _config(folder / "config.json")
+    for name in (WEIGHTS, _PICKLE):
+        reader, index = _READERS[pathlib.Path(name).suffix], folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return hf, reader(folder / name)
+        if index.is_file():
+            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            return hf, {k: v for shard in shards for k, v in reader(folder / shard).items()}
+    raise UserError(f"{folder} has a config.json but no {WEIGHTS} and no {_PICKLE}")
 
 
 def locate(path: str | pathlib.Path) -> pathlib.Path:
@@ -97,16 +100,23 @@ def locate(path: str | pathlib.Path) -> pathlib.Path:
     try:
         return pathlib.Path(
             huggingface_hub.snapshot_download(
-                name, allow_patterns=["*.json", "*.safetensors", "pytorch_model.bin"]
+                name, allow_patterns=["*.json", "*.safetensors", "pytorch_model*.bin"]
             )
         )
     except HFValidationError:
         raise UserError(f"{name} does not exist, and is no hub id such as owner/name") from None
     except (huggingface_hub.errors.HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"{name} is no folder here and could not be fetched from the hub: "
-            f"{str(error).splitlines()[0]}"
+            f"{name} does not exist here, and could not be fetched from the hub ({reason})"
         ) from None
+
+
+def _config(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
 
 
 def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -138,3 +148,6 @@ def _torch_file(path: pathlib.Path) -> dict[str, np.ndarray]:
         for name, tensor in stored.items()
         if isinstance(tensor, torch.Tensor)
     }
+
+
+_READERS = {".safetensors": _safetensors, ".ckpt": _torch_file, ".bin": _torch_file}

@@ -13,11 +13,13 @@ SCAN_BF16 = 1e-2
 # float64 against float64: the same algebra in another order.
 SCAN_FP64 = 1e-11
 
-# The contract with the original implementation (docs/parity): largest absolute difference of
-# logits and hidden states, relative difference of losses and of each gradient.
+# The contract with the original implementation: largest absolute difference of logits and hidden
+# states, relative difference of losses and of each gradient, relative difference of each step's
+# metrics and of the weights at the end.
 PARITY_LOGITS = 1e-4
 PARITY_LOSS = 1e-5
 PARITY_GRADIENT = 1e-4
+PARITY_TRAINING = 1e-5
 
 # Largest absolute difference between f(rc(x)) and rc(f(x)), and between a sequence with and
 # without its padding: the same numbers summed in another order.

@@ -122,11 +122,10 @@ class PretrainConfig:
         max_length: tokens per window.
         dtype: of activations and matrix products; parameters, norms and the recurrence are
             float32 either way.
-        remat: compute each block again in the backward pass: less memory, about a third slower.
+        remat: compute each block again in the backward pass: less memory, more time.
         seed: of the initial weights, the order of the windows and the masks.
         log_every: steps between two lines of metrics.
-        eval_every: steps between two validations; there is one before the first and one after
-            the last step too.
+        eval_every: steps between two validations; there is one after the last step too.
         checkpoint_every: steps between two checkpoints; there is one after the last step too.
         keep: the newest this many checkpoints are kept.
         resume: "auto" continues the run that is found in `out`; "never" only starts new ones.

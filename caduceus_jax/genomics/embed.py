@@ -111,7 +111,7 @@ def embed(
 
 
 def _fasta(path: pathlib.Path, max_length: int) -> Sequences:
-    if path.name.removesuffix(".gz").endswith(".bed"):
+    if path.is_file() and path.name.removesuffix(".gz").endswith(".bed"):
         raise UserError(f"{path} is a BED file: say with --genome where its regions lie")
     names, bases = [], []
     for name, sequence in iterate_fasta(path):

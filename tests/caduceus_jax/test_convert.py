@@ -187,6 +187,18 @@ class TestFiles:
             checkpoint.load(tmp_path)
         with pytest.raises(cj.UserError, match="does not exist, and is no hub id"):
             checkpoint.load(tmp_path / "absent" / "deep")
+        (tmp_path / "genome.fa").write_text(">a\nACGT\n")
+        with pytest.raises(cj.UserError, match="genome.fa is no model: name a folder"):
+            checkpoint.load(tmp_path / "genome.fa")
+
+    def test_weights_alone(self, tmp_path, golden):
+        config, tensors = stored(golden, "ps_vocabulary8")
+        weights = tmp_path / "weights.safetensors"
+        save_file(tensors, weights)
+        inferred, loaded = checkpoint.load(weights)
+        assert (inferred.d_model, inferred.vocab_size) == (config.d_model, 8)
+        _, expected = checkpoint.load(golden / "ps_vocabulary8")
+        assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), loaded, expected))
 
     def test_no_weights(self, tmp_path, golden):
         shutil.copy(golden / "ps" / "config.json", tmp_path)

@@ -10,87 +10,28 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 import caduceus_jax as cj
-from tests.tolerances import PARITY_GRADIENT, PARITY_LOGITS, PARITY_LOSS, relative_error
+from tests import parity
+from tests.parity import CLASSIFIERS, LANGUAGE_MODELS, worst
+from tests.tolerances import PARITY_GRADIENT, PARITY_LOGITS, PARITY_LOSS
 
 pytestmark = pytest.mark.parity
-
-LANGUAGE_MODELS = ["ps", "ps_unfused", "ps_vocabulary8", "ph", "unidirectional_layernorm"]
-CLASSIFIERS = ["ps_classifier", "ph_classifier_conjoin"]
-
-
-def load_case(folder):
-    case = load_file(folder / "golden.safetensors")
-    gradients = {k.removeprefix("grad."): v for k, v in case.items() if k.startswith("grad.")}
-    return case, gradients
-
-
-def int32(array):
-    return jnp.asarray(array, jnp.int32)
-
-
-def assert_gradients(config, found, expected):
-    found = cj.convert.to_torch(config, found)
-    assert found.keys() == expected.keys()
-    for name in expected:
-        assert relative_error(found[name], expected[name]) < PARITY_GRADIENT, name
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_language_models(golden, name):
-    case, expected_gradients = load_case(golden / name)
-    model = cj.CaduceusForMaskedLM.from_pretrained(str(golden / name))
-    ids, labels = int32(case["input_ids"]), int32(case["labels"])
-    weights = jnp.asarray(case["loss_weights"])
-    ignored = model.config.pad_token_id
-    graphdef, params = nnx.split(model, nnx.Param)
-
-    @jax.jit
-    def run(params):
-        def loss(params):
-            out = nnx.merge(graphdef, params)(ids, output_hidden_states=True)
-            return cj.masked_lm_loss(out.logits, labels, ignore_index=ignored), out
-
-        (loss, out), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        return loss, out, gradients
-
-    loss, out, gradients = run(params)
-    assert np.abs(out.logits - case["logits"]).max() < PARITY_LOGITS
-    stored = [k for k in case if k.startswith("hidden_states.")]
-    assert len(out.hidden_states) == len(stored)
-    for i, hidden in enumerate(out.hidden_states):
-        assert np.abs(hidden - case[f"hidden_states.{i}"]).max() < PARITY_LOGITS, i
-    assert relative_error(loss, case["loss"][0]) < PARITY_LOSS
-    weighted = cj.masked_lm_loss(out.logits, labels, weights, ignore_index=ignored)
-    assert relative_error(weighted, case["weighted_loss"][0]) < PARITY_LOSS
-    assert_gradients(model.config, gradients, expected_gradients)
+    errors = parity.language_model(golden / name)
+    assert errors.logits < PARITY_LOGITS
+    assert worst(errors.hidden_states) < PARITY_LOGITS, errors.hidden_states
+    assert errors.losses < PARITY_LOSS
+    assert worst(errors.gradients) < PARITY_GRADIENT, errors.gradients
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers(golden, name):
-    case, expected_gradients = load_case(golden / name)
-    ids, labels = case["input_ids"], jnp.asarray(case["labels"])
-    conjoined = ids.ndim == 3
-    model = cj.CaduceusForSequenceClassification.from_pretrained(
-        str(golden / name), rc_mode="posthoc" if conjoined else None
-    )
-    if conjoined:
-        complement = np.asarray(model.config.complement_map)
-        np.testing.assert_array_equal(complement[ids[:, ::-1, 0]], ids[..., 1])
-        ids = ids[..., 0]
-    labels = labels if jnp.issubdtype(labels.dtype, jnp.floating) else int32(labels)
-
-    @jax.jit
-    def run(model):
-        def loss(model):
-            logits = model(int32(ids)).logits
-            return cj.classification_loss(logits, labels), logits
-
-        return jax.value_and_grad(loss, has_aux=True)(model)
-
-    (loss, logits), gradients = run(model)
-    assert np.abs(logits - case["logits"]).max() < PARITY_LOGITS
-    assert relative_error(loss, case["loss"][0]) < PARITY_LOSS
-    assert_gradients(model.config, gradients, expected_gradients)
+    errors = parity.classifier(golden / name)
+    assert errors.logits < PARITY_LOGITS
+    assert errors.losses < PARITY_LOSS
+    assert worst(errors.gradients) < PARITY_GRADIENT, errors.gradients
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS + CLASSIFIERS)

@@ -170,6 +170,8 @@ def test_misuse_is_one_sentence(tmp_path, genome, capsys):
     assert fails(capsys, "no-model", bed, "--out", out) == (
         f"{bed} is a BED file: say with --genome where its regions lie"
     )
+    absent = tmp_path / "absent.bed"
+    assert fails(capsys, "no-model", absent, "--out", out) == f"{absent} does not exist"
     assert fails(capsys, "no-model", genome, "--out", out, "--genome", genome) == (
         f"{genome} is a FASTA file, where a BED file of regions is needed"
     )
