@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from caduceus_jax.backbone import Caduceus
 from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
 
@@ -283,13 +284,12 @@ def _differ(tensors: Mapping[str, np.ndarray], one: str, other: str) -> bool:
 
 def _shapes(config: CaduceusConfig, score: np.ndarray | None) -> dict[tuple[str, ...], tuple]:
     """Shape of each of our arrays, without its layer axis."""
-    # Imported here because models load their weights through this module.
-    from caduceus_jax.model import CaduceusForMaskedLM
-
-    model = nnx.eval_shape(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
+    backbone = nnx.eval_shape(lambda: Caduceus(config, rngs=nnx.Rngs(0)))
     shapes = {}
-    for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-        shapes[path] = leaf.shape[1:] if "layers" in path else leaf.shape
+    for path, leaf in nnx.to_flat_state(nnx.state(backbone, nnx.Param)):
+        shapes["caduceus", *path] = leaf.shape[1:] if "layers" in path else leaf.shape
+    if not config.tie_word_embeddings:
+        shapes["lm_head",] = (config.vocab_size, config.d_model)
     if score is not None:
         shapes["score",] = (score.shape[0], config.d_model)
     return shapes
