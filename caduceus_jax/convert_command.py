@@ -50,7 +50,7 @@ def _report(tensors: dict[str, np.ndarray]) -> str:
         key = re.sub(r"\.layers\.\d+\.", ".layers.*.", name), tensor.shape
         layers[key] = layers.get(key, 0) + 1
     rows = [
-        (name, " x ".join(map(str, shape)), f"x {count}" if count > 1 else "")
+        (name, " x ".join(map(str, shape)), f"in {count} layers" if count > 1 else "")
         for (name, shape), count in layers.items()
     ]
     width = max(len(row[0]) for row in rows)

@@ -97,7 +97,7 @@ def test_convert(capsys, golden, tmp_path):
     out = tmp_path / "out"
     status, report, _ = run(capsys, "convert", str(golden / "ps_vocabulary8"), str(out))
     assert status == 0
-    assert "mixer.submodule.mamba_fwd.A_log                 48 x 16 x 4" in report
+    assert "mixer.submodule.mamba_fwd.A_log                 48 x 16 in 4 layers" in report
     assert report.splitlines()[-2:] == [
         "70 tensors, 36,792 parameters",
         f"wrote {out}/config.json and {out}/model.safetensors",
