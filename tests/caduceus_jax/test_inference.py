@@ -9,6 +9,8 @@ import pytest
 from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError, inference
+from caduceus_jax.inference import batches
+from caduceus_jax.inference.batches import plan
 
 KINDS = {
     "ps": {"rcps": True},
@@ -140,9 +142,9 @@ def test_no_rows_give_no_rows(ps):
 
 
 def test_a_batch_that_divides_is_spread_over_all_devices(ps, monkeypatch):
-    seen, rows = [], inference._rows
+    seen, rows = [], batches._rows
     monkeypatch.setattr(
-        inference, "_rows", lambda batch, out: seen.append(len(out.devices())) or rows(batch, out)
+        batches, "_rows", lambda batch, out: seen.append(len(out.devices())) or rows(batch, out)
     )
     inference.embed(ps, draw(*[24] * 8), batch_size=8)
     inference.embed(ps, draw(*[24] * 3), batch_size=3)
@@ -218,14 +220,29 @@ def test_text_bytes_and_token_ids_are_the_same_sequence(ps):
 
 def test_few_shapes_are_compiled():
     lengths = np.random.default_rng(0).integers(1, 5_000, 2_000)
-    batches = inference._plan(lengths, batch_size=8)
-    assert sorted(row for batch in batches for row in batch.rows) == list(range(2_000))
-    shapes = {(batch.size, batch.length) for batch in batches}
+    planned = plan(lengths, batch_size=8)
+    assert sorted(row for batch in planned for row in batch.rows) == list(range(2_000))
+    shapes = {(batch.size, batch.length) for batch in planned}
     assert len(shapes) <= 18
-    assert all(batch.length >= lengths[batch.rows].max() for batch in batches)
-    long = [batch for batch in batches if batch.length > 32]
+    assert all(batch.length >= lengths[batch.rows].max() for batch in planned)
+    long = [batch for batch in planned if batch.length > 32]
     assert all(batch.length < 2 * lengths[batch.rows].min() for batch in long)
-    assert inference._plan(np.full(5, 77), batch_size=None)[0].length == 77
+    assert plan(np.full(5, 77), batch_size=None)[0].length == 77
+
+
+def test_several_masks_of_one_sequence_hide_each_other(model):
+    ids = np.stack([Tokenizer().encode(text) for text in draw(24, 24)]).astype(np.int32)
+    positions = np.array([[8, 9], [20, -1]])
+    got = inference.masked_log_probabilities(model, ids, positions)
+    hidden = ids.copy()
+    hidden[0, 8] = Tokenizer().mask_id
+    alone = inference.masked_log_probabilities(model, hidden[:1], np.array([9]))
+    np.testing.assert_allclose(got[0, 1], alone[0], atol=1e-5)
+    single = inference.masked_log_probabilities(model, ids[1:], np.array([20]))
+    np.testing.assert_allclose(got[1, 0], single[0], atol=1e-5)
+    assert np.isnan(got[1, 1]).all()
+    seen = np.abs(got[0, 1] - inference.masked_log_probabilities(model, ids[:1], np.array([9]))[0])
+    assert seen.max() > 1e-3
 
 
 def test_another_vocabulary():
