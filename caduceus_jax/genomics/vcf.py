@@ -9,7 +9,7 @@ with bgzip.
 import contextlib
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ class Variants(NamedTuple):
     position: Int[np.ndarray, " rows"]  # of the first base of REF, 0-based: VCF's POS - 1
     ref: list[str]
     alt: list[str | None]  # None where it is missing
+    identifier: Sequence[str] = ()  # the column ID as it stands: "." where there is none
 
 
 class Change(NamedTuple):
@@ -53,7 +54,7 @@ def read_vcf(path: str | pathlib.Path) -> Variants:
         UserError: no such file, not a VCF, or a line that is no record, with its number.
     """
     path = pathlib.Path(path)
-    record, line, chrom, position, ref, alt = [], [], [], [], [], []
+    record, line, chrom, position, ref, alt, identifier = [], [], [], [], [], [], []
     with _lines(path) as (_, lines):
         for i, (number, text) in enumerate(lines):
             columns = _checked(f"{path}:{number}", text)
@@ -64,9 +65,10 @@ def read_vcf(path: str | pathlib.Path) -> Variants:
             position += [int(columns[1]) - 1] * len(alts)
             ref += [columns[3]] * len(alts)
             alt += [None if a in (".", "") else a for a in alts]
+            identifier += [columns[2]] * len(alts)
     integers = (np.array(column, np.int64) for column in (record, line, position))
     record, line, position = integers
-    return Variants(record, line, chrom, position, ref, alt)
+    return Variants(record, line, chrom, position, ref, alt, identifier)
 
 
 def write_vcf(
