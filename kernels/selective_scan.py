@@ -7,13 +7,16 @@ from typing import Literal, TypeAlias
 
 from jaxtyping import Array, Float
 
-from caduceus_jax.kernels import chunked, reference
+from caduceus_jax.kernels import chunk_parallel, chunked, reference
 from caduceus_jax.kernels.inputs import check
 
-Implementation: TypeAlias = (
-    Literal["reference", "chunked"] | reference.Reference | chunked.Chunked | None
-)
-_DEFAULT_OPTIONS = {"reference": reference.Reference(), "chunked": chunked.Chunked()}
+Options: TypeAlias = reference.Reference | chunked.Chunked | chunk_parallel.PallasTriton
+Implementation: TypeAlias = Literal["reference", "chunked", "pallas_triton"] | Options | None
+_DEFAULT_OPTIONS: dict[str, Options] = {
+    "reference": reference.Reference(),
+    "chunked": chunked.Chunked(),
+    "pallas_triton": chunk_parallel.PallasTriton(),
+}
 
 
 def selective_scan_with_state(
@@ -42,7 +45,12 @@ def selective_scan_with_state(
     how = {"delta_softplus": delta_softplus, "reverse": reverse}
     if isinstance(options, reference.Reference):
         return reference.scan(inputs, options, **how)
-    return chunked.scan(inputs, options, **how)
+    if isinstance(options, chunked.Chunked):
+        return chunked.scan(inputs, options, **how)
+    # Imported where it is asked for: it brings Pallas.
+    from caduceus_jax.kernels import pallas_triton
+
+    return chunk_parallel.scan(inputs, options, pallas_triton, **how)
 
 
 def selective_scan(
@@ -86,8 +94,9 @@ def selective_scan(
         initial_state: state before the first token walked over, (batch, channels, state); zero
             by default.
         implementation: None picks the fastest for the default backend when the call is traced;
-            "reference" (the equation, token by token), "chunked" (portable, memory-lean), or an
-            options object such as `Chunked(chunk_length=64)`: that one, or an error.
+            "reference" (the equation, token by token), "chunked" (portable, memory-lean),
+            "pallas_triton" (fused kernels for NVIDIA GPUs; interpreted on a CPU, for tests), or
+            an options object such as `Chunked(chunk_length=64)`: that one, or an error.
 
     Returns:
         (batch, length, channels) of the dtype of `u`.
@@ -112,7 +121,7 @@ def selective_scan(
     return y
 
 
-def _resolve(implementation: object) -> reference.Reference | chunked.Chunked:
+def _resolve(implementation: object) -> Options:
     """The options object that `implementation` stands for."""
     if implementation is None:
         return chunked.Chunked()
@@ -122,6 +131,6 @@ def _resolve(implementation: object) -> reference.Reference | chunked.Chunked:
                 f"implementation {implementation!r} is not one of: {', '.join(_DEFAULT_OPTIONS)}"
             )
         return _DEFAULT_OPTIONS[implementation]
-    if not isinstance(implementation, (reference.Reference, chunked.Chunked)):
+    if not isinstance(implementation, Options):
         raise ValueError(f"implementation is {implementation!r}; it is a name or its options")
     return implementation

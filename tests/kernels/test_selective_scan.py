@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caduceus_jax.kernels import Chunked, Reference, selective_scan, selective_scan_with_state
+from caduceus_jax.kernels import (
+    Chunked,
+    PallasTriton,
+    Reference,
+    selective_scan,
+    selective_scan_with_state,
+)
 from tests.tolerances import SCAN_BF16, SCAN_FP32, SCAN_FP64, relative_error
 
 # Tiles of other sizes than the lengths below, in both inner forms.
@@ -16,8 +22,12 @@ IMPLEMENTATIONS = {
     "chunked": Chunked(),
     "chunked-sequential-5": Chunked(5, "sequential"),
     "chunked-associative-32": Chunked(32, "associative"),
+    # Interpreted here; on a GPU the same tests run the compiled kernels.
+    "pallas-triton": PallasTriton(),
+    "pallas-triton-16": PallasTriton(16),
 }
 FAST = [name for name in IMPLEMENTATIONS if name != "reference"]
+FLOAT64 = [name for name in FAST if not name.startswith("pallas")]
 
 
 def example(length, *, batch=2, channels=12, state=4, groups=None, seed=0, **without):
@@ -180,7 +190,7 @@ def test_a_thousand_tokens(implementation):
     assert_close(found, in_float64(arguments), SCAN_FP32)
 
 
-@pytest.mark.parametrize("implementation", FAST)
+@pytest.mark.parametrize("implementation", FLOAT64)
 def test_float64_is_exact(implementation):
     arguments = example(37)
     with jax.enable_x64(True):
@@ -378,5 +388,5 @@ def test_shapes_that_do_not_fit_are_named(name, shape, message):
 def test_an_unknown_implementation_is_refused():
     from caduceus_jax.kernels.selective_scan import _resolve
 
-    with pytest.raises(ValueError, match="'cuda' is not one of: reference, chunked"):
+    with pytest.raises(ValueError, match="'cuda' is not one of: reference, chunked, pallas_tri"):
         _resolve("cuda")

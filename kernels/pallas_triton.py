@@ -1,0 +1,481 @@
+"""The kernels of `chunk_parallel` in Pallas, lowered through Triton: NVIDIA GPUs.
+
+A program walks over one chunk of one sequence for a block of channels. Its state is a tile (state,
+channels) in registers: with one warp a thread owns whole columns of it, so that sums over states
+need no exchange between threads, and B and C are loaded once for all channels of the block.
+
+Exponentials are powers of two of A log2(e). A chunk at the ragged end has decay 1 and input 0
+where there is no token: the time step is 0 after the softplus, not before.
+
+Pallas' Triton backend is deprecated since jax 0.11: this file is the only one that knows it.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+
+from caduceus_jax.kernels.chunk_parallel import Gradients, Plan
+from caduceus_jax.kernels.inputs import ScanInputs
+
+# Channels of a program and tokens of an unrolled step: what fits in registers without spilling.
+_FORWARD_BLOCK, _FORWARD_UNROLL = 128, 2
+_ADJOINT_BLOCK, _GRADIENT_BLOCK, _BACKWARD_UNROLL = 64, 32, 4
+_SMALLEST_BLOCK = 16
+_LOG2_E = math.log2(math.e)
+
+
+def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
+    """See `chunk_parallel.Lowering`."""
+    call = _Call(plan, inputs, _FORWARD_BLOCK)
+    return call(_summaries, ("u", "delta", "b", "a", "delta_bias"), ("states", "steps"))
+
+
+def outputs(
+    plan: Plan, inputs: ScanInputs, entering: jax.Array, keep_ungated: bool
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """See `chunk_parallel.Lowering`."""
+    call = _Call(plan, inputs, _FORWARD_BLOCK, entering=entering)
+    keep = keep_ungated and inputs.z is not None
+    y, leaving, *ungated = call(
+        _outputs,
+        ("u", "delta", "b", "c", "a", "d_skip", "z", "delta_bias", "entering"),
+        ("y", "states", "ungated")[: 3 if keep else 2],
+    )
+    return y, leaving, ungated[0] if ungated else None
+
+
+def adjoints(
+    plan: Plan, inputs: ScanInputs, entering: jax.Array, grad_y: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """See `chunk_parallel.Lowering`."""
+    call = _Call(plan, inputs, _ADJOINT_BLOCK, entering=entering, grad_y=grad_y)
+    return call(
+        _adjoints,
+        ("u", "delta", "b", "c", "a", "z", "delta_bias", "entering", "grad_y"),
+        ("kept", "states"),
+    )
+
+
+def gradients(
+    plan: Plan,
+    inputs: ScanInputs,
+    kept: jax.Array,
+    ungated: jax.Array | None,
+    grad_y: jax.Array,
+    adjoint: jax.Array,
+) -> Gradients:
+    """See `chunk_parallel.Lowering`."""
+    extra = {"kept": kept, "ungated": ungated, "grad_y": grad_y, "adjoint": adjoint}
+    call = _Call(plan, inputs, _GRADIENT_BLOCK, **extra)
+    optional = {"z": inputs.z, "d_skip": inputs.d_skip, "delta_bias": inputs.delta_bias}
+    names = [n for n in Gradients._fields if n not in optional or optional[n] is not None]
+    found = call(
+        _gradients,
+        ("u", "delta", "b", "c", "a", "d_skip", "z", "delta_bias", *extra),
+        tuple(f"grad_{name}" for name in names),
+    )
+    return Gradients(**(dict.fromkeys(optional) | dict(zip(names, found, strict=True))))
+
+
+class _Call:
+    """Runs kernels on every (sequence, chunk) and block of channels."""
+
+    def __init__(self, plan: Plan, inputs: ScanInputs, block: int, **extra: jax.Array | None):
+        self.plan, self.inputs = plan, inputs
+        self.batch, self.length, self.channels = inputs.u.shape
+        self.state = inputs.a.shape[-1]
+        self.chunks = -(-self.length // plan.chunk)
+        power = max(1 << (self.channels - 1).bit_length(), _SMALLEST_BLOCK)
+        self.block = min(block, power)
+        self.blocks = -(-self.channels // self.block)
+        # Transposed, a thread's columns are loaded side by side; B and C are small, and in
+        # float32 they are not unpacked again by every block of channels.
+        arrays = inputs._asdict() | {
+            "a": jnp.swapaxes(inputs.a, 1, 2).astype(jnp.float32),
+            "b": inputs.b.astype(jnp.float32),
+            "c": inputs.c.astype(jnp.float32),
+        }
+        self.arrays = {name: x for name, x in (arrays | extra).items() if x is not None}
+
+    def __call__(self, kernel: Callable, reads: tuple[str, ...], writes: tuple[str, ...]):
+        reads = tuple(name for name in reads if name in self.arrays)
+
+        def body(*refs):
+            kernel(self._walk(), dict(zip((*reads, *writes), refs, strict=True)))
+
+        return pl.pallas_call(
+            body,
+            grid=(self.batch * self.chunks, self.blocks),
+            in_specs=[self._layout(name)[1] for name in reads],
+            out_specs=[self._layout(name)[1] for name in writes],
+            out_shape=[self._layout(name)[0] for name in writes],
+            compiler_params=plgpu.CompilerParams(num_warps=1, num_stages=1),
+            interpret=self.plan.interpret,
+            name=f"selective_scan{kernel.__name__}",
+        )(*(self.arrays[name] for name in reads))
+
+    def _walk(self) -> "_Walk":
+        """This program's, within a kernel."""
+        chunk, block = self.plan.chunk, self.block
+        tokens = channels = None
+        if self.length % chunk:
+            tokens = self.length - pl.program_id(0) % self.chunks * chunk
+        if self.channels % block:
+            channels = self.channels - pl.program_id(1) * block
+        return _Walk(
+            chunk=chunk,
+            tokens=tokens,
+            block=block,
+            channels=channels,
+            delta_softplus=self.plan.delta_softplus,
+            reverse=self.plan.reverse,
+            math=_EXACT if self.plan.interpret else _FAST,
+        )
+
+    def _layout(self, name: str) -> tuple[jax.ShapeDtypeStruct, pl.BlockSpec]:
+        """Shape of an array, and the part of it that belongs to program (p, i)."""
+        chunk, block, state, chunks = self.plan.chunk, self.block, self.state, self.chunks
+        whole = (self.batch, self.length, self.channels)
+        per_chunk = (self.batch, chunks, self.channels)
+        states = (self.batch, chunks, state, self.channels)
+        groups, unrolled = self.inputs.groups, chunk // _BACKWARD_UNROLL
+
+        def at(p):
+            return p // chunks, p % chunks
+
+        layouts: dict[tuple[str, ...], tuple[tuple[int, ...], pl.BlockSpec]] = {
+            ("u", "delta", "z", "y", "ungated", "grad_y", "grad_u", "grad_delta", "grad_z"): (
+                whole,
+                pl.BlockSpec((None, chunk, block), lambda p, i: (*at(p), i)),
+            ),
+            ("b", "c"): (
+                (self.batch, self.length, state),
+                pl.BlockSpec((None, chunk, state), lambda p, i: (*at(p), 0)),
+            ),
+            ("grad_b", "grad_c"): (
+                (self.blocks, self.batch, self.length, state),
+                pl.BlockSpec((None, None, chunk, state), lambda p, i: (i, *at(p), 0)),
+            ),
+            ("a",): (
+                (groups, state, self.channels),
+                pl.BlockSpec((None, state, block), lambda p, i: (p // chunks % groups, 0, i)),
+            ),
+            ("d_skip", "delta_bias"): (
+                (groups, self.channels),
+                pl.BlockSpec((None, block), lambda p, i: (p // chunks % groups, i)),
+            ),
+            ("entering", "adjoint", "states", "grad_a", "grad_entering"): (
+                states,
+                pl.BlockSpec((None, None, state, block), lambda p, i: (*at(p), 0, i)),
+            ),
+            ("steps", "grad_d_skip", "grad_delta_bias"): (
+                per_chunk,
+                pl.BlockSpec((None, None, block), lambda p, i: (*at(p), i)),
+            ),
+            ("kept",): (
+                (self.batch, chunks, unrolled, state, self.channels),
+                pl.BlockSpec((None, None, unrolled, state, block), lambda p, i: (*at(p), 0, 0, i)),
+            ),
+        }
+        shape, spec = next(found for names, found in layouts.items() if name in names)
+        like = {"y": "u", "ungated": "u", "grad_u": "u", "grad_delta": "delta", "grad_z": "z"}
+        dtype = self.arrays[like[name]].dtype if name in like else jnp.float32
+        return jax.ShapeDtypeStruct(shape, dtype), spec
+
+
+class _Math(NamedTuple):
+    """Elementary functions on float32 tiles."""
+
+    exp2: Callable[[jax.Array], jax.Array]
+    log2: Callable[[jax.Array], jax.Array]
+    reciprocal: Callable[[jax.Array], jax.Array]
+    multiply_add: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def _assembly(text: str, *arguments: jax.Array) -> jax.Array:
+    """One PTX instruction on every element."""
+    shape = jnp.broadcast_shapes(*(x.shape for x in arguments))
+    (result,) = plgpu.elementwise_inline_asm(
+        text,
+        args=[jnp.broadcast_to(x, shape) for x in arguments],
+        constraints=",".join(["=f"] + ["f"] * len(arguments)),
+        pack=1,
+        result_shape_dtypes=[jax.ShapeDtypeStruct(shape, jnp.float32)],
+    )
+    return result
+
+
+_EXACT = _Math(jnp.exp2, jnp.log2, lambda x: 1 / x, lambda x, y, z: x * y + z)
+# Plain operations keep fix-ups for denormals around the hardware's functions, and never contract
+# a product and a sum: half as many instructions again (docs/kernels.md).
+_FAST = _Math(
+    functools.partial(_assembly, "ex2.approx.ftz.f32 $0, $1;"),
+    functools.partial(_assembly, "lg2.approx.ftz.f32 $0, $1;"),
+    functools.partial(_assembly, "rcp.approx.ftz.f32 $0, $1;"),
+    functools.partial(_assembly, "fma.rn.f32 $0, $1, $2, $3;"),
+)
+
+
+class _Walk(NamedTuple):
+    """How a program walks over its chunk."""
+
+    chunk: int
+    tokens: jax.Array | None  # of the sequence from the chunk's start on; None if all exist
+    block: int
+    channels: jax.Array | None  # from the block's start on; None if all exist
+    delta_softplus: bool
+    reverse: bool
+    math: _Math
+
+    def token(self, k):
+        """Index in the chunk of the k-th token walked over."""
+        return self.chunk - 1 - k if self.reverse else k
+
+    def real(self, t):
+        """Whether token t of this chunk exists; None where all do."""
+        return None if self.tokens is None else t < self.tokens
+
+    def _mask(self, t=None):
+        """Where a vector of channels, at token t or of the whole chunk, exists; None everywhere."""
+        real = None if t is None else self.real(t)
+        mask = None if real is None else jnp.full((self.block,), real)
+        if self.channels is not None:
+            inside = jnp.arange(self.block) < self.channels
+            mask = inside if mask is None else mask & inside
+        return mask
+
+    def channels_at(self, ref, t) -> jax.Array:
+        """(channels,) float32 of token t; 0 where there is none."""
+        return self._load(ref.at[t, :], self._mask(t))
+
+    def channels_of(self, ref) -> jax.Array:
+        """(channels,) float32 of the whole chunk."""
+        return self._load(ref.at[:], self._mask())
+
+    def states_at(self, ref, t) -> jax.Array:
+        """(state,) float32 of token t; 0 where there is none."""
+        real = self.real(t)
+        return self._load(ref.at[t, :], None if real is None else jnp.full(ref.shape[-1:], real))
+
+    def tile(self, ref, *index) -> jax.Array:
+        """(state, channels) float32."""
+        at = ref.at[(*index, slice(None), slice(None))]
+        return self._load(at, self._tile_mask(ref))
+
+    def put_channels_at(self, ref, t, value) -> None:
+        """Writes (channels,) at token t."""
+        self._store(ref.at[t, :], value, self._mask(t), ref.dtype)
+
+    def put_channels_of(self, ref, value) -> None:
+        """Writes (channels,) of the whole chunk."""
+        self._store(ref.at[:], value, self._mask(), ref.dtype)
+
+    def put_states_at(self, ref, t, value) -> None:
+        """Writes (state,) at token t."""
+        real = self.real(t)
+        mask = None if real is None else jnp.full(ref.shape[-1:], real)
+        self._store(ref.at[t, :], value, mask, ref.dtype)
+
+    def put_tile(self, ref, value, *index) -> None:
+        """Writes (state, channels)."""
+        at = ref.at[(*index, slice(None), slice(None))]
+        self._store(at, value, self._tile_mask(ref), ref.dtype)
+
+    def _tile_mask(self, ref):
+        mask = self._mask()
+        return None if mask is None else jnp.broadcast_to(mask[None], ref.shape[-2:])
+
+    @staticmethod
+    def _load(at, mask) -> jax.Array:
+        other = None if mask is None else 0.0
+        return plgpu.load(at, mask=mask, other=other).astype(jnp.float32)
+
+    @staticmethod
+    def _store(at, value, mask, dtype) -> None:
+        plgpu.store(at, value.astype(dtype), mask=mask)
+
+    def step(self, refs, t) -> tuple[jax.Array, jax.Array]:
+        """Time step of token t, (channels,), and what it was made of before the softplus."""
+        before = self.channels_at(refs["delta"], t)
+        if "delta_bias" in refs:
+            before = before + self.channels_of(refs["delta_bias"])
+        delta = self.softplus(before) if self.delta_softplus else before
+        real = self.real(t)
+        return delta if real is None else jnp.where(real, delta, 0.0), before
+
+    def softplus(self, x) -> jax.Array:
+        """log(1 + e^x), to float32's accuracy where it is small too."""
+        e = self.math.exp2(x * _LOG2_E)
+        # The logarithm of 1 + e has an absolute error: below 1/16 its series is better.
+        series = e * (1 + e * (-1 / 2 + e * (1 / 3 + e * (-1 / 4 + e * (1 / 5)))))
+        logarithm = self.math.log2(1 + e) * (1 / _LOG2_E)
+        return jnp.where(x > 20, x, jnp.where(e < 1 / 16, series, logarithm))
+
+    def sigmoid(self, x) -> jax.Array:
+        """1 / (1 + e^-x)."""
+        return self.math.reciprocal(1 + self.math.exp2(x * -_LOG2_E))
+
+    def advance(self, refs, a, h, t):
+        """The state after token t, its decay, its time step and its input."""
+        delta, _ = self.step(refs, t)
+        decay = self.math.exp2(delta[None, :] * a)
+        u, b = self.channels_at(refs["u"], t), self.states_at(refs["b"], t)
+        drive = b[:, None] * (delta * u)[None, :]
+        return self.math.multiply_add(decay, h, drive), decay, delta, u
+
+
+def _summaries(walk: _Walk, refs: dict[str, Any]) -> None:
+    """What leaves the chunk from a zero state, and its summed time steps."""
+    a = walk.tile(refs["a"]) * _LOG2_E
+
+    def body(i, carry):
+        h, steps = carry
+        for j in range(_FORWARD_UNROLL):
+            t = walk.token(i * _FORWARD_UNROLL + j)
+            h, _, delta, _ = walk.advance(refs, a, h, t)
+            steps = steps + delta
+        return h, steps
+
+    start = jnp.zeros_like(a), _zeros(walk)
+    h, steps = lax.fori_loop(0, walk.chunk // _FORWARD_UNROLL, body, start)
+    walk.put_tile(refs["states"], h)
+    walk.put_channels_of(refs["steps"], steps)
+
+
+def _zeros(walk: _Walk) -> jax.Array:
+    return jnp.zeros((walk.block,), jnp.float32)
+
+
+def _outputs(walk: _Walk, refs: dict[str, Any]) -> None:
+    """y, from the state that enters the chunk; and the state that leaves it."""
+    a = walk.tile(refs["a"]) * _LOG2_E
+    d_skip = walk.channels_of(refs["d_skip"]) if "d_skip" in refs else None
+
+    def body(i, h):
+        for j in range(_FORWARD_UNROLL):
+            t = walk.token(i * _FORWARD_UNROLL + j)
+            h, _, _, u = walk.advance(refs, a, h, t)
+            y = jnp.sum(h * walk.states_at(refs["c"], t)[:, None], axis=0)
+            if d_skip is not None:
+                y = walk.math.multiply_add(d_skip, u, y)
+            if "ungated" in refs:
+                walk.put_channels_at(refs["ungated"], t, y)
+            if "z" in refs:
+                z = walk.channels_at(refs["z"], t)
+                y = y * z * walk.sigmoid(z)
+            walk.put_channels_at(refs["y"], t, y)
+        return h
+
+    h = walk.tile(refs["entering"])
+    walk.put_tile(refs["states"], lax.fori_loop(0, walk.chunk // _FORWARD_UNROLL, body, h))
+
+
+def _adjoints(walk: _Walk, refs: dict[str, Any]) -> None:
+    """States of every few tokens, and sum_t (prod_{s <= t} decay_s) C_t dy_t.
+
+    The latter is the gradient with respect to the state that enters the chunk as far as it comes
+    from the chunk's own outputs. It is summed in walking order, beside the states: each decay is
+    computed once for both.
+    """
+    a = walk.tile(refs["a"]) * _LOG2_E
+
+    def body(i, carry):
+        h, product, adjoint = carry
+        walk.put_tile(refs["kept"], h, i)
+        for j in range(_BACKWARD_UNROLL):
+            t = walk.token(i * _BACKWARD_UNROLL + j)
+            h, decay, _, _ = walk.advance(refs, a, h, t)
+            product = product * decay
+            source = walk.states_at(refs["c"], t)[:, None] * _ungated(walk, refs, t)[0][None, :]
+            adjoint = walk.math.multiply_add(product, source, adjoint)
+        return h, product, adjoint
+
+    start = walk.tile(refs["entering"]), jnp.ones_like(a), jnp.zeros_like(a)
+    _, _, adjoint = lax.fori_loop(0, walk.chunk // _BACKWARD_UNROLL, body, start)
+    walk.put_tile(refs["states"], adjoint)
+
+
+def _ungated(walk: _Walk, refs: dict[str, Any], t):
+    """Cotangent of y before the gate, and what the gradient of the gate is made of."""
+    grad = walk.channels_at(refs["grad_y"], t)
+    if "z" not in refs:
+        return grad, None
+    z = walk.channels_at(refs["z"], t)
+    sigmoid = walk.sigmoid(z)
+    return grad * z * sigmoid, (grad, z, sigmoid)
+
+
+def _gradients(walk: _Walk, refs: dict[str, Any]) -> None:
+    """All gradients of the chunk, walking against the recurrence.
+
+    A few tokens at a time: their states forward from the one that was kept, then back.
+    """
+    plain_a = walk.tile(refs["a"])
+    a = plain_a * _LOG2_E
+    d_skip = walk.channels_of(refs["d_skip"]) if "d_skip" in refs else None
+    steps = walk.chunk // _BACKWARD_UNROLL
+
+    def body(i, carry):
+        i = steps - 1 - i
+        h, walked = walk.tile(refs["kept"], i), []
+        for j in range(_BACKWARD_UNROLL):
+            t = walk.token(i * _BACKWARD_UNROLL + j)
+            h, decay, _, _ = walk.advance(refs, a, h, t)
+            walked.append((t, h, decay))
+        for t, h, decay in reversed(walked):
+            carry = _token_gradients(walk, refs, plain_a, d_skip, t, h, decay, carry)
+        return carry
+
+    zero = _zeros(walk)
+    start = walk.tile(refs["adjoint"]), jnp.zeros_like(a), zero, zero
+    entering, grad_a, grad_skip, grad_bias = lax.fori_loop(0, steps, body, start)
+    walk.put_tile(refs["grad_entering"], entering)
+    walk.put_tile(refs["grad_a"], grad_a)
+    if d_skip is not None:
+        walk.put_channels_of(refs["grad_d_skip"], grad_skip)
+    if "delta_bias" in refs:
+        walk.put_channels_of(refs["grad_delta_bias"], grad_bias)
+
+
+def _token_gradients(walk: _Walk, refs: dict[str, Any], plain_a, d_skip, t, h, decay, carry):
+    """Gradients of one token; `carry` is the adjoint beyond it, and the sums over tokens."""
+    adjoint, grad_a, grad_skip, grad_bias = carry
+    add = walk.math.multiply_add
+    delta, before = walk.step(refs, t)
+    u, b, c = (
+        walk.channels_at(refs["u"], t),
+        walk.states_at(refs["b"], t),
+        walk.states_at(refs["c"], t),
+    )
+    grad, gate = _ungated(walk, refs, t)
+    if gate is not None:
+        grad_y, z, sigmoid = gate
+        y = walk.channels_at(refs["ungated"], t)
+        walk.put_channels_at(refs["grad_z"], t, grad_y * y * sigmoid * (1 + z * (1 - sigmoid)))
+    walk.put_states_at(refs["grad_c"], t, jnp.sum(h * grad[None, :], axis=1))
+    # g is the gradient with respect to h_t, along every path through later states.
+    g = add(c[:, None], grad[None, :], adjoint)
+    scaled = delta * u
+    walk.put_states_at(refs["grad_b"], t, jnp.sum(g * scaled[None, :], axis=1))
+    grad_drive = jnp.sum(g * b[:, None], axis=0)  # with respect to delta_t u_t
+    through_decay = g * add(-b[:, None], scaled[None, :], h)  # g decay_t h_{t-1}
+    grad_a = add(through_decay, delta[None, :], grad_a)
+    grad_delta = grad_drive * u + jnp.sum(through_decay * plain_a, axis=0)
+    if walk.delta_softplus:
+        grad_delta = grad_delta * walk.sigmoid(before)
+    real = walk.real(t)
+    if real is not None:
+        grad_delta = jnp.where(real, grad_delta, 0.0)
+    grad_u = grad_drive * delta
+    if d_skip is not None:
+        grad_u, grad_skip = add(d_skip, grad, grad_u), add(grad, u, grad_skip)
+    walk.put_channels_at(refs["grad_u"], t, grad_u)
+    walk.put_channels_at(refs["grad_delta"], t, grad_delta)
+    return decay * g, grad_a, grad_skip, grad_bias + grad_delta
