@@ -13,11 +13,11 @@ from flax import nnx
 
 from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import Chunked, selective_scan
+from caduceus_jax.kernels import Chunked, PallasTriton, selective_scan
 from caduceus_jax.losses import masked_lm_loss
 from caduceus_jax.model import CaduceusForMaskedLM
 
-Implementation = Literal["reference", "chunked"]
+Implementation = Literal["reference", "chunked", "pallas_triton"]
 
 
 def bench(
@@ -63,7 +63,7 @@ def bench(
         channels: channels of the scan.
         state: states of each channel of the scan.
         implementation: which implementation of the scan.
-        chunk_length: tokens a chunk of "chunked"; its own choice by default.
+        chunk_length: tokens a chunk of "chunked" or "pallas_triton"; their own choice by default.
         inner: form of the recurrence inside a chunk of "chunked"; its own choice by default.
         skip_reference: do not time the scan's reference, which is slow on long sequences.
         d_model: channels of the model.
@@ -155,10 +155,12 @@ def _bench_model(
 def _options(implementation: str, chunk_length: int | None, inner: Any) -> Any:
     if implementation == "chunked":
         return Chunked(chunk_length, inner)
-    if chunk_length is not None or inner is not None:
-        raise UserError(
-            f"--chunk-length and --inner are options of chunked, not of {implementation}"
-        )
+    if inner is not None:
+        raise UserError(f"--inner is an option of chunked, not of {implementation}")
+    if implementation == "pallas_triton":
+        return PallasTriton(chunk_length)
+    if chunk_length is not None:
+        raise UserError(f"--chunk-length is no option of {implementation}")
     return implementation
 
 

@@ -20,6 +20,7 @@ A `Lowering` brings the four kernels; everything else is here, once for all of t
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -156,8 +157,26 @@ def _scan(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     return _forward(plan, inputs, keep_ungated=False)[0]
 
 
+def _once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Says so where a second derivative is asked for; its first argument is the plan."""
+    differentiated = jax.custom_vjp(function, nondiff_argnums=(0,))
+
+    def refuse(plan: Plan, *arguments):
+        raise NotImplementedError(
+            "second derivatives of this scan are not implemented: use implementation='chunked'"
+        )
+
+    differentiated.defvjp(refuse, refuse)
+    return differentiated
+
+
+@_once_differentiable
+def _forward_with_residuals(plan: Plan, inputs: ScanInputs):
+    return _forward(plan, inputs, keep_ungated=True)
+
+
 def _scan_fwd(plan: Plan, inputs: ScanInputs):
-    results, residuals = _forward(plan, inputs, keep_ungated=True)
+    results, residuals = _forward_with_residuals(plan, inputs)
     return results, (inputs, *residuals)
 
 
@@ -186,7 +205,8 @@ def _forward(plan: Plan, inputs: ScanInputs, keep_ungated: bool):
     return (y, jnp.swapaxes(final, 1, 2)), (entering, decay, ungated)
 
 
-def _backward_primal(plan: Plan, inputs: ScanInputs, entering, decay, ungated, grad_y, grad_final):
+@_once_differentiable
+def _backward(plan: Plan, inputs: ScanInputs, entering, decay, ungated, grad_y, grad_final):
     """Cotangents of the inputs, None where an input is None."""
     lowering = plan.lowering
     kept, local = lowering.adjoints(plan, inputs, entering, grad_y)
@@ -214,20 +234,6 @@ def _backward_primal(plan: Plan, inputs: ScanInputs, entering, decay, ungated, g
             for name, x in inputs._asdict().items()
         }
     )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _backward(plan: Plan, *arguments):
-    return _backward_primal(plan, *arguments)
-
-
-def _refuse(plan: Plan, *arguments):
-    raise NotImplementedError(
-        "second derivatives of this scan are not implemented: use implementation='chunked'"
-    )
-
-
-_backward.defvjp(_refuse, _refuse)
 
 
 def _chunk_decay(inputs: ScanInputs, steps: jax.Array) -> jax.Array:

@@ -84,6 +84,16 @@ def gradients(
     return Gradients(**(dict.fromkeys(optional) | dict(zip(names, found, strict=True))))
 
 
+def tiles() -> dict[str, tuple[int, int]]:
+    """Channels of a program and tokens of a round of its loop, for each kernel."""
+    return {
+        "summaries": (_FORWARD_BLOCK, _FORWARD_UNROLL),
+        "outputs": (_FORWARD_BLOCK, _FORWARD_UNROLL),
+        "adjoints": (_ADJOINT_BLOCK, _BACKWARD_UNROLL),
+        "gradients": (_GRADIENT_BLOCK, _BACKWARD_UNROLL),
+    }
+
+
 class _Call:
     """Runs kernels on every (sequence, chunk) and block of channels."""
 
@@ -185,7 +195,9 @@ class _Call:
             ),
         }
         shape, spec = next(found for names, found in layouts.items() if name in names)
-        like = {"y": "u", "ungated": "u", "grad_u": "u", "grad_delta": "delta", "grad_z": "z"}
+        # Kept states in bfloat16 err by 2^-9 for a few tokens only: each is a fresh start.
+        like = dict.fromkeys(("y", "ungated", "grad_u"), "u")
+        like |= {"grad_delta": "delta", "grad_z": "z"}
         dtype = self.arrays[like[name]].dtype if name in like else jnp.float32
         return jax.ShapeDtypeStruct(shape, dtype), spec
 
@@ -301,20 +313,26 @@ class _Walk(NamedTuple):
     def _store(at, value, mask, dtype) -> None:
         plgpu.store(at, value.astype(dtype), mask=mask)
 
-    def step(self, refs, t) -> tuple[jax.Array, jax.Array]:
-        """Time step of token t, (channels,), and what it was made of before the softplus."""
-        before = self.channels_at(refs["delta"], t)
-        if "delta_bias" in refs:
-            before = before + self.channels_of(refs["delta_bias"])
-        delta = self.softplus(before) if self.delta_softplus else before
+    def before_softplus(self, refs, t) -> jax.Array:
+        """(channels,) what the time step of token t is made of."""
+        delta = self.channels_at(refs["delta"], t)
+        return delta + self.channels_of(refs["delta_bias"]) if "delta_bias" in refs else delta
+
+    def step(self, refs, t) -> jax.Array:
+        """(channels,) time step of token t; 0 where there is no token."""
+        delta = self.before_softplus(refs, t)
+        delta = self.softplus(delta) if self.delta_softplus else delta
         real = self.real(t)
-        return delta if real is None else jnp.where(real, delta, 0.0), before
+        return delta if real is None else jnp.where(real, delta, 0.0)
 
     def softplus(self, x) -> jax.Array:
         """log(1 + e^x), to float32's accuracy where it is small too."""
         e = self.math.exp2(x * _LOG2_E)
         # The logarithm of 1 + e has an absolute error: below 1/16 its series is better.
-        series = e * (1 + e * (-1 / 2 + e * (1 / 3 + e * (-1 / 4 + e * (1 / 5)))))
+        series = jnp.full_like(e, 1 / 5)
+        for coefficient in (-1 / 4, 1 / 3, -1 / 2, 1.0):
+            series = self.math.multiply_add(series, e, jnp.float32(coefficient))
+        series = series * e
         logarithm = self.math.log2(1 + e) * (1 / _LOG2_E)
         return jnp.where(x > 20, x, jnp.where(e < 1 / 16, series, logarithm))
 
@@ -324,7 +342,7 @@ class _Walk(NamedTuple):
 
     def advance(self, refs, a, h, t):
         """The state after token t, its decay, its time step and its input."""
-        delta, _ = self.step(refs, t)
+        delta = self.step(refs, t)
         decay = self.math.exp2(delta[None, :] * a)
         u, b = self.channels_at(refs["u"], t), self.states_at(refs["b"], t)
         drive = b[:, None] * (delta * u)[None, :]
@@ -417,8 +435,7 @@ def _gradients(walk: _Walk, refs: dict[str, Any]) -> None:
 
     A few tokens at a time: their states forward from the one that was kept, then back.
     """
-    plain_a = walk.tile(refs["a"])
-    a = plain_a * _LOG2_E
+    a = walk.tile(refs["a"]) * _LOG2_E
     d_skip = walk.channels_of(refs["d_skip"]) if "d_skip" in refs else None
     steps = walk.chunk // _BACKWARD_UNROLL
 
@@ -427,10 +444,10 @@ def _gradients(walk: _Walk, refs: dict[str, Any]) -> None:
         h, walked = walk.tile(refs["kept"], i), []
         for j in range(_BACKWARD_UNROLL):
             t = walk.token(i * _BACKWARD_UNROLL + j)
-            h, decay, _, _ = walk.advance(refs, a, h, t)
-            walked.append((t, h, decay))
-        for t, h, decay in reversed(walked):
-            carry = _token_gradients(walk, refs, plain_a, d_skip, t, h, decay, carry)
+            h, decay, delta, _ = walk.advance(refs, a, h, t)
+            walked.append((t, h, delta, decay))
+        for token in reversed(walked):
+            carry = _token_gradients(walk, refs, a, d_skip, *token, carry)
         return carry
 
     zero = _zeros(walk)
@@ -444,11 +461,10 @@ def _gradients(walk: _Walk, refs: dict[str, Any]) -> None:
         walk.put_channels_of(refs["grad_delta_bias"], grad_bias)
 
 
-def _token_gradients(walk: _Walk, refs: dict[str, Any], plain_a, d_skip, t, h, decay, carry):
+def _token_gradients(walk: _Walk, refs: dict[str, Any], a, d_skip, t, h, delta, decay, carry):
     """Gradients of one token; `carry` is the adjoint beyond it, and the sums over tokens."""
     adjoint, grad_a, grad_skip, grad_bias = carry
     add = walk.math.multiply_add
-    delta, before = walk.step(refs, t)
     u, b, c = (
         walk.channels_at(refs["u"], t),
         walk.states_at(refs["b"], t),
@@ -458,7 +474,8 @@ def _token_gradients(walk: _Walk, refs: dict[str, Any], plain_a, d_skip, t, h, d
     if gate is not None:
         grad_y, z, sigmoid = gate
         y = walk.channels_at(refs["ungated"], t)
-        walk.put_channels_at(refs["grad_z"], t, grad_y * y * sigmoid * (1 + z * (1 - sigmoid)))
+        slope = add(z, 1 - sigmoid, jnp.float32(1)) * sigmoid
+        walk.put_channels_at(refs["grad_z"], t, grad_y * y * slope)
     walk.put_states_at(refs["grad_c"], t, jnp.sum(h * grad[None, :], axis=1))
     # g is the gradient with respect to h_t, along every path through later states.
     g = add(c[:, None], grad[None, :], adjoint)
@@ -467,9 +484,10 @@ def _token_gradients(walk: _Walk, refs: dict[str, Any], plain_a, d_skip, t, h, d
     grad_drive = jnp.sum(g * b[:, None], axis=0)  # with respect to delta_t u_t
     through_decay = g * add(-b[:, None], scaled[None, :], h)  # g decay_t h_{t-1}
     grad_a = add(through_decay, delta[None, :], grad_a)
-    grad_delta = grad_drive * u + jnp.sum(through_decay * plain_a, axis=0)
+    through_a = jnp.sum(through_decay * a, axis=0) * (1 / _LOG2_E)
+    grad_delta = add(grad_drive, u, through_a)
     if walk.delta_softplus:
-        grad_delta = grad_delta * walk.sigmoid(before)
+        grad_delta = grad_delta * walk.sigmoid(walk.before_softplus(refs, t))
     real = walk.real(t)
     if real is not None:
         grad_delta = jnp.where(real, grad_delta, 0.0)

@@ -33,5 +33,7 @@ def test_a_model(capsys):
 
 
 def test_options_of_another_implementation_are_refused():
-    with pytest.raises(UserError, match="options of chunked, not of reference"):
+    with pytest.raises(UserError, match="--chunk-length is no option of reference"):
         bench.bench("scan", implementation="reference", chunk_length=8)
+    with pytest.raises(UserError, match="--inner is an option of chunked, not of pallas_triton"):
+        bench.bench("scan", implementation="pallas_triton", inner="sequential")

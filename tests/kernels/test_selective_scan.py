@@ -23,8 +23,7 @@ IMPLEMENTATIONS = {
     "chunked-sequential-5": Chunked(5, "sequential"),
     "chunked-associative-32": Chunked(32, "associative"),
     # Interpreted here; on a GPU the same tests run the compiled kernels.
-    "pallas-triton": PallasTriton(),
-    "pallas-triton-16": PallasTriton(16),
+    "pallas-triton": PallasTriton(16),
 }
 FAST = [name for name in IMPLEMENTATIONS if name != "reference"]
 FLOAT64 = [name for name in FAST if not name.startswith("pallas")]
