@@ -4,6 +4,11 @@ import os
 
 import jax
 
+# A core that other programs keep busy arrives late where devices add up their gradients. XLA ends
+# the whole process after 40 seconds of that.
+_PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds"
+_PATIENCE_SECONDS = 3600
+
 
 def use_cores(most: int | None = None) -> None:
     """Makes each CPU core a device of its own, so that a batch spreads over all of them.
@@ -16,7 +21,10 @@ def use_cores(most: int | None = None) -> None:
         most: largest useful number, such as the batch size: the most cores that divide it are
             used. By default all cores.
     """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _PATIENCE not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_PATIENCE}={_PATIENCE_SECONDS}".strip()
+    if "xla_force_host_platform_device_count" in flags:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     count = cores or 1

@@ -14,12 +14,15 @@ from caduceus_jax.devices import use_cores
 def test_cores_become_devices(argument, flags, count):
     """In a process of its own: devices are chosen once."""
     code = f"from caduceus_jax.devices import use_cores; use_cores({argument}); "
-    code += "import jax; print(jax.device_count())"
+    code += "import jax, os; print(jax.device_count()); print(os.environ['XLA_FLAGS'])"
     flags = f"--xla_force_host_platform_device_count{flags}" if flags else ""
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     words = [sys.executable, "-c", code]
     out = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
-    assert int(out) == (len(os.sched_getaffinity(0)) if count == "all" else count)
+    found, flags = out.splitlines()
+    assert int(found) == (len(os.sched_getaffinity(0)) if count == "all" else count)
+    # XLA reads the flag, or would have ended the process.
+    assert "--xla_cpu_collective_call_terminate_timeout_seconds=3600" in flags.split()
 
 
 def test_devices_that_are_in_use_stay():
