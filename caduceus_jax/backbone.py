@@ -79,6 +79,7 @@ class Caduceus(nnx.Module):
         *,
         output_hidden_states: bool = False,
         both_strands: bool = False,
+        n_blocks: int | None = None,
     ) -> tuple[Strands, BlockInputs | None]:
         """Runs the blocks.
 
@@ -89,6 +90,7 @@ class Caduceus(nnx.Module):
             both_strands: read the reverse complement too where the model is not equivariant:
                 strand 1 is then what the model makes of the other strand, in the + strand's
                 coordinates.
+            n_blocks: run only the first ones, followed by the final norm; by default all.
 
         Returns:
             The final state (batch, strand, length, d_model), and None or the blocks' inputs
@@ -103,10 +105,13 @@ class Caduceus(nnx.Module):
             hidden, residual = carry
             return block(hidden, residual, padding_mask), hidden if output_hidden_states else None
 
+        layers = self.layers
+        if n_blocks is not None:
+            layers = jax.tree.map(lambda stacked: stacked[:n_blocks], layers)
         (hidden, residual), inputs = jax.lax.scan(
             jax.checkpoint(layer) if self.remat else layer,
             (hidden, jnp.zeros_like(hidden, residual_dtype)),
-            self.layers,
+            layers,
         )
         return self.norm_f(residual + hidden.astype(residual_dtype)), inputs
 

@@ -1,29 +1,91 @@
-"""Embeddings of sequences and of regions of a genome: `caduceus-jax embed`."""
+"""Embeddings of sequences, regions and variants' surroundings: `caduceus-jax embed`."""
 
 import pathlib
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics import embedding_files
 from caduceus_jax.genomics.bed import read_bed
-from caduceus_jax.genomics.fasta import iterate_fasta
+from caduceus_jax.genomics.compressed import open_binary
 from caduceus_jax.genomics.genome import Genome
 from caduceus_jax.genomics.output import check_output, finish, replacing
-from caduceus_jax.genomics.windows import Edge, Status, centred, place
+from caduceus_jax.genomics.sequences import (
+    Sequences,
+    around_records,
+    around_regions,
+    of_bases,
+    read_sequences,
+)
+from caduceus_jax.genomics.tiles import Pooling, embed_tiled
+from caduceus_jax.genomics.vcf import read_vcf
+from caduceus_jax.genomics.windows import Edge, Status
+from caduceus_jax.tokenizer import Tokenizer
+from caduceus_jax.version import __version__
 
-_FORMATS = {".parquet": "polars", ".npz": None}
 
+def embeddings(
+    model: inference.AnyModel,
+    sequences: Sequences | Sequence[str],
+    *,
+    tokenizer: Tokenizer | None = None,
+    pooling: Pooling = "mean",
+    pool_window: int | None = None,
+    strands: inference.StrandMode = "average",
+    layer: int | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+    batch_size: int | None = None,
+    show_progress: bool = False,
+) -> Any:
+    """A table of embeddings, one row a sequence.
 
-class Sequences(NamedTuple):
-    """What is to be embedded: one row a record or a region; positions are 0-based half-open."""
+    Args:
+        model: any model with a Caduceus backbone.
+        sequences: DNA as text; or what `sequences.read_sequences`, `around_regions` or
+            `around_records` return.
+        tokenizer: of the model; the original's by default.
+        pooling: "mean" over the sequence, the "center" token, the mean over a "window" in the
+            middle (see `inference.embed`), or "none": one vector a base.
+        pool_window: bases of the window in the middle.
+        strands: "average", "concatenate" or "forward"; see `inference.embed`.
+        layer: blocks to run; see `inference.embed`.
+        tile: cut sequences longer than this many bases into tiles and stitch their vectors; see
+            `tiles.embed_tiled`. By default sequences of any length are read at once.
+        overlap: bases that neighbouring tiles share at least; by default a quarter of `tile`.
+        batch_size: sequences (tiles) in a forward pass; chosen for the device by default.
+        show_progress: say on standard error how far it is.
 
-    columns: dict[str, np.ndarray]  # of the output, (rows,) each
-    status: np.ndarray  # (rows,) of `windows.Status`; OK where there is a sequence
-    bases: list[bytes]  # of the rows that are OK
+    Returns:
+        polars.DataFrame with the columns of `sequences` (name and length for text, whose names are
+        its numbers from 0), status, and embedding: an array of float32, or with pooling "none" a
+        list of them; null where the status is not ok.
+
+    Raises:
+        UserError: an option or a tokenizer that does not fit.
+    """
+    if not isinstance(sequences, Sequences):
+        bases = [sequence.encode("ascii", errors="replace") for sequence in sequences]
+        sequences = of_bases([str(i) for i in range(len(bases))], bases)
+    vectors = embed_tiled(
+        model,
+        sequences.bases,
+        tokenizer=tokenizer,
+        pooling=pooling,
+        pool_window=pool_window,
+        strands=strands,
+        layer=layer,
+        tile=tile,
+        overlap=overlap,
+        batch_size=batch_size,
+        show_progress=show_progress,
+    )
+    return _frame(sequences, vectors, inference.channels(model, strands))
 
 
 def embed(
@@ -32,178 +94,206 @@ def embed(
     *,
     out: pathlib.Path,
     genome: pathlib.Path | None = None,
-    pooling: Literal["mean", "center", "none"] = "mean",
+    pooling: Pooling = "mean",
+    pool_window: int | None = None,
+    layer: int | None = None,
     strands: inference.StrandMode = "average",
     window: int | None = None,
     edge: Edge = "pad",
     max_length: int = 131_072,
+    tile: int | None = None,
+    overlap: int | None = None,
     batch_size: int | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     skip_bad: bool = False,
 ) -> None:
     """Embeds DNA: one vector a sequence, or one a base.
 
-    Sequences are the records of a FASTA file or, with --genome, the regions of a BED file. They may
-    differ in length, and no vector depends on the others.
+    Sequences are the records of a FASTA file or, with --genome, the regions of a BED file or the
+    surroundings of a VCF file's records. They may differ in length, and no vector depends on the
+    others.
 
     Every record comes out, in its place. The columns are, for a FASTA file: name, length, status,
     embedding; for a BED file: name, chrom, start, end (as given), window_start, window_end (what
-    was embedded), padding (bases of it beyond the contig, read as N), status, embedding. Positions
-    are 0-based half-open. The status is ok, or why there is no embedding (unknown_chrom,
-    out_of_range, crosses_edge): null in a parquet file, NaN in an npz file. With --pooling none a
-    parquet file has a list of vectors in each row; an npz file has all rows' vectors one after the
-    other, those of row i from offsets[i] to offsets[i + 1].
+    was embedded), padding (bases of it beyond the contig, read as N), status, embedding; for a VCF
+    file the same with pos (1-based, as given) for start and end, and with chrom:pos as the name
+    where the record has no ID. All other positions are 0-based half-open. The status is ok, or why
+    there is no embedding (unknown_chrom, out_of_range, crosses_edge): null in a parquet file, NaN
+    elsewhere.
+
+    With --pooling none a parquet file has a list of vectors in each row; npz and HDF5 files have
+    all rows' vectors one after the other, those of row i from offsets[i] to offsets[i + 1]. An
+    AnnData file has the embeddings in X, the other columns in obs under unique names, and what
+    made it in uns.
+
+    Contigs of any length: --tile 32768 cuts what is longer into tiles of that many bases that
+    overlap (--overlap) and lie symmetrically. Each base's vector is from the tile in which it lies
+    most centrally, and the mean counts each base once; center and window are read from a tile
+    around the middle.
 
     examples:
       caduceus-jax embed runs/quickstart reads.fa --out reads.parquet
-      caduceus-jax embed runs/quickstart peaks.bed --genome hg38.fa --window 1023 --out peaks.npz
+      caduceus-jax embed runs/quickstart peaks.bed --genome hg38.fa --window 1023 --out peaks.h5ad
+      caduceus-jax embed runs/quickstart calls.vcf.gz --genome hg38.fa --window 1023 \\
+          --pooling window --pool-window 64 --out calls.npz
+      caduceus-jax embed runs/quickstart chrM.fa --tile 8192 --pooling none --out chrM.h5
 
     Args:
         model: folder of a model or of a pretraining run, or a hub id such as owner/name.
-        sequences: FASTA (plain or gzip) or, with --genome, BED (plain or gzip).
-        out: file to write: .parquet or .npz. It appears when it is complete.
-        genome: the genome that a BED file's regions lie on: FASTA, plain or bgzip; its index (.fai)
+        sequences: FASTA (plain or gzip) or, with --genome, BED (plain or gzip) or VCF (plain, gzip,
+            bgzip or BCF).
+        out: file to write: .parquet, .npz, .h5 or .hdf5 (HDF5), or .h5ad (AnnData). It appears
+            when it is complete.
+        genome: the genome that regions and records lie on: FASTA, plain or bgzip; its index (.fai)
             is made where it is missing.
-        pooling: mean over the sequence, its center (0-based index length // 2), or none: one
-            vector a base.
+        pooling: mean over the sequence, its center (0-based index length // 2), the mean over a
+            window in the middle (--pool-window), or none: one vector a base.
+        pool_window: bases in the middle that --pooling window takes the mean of; base
+            pool_window // 2 of them is the center.
+        layer: use the residual stream after this many blocks, through the final norm; -1 is the
+            last block, and the default.
         strands: average of both strands, concatenate both (twice as many channels), or the strand
             as given (forward).
-        window: bases to embed around each region's middle, (start + end) // 2 (0-based), which
-            becomes index window // 2; by default the region as it is. Only with --genome.
+        window: bases to embed around each region's middle, (start + end) // 2 (0-based), or around
+            each record's position, which becomes index window // 2; by default the region as it
+            is. Only with --genome.
         edge: what to do where a window reaches beyond the end of a contig: pad it with N, shift it
             inward, drop the region (status crosses_edge), or stop with an error.
-        max_length: longest sequence that is accepted, in bases; memory grows in proportion.
-        batch_size: sequences in a forward pass; chosen for the device and the length by default.
+        max_length: most bases that are read at once: the longest sequence that is accepted without
+            --tile. Memory grows in proportion.
+        tile: cut what is longer than this many bases into tiles of that length.
+        overlap: bases that neighbouring tiles share at least; by default a quarter of --tile.
+        batch_size: sequences, or tiles, in a forward pass; chosen for the device and the length by
+            default.
         dtype: of matrix products and activations.
-        skip_bad: exit with status 0 although regions are not on the genome (unknown_chrom,
-            out_of_range).
+        skip_bad: exit with status 0 although regions or records are not on the genome
+            (unknown_chrom, out_of_range).
 
     Raises:
         UserError: an input cannot be used, a sequence is too long, or regions are not on the genome
             (then the output is written first).
     """
     sequences, out = pathlib.Path(sequences), pathlib.Path(out)
-    ending = check_output(out, _FORMATS)
-    if genome is None:
-        if window is not None:
-            raise UserError("--window is for the regions of a BED file, with --genome")
-        read = _fasta(sequences, max_length)
-    else:
-        read = _bed(sequences, Genome(genome), window, edge, max_length)
+    ending = check_output(out, embedding_files.FORMATS)
+    if ending == ".h5ad" and pooling == "none":
+        raise UserError("an AnnData file holds one vector a row: write --pooling none to .h5")
+    if tile is not None and tile > max_length:
+        raise UserError(f"--tile is {tile:,}, more than --max-length {max_length:,}: allow more")
+    longest = None if tile is not None else max_length
+    what, read = _load(sequences, genome, window, edge, longest)
     use_cores()
     network, tokenizer = inference.load(model, dtype=dtype)
-    options = {
-        "tokenizer": tokenizer,
+    frame = embeddings(
+        network,
+        read,
+        tokenizer=tokenizer,
+        pooling=pooling,
+        pool_window=pool_window,
+        strands=strands,
+        layer=layer,
+        tile=tile,
+        overlap=overlap,
+        batch_size=batch_size,
+        show_progress=True,
+    )
+    provenance = {
+        "model": str(model),
+        "layer": inference.resolve_layer(network, layer),
+        "pooling": pooling,
+        "pool_window": pool_window,
         "strands": strands,
-        "batch_size": batch_size,
-        "show_progress": True,
+        "tile": tile,
+        "overlap": overlap,
+        "dtype": dtype,
+        "sequences": str(sequences),
+        "genome": None if genome is None else str(genome),
+        "version": __version__,
     }
-    if pooling == "none":
-        embeddings = inference.embed_tokens(network, read.bases, **options)
-    else:
-        embeddings = inference.embed(network, read.bases, pooling=pooling, **options)
     with replacing(out) as partial:
-        channels = network.config.d_model * (2 if strands == "concatenate" else 1)
-        write = _write_parquet if ending == ".parquet" else _write_npz
-        write(partial, read, embeddings, channels)
-    what = "sequences" if genome is None else "regions"
+        embedding_files.write(frame, partial, ending, provenance)
     finish(what, read.columns["name"], read.status, out, genome, skip_bad)
 
 
-def _fasta(path: pathlib.Path, max_length: int) -> Sequences:
-    if path.is_file() and path.name.removesuffix(".gz").endswith(".bed"):
-        raise UserError(f"{path} is a BED file: say with --genome where its regions lie")
-    names, bases = [], []
-    for name, sequence in iterate_fasta(path):
-        _check_length(f"{path}: record {name}", len(sequence), max_length)
-        names.append(name)
-        bases.append(sequence.tobytes())
-    lengths = np.array([len(sequence) for sequence in bases], np.int64)
-    status = np.full(len(names), Status.OK, f"<U{len(Status.OK)}")
-    return Sequences({"name": np.array(names), "length": lengths}, status, bases)
-
-
-def _bed(
-    path: pathlib.Path, genome: Genome, window: int | None, edge: Edge, max_length: int
-) -> Sequences:
+def _load(
+    path: pathlib.Path,
+    genome: pathlib.Path | None,
+    window: int | None,
+    edge: Edge,
+    max_length: int | None,
+) -> tuple[str, Sequences]:
+    """What the rows are, and the rows."""
+    kind = _kind(path)
+    if genome is None:
+        if kind != "FASTA":
+            raise UserError(
+                f"{path} is a {kind} file: say with --genome where its "
+                f"{'regions lie' if kind == 'BED' else 'records lie, and with --window how much'}"
+            )
+        if window is not None:
+            raise UserError("--window is for the regions of a BED file, with --genome")
+        return "sequences", read_sequences(path, max_length=max_length)
     if window is not None and window < 1:
         raise UserError(f"--window is {window}; it must be at least 1")
-    regions = read_bed(path)
-    contig = genome.contigs(regions.chrom)
-    lengths = np.where(contig >= 0, genome.lengths[contig], -1)
-    start, end = regions.start, regions.end
-    if window is not None:
-        start, end = centred((start + end) // 2, window)
-    for row in np.flatnonzero(end - start > max_length)[:1]:
-        _check_length(f"{path}:{regions.line[row]}", int(end[row] - start[row]), max_length)
-    # A region that is nowhere stays so, wherever a window around it would lie.
-    on_genome = place(regions.start, regions.end, lengths).status == Status.OK
-    lengths = np.where(on_genome | (lengths < 0), lengths, 0)
-    windows = place(
-        start, end, lengths, edge=edge, describe=lambda row: f"{path}:{regions.line[row]}"
-    )
-    bases = [
-        genome.fetch(int(contig[row]), int(windows.start[row]), int(windows.end[row])).tobytes()
-        for row in np.flatnonzero(windows.status == Status.OK)
-    ]
-    columns = {
-        "name": np.array(regions.name, np.str_),
-        "chrom": np.array(regions.chrom, np.str_),
-        "start": regions.start,
-        "end": regions.end,
-        "window_start": windows.start,
-        "window_end": windows.end,
-        "padding": windows.padding,
-    }
-    return Sequences(columns, windows.status, bases)
-
-
-def _check_length(what: str, length: int, max_length: int) -> None:
-    if length > max_length:
-        raise UserError(
-            f"{what} has {length:,} bases, more than --max-length {max_length:,}: embed windows of "
-            "it with a BED file, or allow more"
+    if kind == "VCF":
+        if window is None:
+            raise UserError(
+                f"{path} is a VCF file: say with --window how many bases around each record's "
+                "position to embed"
+            )
+        variants = read_vcf(path)
+        _, rows = np.unique(variants.record, return_index=True)
+        return "records", around_records(
+            variants,
+            Genome(genome),
+            window=window,
+            edge=edge,
+            max_length=max_length,
+            describe=lambda row: f"{path}:{variants.line[rows[row]]}",
         )
+    regions = read_bed(path)
+    return "regions", around_regions(
+        regions,
+        Genome(genome),
+        window=window,
+        edge=edge,
+        max_length=max_length,
+        describe=lambda row: f"{path}:{regions.line[row]}",
+    )
 
 
-def _write_npz(
-    path: pathlib.Path,
+def _kind(path: pathlib.Path) -> Literal["FASTA", "BED", "VCF"]:
+    """By how the file starts, then by its name."""
+    with open_binary(path) as file:
+        start = file.read(16)
+    plain = path.name.removesuffix(".gz").removesuffix(".bgz")
+    if start.startswith((b"##fileformat=VCF", b"BCF")) or plain.endswith((".vcf", ".bcf")):
+        return "VCF"
+    return "BED" if plain.endswith(".bed") else "FASTA"
+
+
+def _frame(
     sequences: Sequences,
-    embeddings: Float[np.ndarray, "sequences channels"] | list[np.ndarray],
+    vectors: Float[np.ndarray, "sequences channels"] | list[np.ndarray],
     channels: int,
-) -> None:
-    columns = {**sequences.columns, "status": sequences.status}
-    ok = sequences.status == Status.OK
-    if isinstance(embeddings, list):
-        columns["offsets"] = _offsets(ok, embeddings)
-        columns["embedding"] = np.concatenate([np.empty((0, channels), np.float32), *embeddings])
-    else:
-        columns["embedding"] = np.full((len(ok), channels), np.nan, np.float32)
-        columns["embedding"][ok] = embeddings
-    with path.open("wb") as file:
-        np.savez(file, **columns)  # pyright: ignore[reportArgumentType]
-
-
-def _write_parquet(
-    path: pathlib.Path,
-    sequences: Sequences,
-    embeddings: Float[np.ndarray, "sequences channels"] | list[np.ndarray],
-    channels: int,
-) -> None:
+) -> Any:
     import polars
     import pyarrow
 
     ok = sequences.status == Status.OK
-    if isinstance(embeddings, list):
-        offsets = pyarrow.array(_offsets(ok, embeddings))
-        tokens = np.concatenate([np.empty((0, channels), np.float32), *embeddings])
-        vectors = pyarrow.FixedSizeListArray.from_arrays(tokens.reshape(-1), channels)
-        column = pyarrow.LargeListArray.from_arrays(offsets, vectors, mask=pyarrow.array(~ok))
+    if isinstance(vectors, list):
+        counts = np.zeros(len(ok), np.int64)
+        counts[ok] = [len(tokens) for tokens in vectors]
+        offsets = pyarrow.array(np.concatenate([[0], np.cumsum(counts)]))
+        flat = np.concatenate([np.empty((0, channels), np.float32), *vectors])
+        arrays = pyarrow.FixedSizeListArray.from_arrays(flat.reshape(-1), channels)
+        column = pyarrow.LargeListArray.from_arrays(offsets, arrays, mask=pyarrow.array(~ok))
     else:
-        rows = np.zeros((len(ok), channels), np.float32)
-        rows[ok] = embeddings
+        flat = vectors
+        if not ok.all():
+            flat = np.zeros((len(ok), channels), np.float32)
+            flat[ok] = vectors
         column = pyarrow.FixedSizeListArray.from_arrays(
-            rows.reshape(-1), channels, mask=pyarrow.array(~ok)
+            flat.reshape(-1), channels, mask=pyarrow.array(~ok)
         )
     columns = {**sequences.columns, "status": sequences.status}
     frame = polars.DataFrame(
@@ -214,11 +304,4 @@ def _write_parquet(
             for name, values in columns.items()
         }
     )
-    frame.with_columns(polars.Series("embedding", column)).write_parquet(path)
-
-
-def _offsets(ok: np.ndarray, embeddings: list[np.ndarray]) -> Int[np.ndarray, " ends"]:
-    """Where the vectors of each row start, and where the last row's end."""
-    lengths = np.zeros(len(ok), np.int64)
-    lengths[ok] = [len(tokens) for tokens in embeddings]
-    return np.concatenate([[0], np.cumsum(lengths)])
+    return frame.with_columns(polars.Series("embedding", column))

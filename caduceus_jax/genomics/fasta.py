@@ -138,6 +138,8 @@ def _name(path: pathlib.Path, line: int, header: bytes) -> str:
     words = header[1:].split(maxsplit=1)
     if not words or header[1:2].isspace():
         raise UserError(f"{path}:{line}: '>' must be followed by the record's name")
+    if b"\0" in words[0]:
+        raise UserError(f"{path}:{line}: a zero byte: this is no text, so no FASTA file")
     return words[0].decode(errors="replace")
 
 

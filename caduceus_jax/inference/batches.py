@@ -44,10 +44,8 @@ def plan(lengths: np.ndarray, batch_size: int | None) -> list[Batch]:
     """Batches of few shapes, the longest sequences first: what does not fit fails at once."""
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be at least 1")
-    same = len(np.unique(lengths)) == 1
-    buckets = (
-        lengths if same else np.array([_bucket(length) for length in lengths.tolist()], np.int64)
-    )
+    buckets = np.array([_bucket(length) for length in lengths.tolist()], np.int64)
+    buckets = np.minimum(buckets, lengths.max(initial=1))
     batches = []
     for length in np.unique(buckets)[::-1].tolist():
         rows = np.flatnonzero(buckets == length)

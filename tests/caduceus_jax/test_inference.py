@@ -1,5 +1,6 @@
 """Embeddings and masked log-probabilities: right by hand, on both strands, in any batch."""
 
+import dataclasses
 import functools
 
 import jax
@@ -27,7 +28,8 @@ run = jax.jit(lambda model, ids: model(ids))
 @functools.cache
 def build(**fields) -> CaduceusForMaskedLM:
     return CaduceusForMaskedLM(
-        CaduceusConfig(d_model=16, n_layer=2, initializer_range=1.0, **fields), rngs=nnx.Rngs(0)
+        CaduceusConfig(**{"d_model": 16, "n_layer": 2, "initializer_range": 1.0} | fields),
+        rngs=nnx.Rngs(0),
     )
 
 
@@ -286,3 +288,85 @@ def test_load_brings_the_tokenizer_of_the_folder(ps, tmp_path):
     assert model.caduceus.dtype == jnp.bfloat16
     exact, close = (inference.embed(m, draw(24)) for m in (ps, model))
     assert 0 < np.abs(exact - close).max() < 0.1
+
+
+def first_blocks(model: CaduceusForMaskedLM, count: int) -> CaduceusForMaskedLM:
+    """A model of that many blocks with the parameters of `model`'s first ones and its norm."""
+    config = dataclasses.replace(model.config, n_layer=count)
+    small = CaduceusForMaskedLM(config, rngs=nnx.Rngs(1))
+    small.caduceus.embedding, small.caduceus.norm_f = (
+        model.caduceus.embedding,
+        model.caduceus.norm_f,
+    )
+    small.caduceus.layers = jax.tree.map(lambda stacked: stacked[:count], model.caduceus.layers)
+    return small
+
+
+@pytest.mark.parametrize(("kind", "layer", "count"), [("ps released", 1, 1), ("ph", -2, 2)])
+def test_a_layer_is_a_model_of_its_first_blocks(kind, layer, count):
+    """An odd number of strand swaps included."""
+    model = build(**KINDS[kind], n_layer=3)
+    embed_tokens = functools.partial(
+        inference.embed_tokens, sequences=draw(24), strands="concatenate"
+    )
+    got = embed_tokens(model, layer=layer)
+    np.testing.assert_allclose(got, embed_tokens(first_blocks(model, count)), atol=1e-6)
+    final = embed_tokens(model)
+    np.testing.assert_array_equal(embed_tokens(model, layer=-1), final)
+    np.testing.assert_array_equal(embed_tokens(model, layer=3), final)
+    assert np.abs(got[0] - final[0]).max() > 1e-2
+
+
+def test_every_layer_exchanges_its_halves_on_the_other_strand(model):
+    (sequence,) = draw(33)
+    both = inference.embed(model, [sequence], strands="concatenate", layer=1)
+    other = inference.embed(model, [reverse_complement(sequence)], strands="concatenate", layer=1)
+    np.testing.assert_allclose(np.roll(other, 16, axis=1), both, atol=1e-5)
+
+
+def test_a_layer_is_not_the_originals_hidden_state(ps):
+    """The stream holds the embedding and every block's output, the original's the last of them."""
+    ids = jnp.asarray(Tokenizer().encode(draw(24)[0]))[None]
+    inputs = ps(ids, output_hidden_states=True).hidden_states
+    assert inputs is not None
+    stream = inputs[0] + inputs[1]  # d_model 16 of strand 0, in front
+    norm = ps.caduceus.norm_f(stream[0, :, :16])
+    got = inference.embed_tokens(ps, draw(24), layer=1, strands="forward")
+    np.testing.assert_allclose(got[0], norm, atol=1e-5)
+
+
+def test_a_window_in_the_middle(ps):
+    """Of 24 and 9 tokens: windows of 5 and 4 around indices 12 and 4, and all of them."""
+    tokens = inference.embed_tokens(ps, draw(24, 9))
+    for window, spans in {
+        5: ((10, 15), (2, 7)),
+        4: ((10, 14), (2, 6)),
+        30: ((0, 24), (0, 9)),
+    }.items():
+        got = inference.embed(ps, draw(24, 9), pooling="window", pool_window=window)
+        expected = [tokens[i][slice(*spans[i])].mean(axis=0) for i in range(2)]
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_half_a_base_counts_half(ps):
+    (states,) = inference.embed_tokens(ps, draw(24))
+    ((_, got),) = inference.iterate_embeddings(ps, draw(24), np.array([[3, 8]]))
+    np.testing.assert_allclose(got, (states[1] / 2 + states[2] + states[3]) / 2.5, atol=1e-5)
+
+
+def test_layers_and_windows_that_are_not_there(ps):
+    for layer in (0, 3, -3):
+        with pytest.raises(
+            UserError, match=f"^layer is {layer} and the model has 2 blocks: it is f"
+        ):
+            inference.embed(ps, ["ACGT"], layer=layer)
+    with pytest.raises(
+        UserError, match=r"^pooling window and a pool_window, its length in bases, go"
+    ):
+        inference.embed(ps, ["ACGT"], pooling="window")
+    with pytest.raises(
+        UserError, match=r"^pooling window and a pool_window, its length in bases, go"
+    ):
+        inference.embed(ps, ["ACGT"], pool_window=5)
+    with pytest.raises(UserError, match=r"^pool_window is 0; it must be at least 1$"):
+        inference.embed(ps, ["ACGT"], pooling="window", pool_window=0)

@@ -1,14 +1,20 @@
 """Embeddings of FASTA records and BED regions: a row for each, in its place."""
 
 import gzip
+import json
 import pathlib
 
 import numpy as np
 import pytest
 from flax import nnx
 
+import caduceus_jax as cj
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError, cli, inference
-from caduceus_jax.genomics.embed import embed
+from caduceus_jax.genomics.bed import read_bed
+from caduceus_jax.genomics.embed import embed, embeddings
+from caduceus_jax.genomics.genome import Genome
+from caduceus_jax.genomics.sequences import around_regions
+from caduceus_jax.genomics.tiles import embed_tiled
 
 D_MODEL = 16
 
@@ -146,17 +152,112 @@ def test_windows_around_regions(tmp_path, folder, model, genome, chr1, edge):
     )
 
 
-@pytest.mark.parametrize("name", ["none.npz", "none.parquet"])
-@pytest.mark.parametrize("pooling", ["mean", "none"])
-def test_no_region_in_no_row_out(tmp_path, folder, genome, name, pooling):
-    out = tmp_path / name
+@pytest.mark.parametrize(
+    ("ending", "pooling"),
+    [
+        *((e, "mean") for e in ("npz", "parquet", "h5", "h5ad")),
+        ("npz", "none"),
+        ("parquet", "none"),
+    ],
+)
+def test_no_region_in_no_row_out(tmp_path, folder, genome, ending, pooling):
+    out = tmp_path / f"none.{ending}"
     embed(folder, write_bed(tmp_path, "#"), out=out, genome=genome, pooling=pooling)
-    if name.endswith("npz"):
+    if ending == "npz":
         with np.load(out) as file:
             assert file["embedding"].shape == (0, D_MODEL) and file["status"].shape == (0,)
-    else:
+    elif ending == "parquet":
         frame = pytest.importorskip("polars").read_parquet(out)
         assert frame.height == 0 and frame.columns[-2:] == ["status", "embedding"]
+    elif ending == "h5":
+        with pytest.importorskip("h5py").File(out) as file:
+            assert file["embedding"].shape == (0, D_MODEL) and file["status"].shape == (0,)
+    else:
+        assert pytest.importorskip("anndata").read_h5ad(out).shape == (0, D_MODEL)
+
+
+def test_records_of_a_vcf(tmp_path, folder, model, genome, chr1, capsys):
+    """A window around the first base of REF for each record, whatever its ALTs."""
+    anndata = pytest.importorskip("anndata")
+    ref = chr1[49]
+    other = "ACGT"["ACGT".index(ref) - 1]
+    path, out = tmp_path / "calls.vcf", tmp_path / "calls.h5ad"
+    path.write_text(
+        "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+        f"chr1\t50\trs1\t{ref}\t*,<DEL>\t.\t.\t.\n"
+        f"chr1\t50\t.\t{other}\tN\t.\t.\t.\n"
+        f"chr7\t50\trs1\t{ref}\t.\t.\t.\t.\n"
+        f"chr1\t101\tbeyond\t{ref}\t.\t.\t.\t.\n"
+    )
+    words = ["embed", folder, str(path), "--genome", str(genome), "--out", str(out), "--skip-bad"]
+    assert cli.main([*words, "--window", "17", "--layer", "1", "--pooling", "center"]) == 0
+    assert capsys.readouterr().err.splitlines()[-3::2] == [
+        f"1 of 4 records have another REF than {genome}, first chr1:50: is it the assembly that "
+        "they were called on?",
+        f"records: 2 ok, 1 unknown_chrom, 1 out_of_range; written to {out}",
+    ]
+    read = anndata.read_h5ad(out)
+    assert list(read.obs_names) == ["rs1", "chr1:50", "rs1-1", "beyond"]
+    assert read.obs.values.tolist() == [
+        ["rs1", "chr1", 50, 41, 58, 0, "ok"],
+        ["chr1:50", "chr1", 50, 41, 58, 0, "ok"],
+        ["rs1", "chr7", 50, 41, 58, 0, "unknown_chrom"],
+        ["beyond", "chr1", 101, 92, 109, 0, "out_of_range"],
+    ]
+    assert list(read.obs.columns) == [
+        *("name", "chrom", "pos", "window_start", "window_end", "padding", "status")
+    ]
+    expected = inference.embed(model, [chr1[41:58]], pooling="center", layer=1)
+    np.testing.assert_allclose(read.X[:2], expected.repeat(2, axis=0), atol=1e-5)
+    assert read.X.dtype == np.float32 and np.isnan(read.X[2:]).all()
+    provenance = read.uns["caduceus-jax"]
+    assert (provenance["layer"], provenance["pooling"]) == (1, "center")
+    assert (provenance["strands"], provenance["tile"]) == ("average", "none")
+    assert (provenance["model"], provenance["version"]) == (folder, cj.__version__)
+
+
+def test_a_contig_in_tiles_to_hdf5(tmp_path, folder, model, genome, chr1):
+    h5py = pytest.importorskip("h5py")
+    out = tmp_path / "tiles.h5"
+    tiling = {"tile": 48, "overlap": 8}
+    embed(folder, genome, out=out, pooling="none", **tiling, max_length=48)
+    with h5py.File(out) as file:
+        assert list(file) == sorted(["name", "length", "status", "offsets", "embedding"])
+        assert file["name"].asstr()[:].tolist() == ["chr1", "chr2"]
+        assert file["length"][:].tolist() == [100, 4]
+        assert file["status"].asstr()[:].tolist() == ["ok", "ok"]
+        assert file["offsets"][:].tolist() == [0, 100, 104]
+        expected = embed_tiled(model, [chr1.encode(), b"ACGT"], pooling="none", **tiling)
+        np.testing.assert_allclose(file["embedding"][:], np.concatenate(expected), atol=1e-5)
+        assert (file.attrs["tile"], file.attrs["genome"]) == (48, "none")
+    embed(folder, genome, out=out, **tiling)
+    with h5py.File(out) as file:
+        assert "offsets" not in file
+        expected = [states.mean(axis=0) for states in expected]
+        np.testing.assert_allclose(file["embedding"][:], expected, atol=1e-5)
+
+
+def test_a_table_in_a_notebook(tmp_path, model, chr1, genome):
+    polars = pytest.importorskip("polars")
+    frame = embeddings(model, [chr1[:24], chr1[30:54].lower()], strands="forward")
+    assert frame.drop("embedding").rows() == [("0", 24, "ok"), ("1", 24, "ok")]
+    assert frame.schema["embedding"] == polars.Array(polars.Float32, D_MODEL)
+    expected = inference.embed(model, [chr1[:24], chr1[30:54]], strands="forward")
+    np.testing.assert_array_equal(frame["embedding"].to_numpy(), expected)
+    regions = read_bed(write_bed(tmp_path, "chr1\t0\t24\ta", "chr3\t0\t24\tb"))
+    frame = embeddings(model, around_regions(regions, Genome(genome)), strands="forward")
+    assert frame["status"].to_list() == ["ok", "unknown_chrom"]
+    np.testing.assert_array_equal(frame["embedding"][0].to_numpy(), expected[0])
+    assert frame["embedding"].is_null().to_list() == [False, True]
+
+
+def test_provenance_of_a_parquet_file(tmp_path, folder, genome):
+    polars = pytest.importorskip("polars")
+    out = tmp_path / "o.parquet"
+    embed(folder, genome, out=out, layer=-1)
+    provenance = json.loads(polars.read_parquet_metadata(out)["caduceus-jax"])
+    assert (provenance["model"], provenance["layer"]) == (folder, 2)
+    assert provenance["version"] == cj.__version__ and provenance["tile"] is None
 
 
 def fails(capsys, *words: str | pathlib.Path) -> str:
@@ -181,14 +282,31 @@ def test_misuse_is_one_sentence(tmp_path, genome, capsys):
     arguments = ("no-model", bed, "--out", out, "--genome", genome)
     assert fails(capsys, *arguments, "--window", "0") == "--window is 0; it must be at least 1"
     assert fails(capsys, *arguments, "--max-length", "60") == (
-        f"{bed}:2 has 90 bases, more than --max-length 60: embed windows of it with a BED file, or "
-        "allow more"
+        f"{bed}:2 has 90 bases, more than --max-length 60: embed windows of it with a BED file, "
+        "cut it with --tile, or allow more"
     )
     assert fails(capsys, "no-model", genome, "--out", out, "--max-length", "60") == (
         f"{genome}: record chr1 has 100 bases, more than --max-length 60: embed windows of it with "
-        "a BED file, or allow more"
+        "a BED file, cut it with --tile, or allow more"
     )
     assert fails(capsys, "no-model", genome, "--out", tmp_path / "o.csv") == (
-        f"cannot write {tmp_path / 'o.csv'}: the name must end in .parquet or .npz"
+        f"cannot write {tmp_path / 'o.csv'}: the name must end in .parquet or .npz or .h5 or "
+        ".hdf5 or .h5ad"
+    )
+    vcf = tmp_path / "calls"
+    vcf.write_text("##fileformat=VCFv4.2\n")
+    assert fails(capsys, "no-model", vcf, "--out", out) == (
+        f"{vcf} is a VCF file: say with --genome where its records lie, and with --window how much"
+    )
+    assert fails(capsys, "no-model", vcf, "--out", out, "--genome", genome) == (
+        f"{vcf} is a VCF file: say with --window how many bases around each record's position to "
+        "embed"
+    )
+    assert fails(
+        capsys, "no-model", genome, "--out", out, "--tile", "64", "--max-length", "60"
+    ) == ("--tile is 64, more than --max-length 60: allow more")
+    annotated = tmp_path / "o.h5ad"
+    assert fails(capsys, "no-model", genome, "--out", annotated, "--pooling", "none") == (
+        "an AnnData file holds one vector a row: write --pooling none to .h5"
     )
     assert not out.exists()

@@ -71,6 +71,7 @@ BAD = {
     "empty record": (">r\nA\n>s\n\n>t\nG\n", ":3: the record s has no sequence: remove it"),
     "empty last record": (">r\nA\n>s", ":3: the record s has no sequence: remove it"),
     "no name": (">r\nA\n> s\nC\n", ":3: '>' must be followed by the record's name"),
+    "zero byte in a name": (">r\0\nA\n", ":1: a zero byte: this is no text, so no FASTA file"),
     "empty file": ("", " is empty: a FASTA file has a '>' line and sequence"),
     "blank file": ("\n\n", " is empty: a FASTA file has a '>' line and sequence"),
     "no header": ("\nACGT\n", ":2: a FASTA file starts with '>', not with 'A'"),
