@@ -16,6 +16,9 @@ from caduceus_jax.inference.loading import AnyModel
 _TOKENS_A_DEVICE = {"cpu": 1_024}
 _TOKENS_A_DEVICE_ELSEWHERE = 65_536
 _SHORTEST_BUCKET = 32
+# Padding tokens that take no longer than compiling one more shape.
+_TOKENS_A_SHAPE = {"cpu": 32_768}
+_TOKENS_A_SHAPE_ELSEWHERE = 1_048_576
 
 
 @runtime_checkable
@@ -45,7 +48,7 @@ def plan(lengths: np.ndarray, batch_size: int | None) -> list[Batch]:
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be at least 1")
     buckets = np.array([_bucket(length) for length in lengths.tolist()], np.int64)
-    buckets = np.minimum(buckets, lengths.max(initial=1))
+    buckets = _merged(np.minimum(buckets, lengths.max(initial=1)))
     batches = []
     for length in np.unique(buckets)[::-1].tolist():
         rows = np.flatnonzero(buckets == length)
@@ -58,6 +61,18 @@ def _bucket(length: int) -> int:
     """The next of 32, 48, 64, 96, 128, ...: from 32 up at most a third of a row is padding."""
     power = max(1 << (length - 1).bit_length(), _SHORTEST_BUCKET)
     return power * 3 // 4 if length <= power * 3 // 4 and power > _SHORTEST_BUCKET else power
+
+
+def _merged(buckets: np.ndarray) -> np.ndarray:
+    """Each row's bucket, or the next longer one where filling that up costs less than a shape."""
+    most = _TOKENS_A_SHAPE.get(jax.default_backend(), _TOKENS_A_SHAPE_ELSEWHERE)
+    buckets = buckets.copy()
+    ladder = np.unique(buckets).tolist()
+    for length, longer in zip(ladder[:-1], ladder[1:], strict=True):
+        rows = buckets == length
+        if rows.sum() * (longer - length) <= most:
+            buckets[rows] = longer
+    return buckets
 
 
 def _default_size(length: int) -> int:
