@@ -122,6 +122,8 @@ class PretrainConfig:
         max_length: tokens per window.
         dtype: of activations and matrix products; parameters, norms and the recurrence are
             float32 either way.
+        scan: implementation of the selective scan: "auto" picks for the device; "pallas_triton",
+            fused kernels for NVIDIA GPUs, is not picked yet: it has not been timed.
         remat: compute each block again in the backward pass: less memory, more time.
         seed: of the initial weights, the order of the windows and the masks.
         log_every: steps between two lines of metrics.
@@ -139,6 +141,7 @@ class PretrainConfig:
     batch_size: int = 8
     max_length: int = 1024
     dtype: Literal["float32", "bfloat16"] = "float32"
+    scan: Literal["auto", "chunked", "pallas_triton"] = "auto"
     remat: bool = False
     seed: int = 0
     log_every: int = 10

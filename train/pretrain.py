@@ -83,7 +83,8 @@ def pretrain(config: PretrainConfig) -> None:
 
     # ---- Model: what a step does; nothing is allocated yet ----
     optimizer = make_optimizer(config.optimizer, config.steps)
-    make_model = functools.partial(_model, config, sharded_scan(mesh))
+    scan = sharded_scan(mesh, None if config.scan == "auto" else config.scan)
+    make_model = functools.partial(_model, config, scan)
     graphdef, _ = nnx.split(nnx.eval_shape(make_model), nnx.Param)
     schedule = cosine_schedule(config.optimizer, config.steps)
     train_step = make_train_step(graphdef, optimizer, schedule, tokenizer)

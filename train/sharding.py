@@ -1,5 +1,6 @@
 """Where arrays live: one mesh, and one table that places every array by its name."""
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import selective_scan
+from caduceus_jax.kernels.selective_scan import Implementation
 from caduceus_jax.mamba import Scan
 
 T = TypeVar("T")
@@ -27,21 +29,26 @@ def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def sharded_scan(mesh: Mesh) -> Scan:
+def sharded_scan(mesh: Mesh, implementation: Implementation = None) -> Scan:
     """The selective scan, each device on its own rows; models take it as their `scan`.
 
     The compiler cannot split a loop or a kernel by itself. Rows never meet, so nothing is
     communicated; gradients of the parameters that all rows share are summed over devices.
+
+    Args:
+        mesh: the devices.
+        implementation: see `selective_scan`.
     """
+    chosen = functools.partial(selective_scan, implementation=implementation)
     if mesh.size == 1:
-        return selective_scan
+        return chosen
 
     def scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, *, initial_state=None, **options):
         shared = {"A": A, "D": D, "delta_bias": delta_bias}
         rows = {"u": u, "delta": delta, "B": B, "C": C, "z": z, "initial_state": initial_state}
         given = {name: x for name, x in (shared | rows).items() if x is not None}
         return jax.shard_map(
-            lambda given: selective_scan(**given, **options),
+            lambda given: chosen(**given, **options),
             mesh=mesh,
             in_specs=({name: P() if name in shared else BATCH for name in given},),
             out_specs=BATCH,

@@ -6,7 +6,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 import caduceus_jax as cj
-from caduceus_jax.kernels import selective_scan
+from caduceus_jax.kernels import PallasTriton, selective_scan
 from caduceus_jax.train.config import OptimizerConfig
 from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
 from caduceus_jax.train.sharding import (
@@ -54,7 +54,8 @@ def test_batches_are_split_and_states_replicated():
     assert planned["w"].sharding == state["w"].sharding
 
 
-def test_the_sharded_scan_is_the_scan():
+@pytest.mark.parametrize("implementation", [None, PallasTriton(4)], ids=str)
+def test_the_sharded_scan_is_the_scan(implementation):
     """Values, and gradients of what is split and of what is shared."""
     mesh = make_mesh(jax.devices()[:4])
     keys = iter(jax.random.split(jax.random.key(0), 9))
@@ -75,10 +76,9 @@ def test_the_sharded_scan_is_the_scan():
         run = lambda a: jnp.sum(jnp.sin(scan(**a, reverse=True)))  # noqa: E731
         return jax.jit(jax.value_and_grad(run))(arguments)
 
-    found, expected = map(value_and_gradients, (sharded_scan(mesh), selective_scan))
+    found, expected = map(value_and_gradients, (sharded_scan(mesh, implementation), selective_scan))
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert relative_error(one, other) < SCAN_FP32
-    assert sharded_scan(make_mesh(jax.devices()[:1])) is selective_scan
 
 
 def _trained(devices, steps=3):
