@@ -145,8 +145,8 @@ def _checked(where: str, text: str) -> list[str]:
         raise UserError(f"{where}: the first column, CHROM, is empty")
     if not (position.isascii() and position.isdecimal()):
         raise UserError(f"{where}: POS is {position!r}, not a whole number from 1 up")
-    if int(position) > _LARGEST:
-        raise UserError(f"{where}: POS is {position}, beyond 2^31: no contig is that long")
+    if len(position) > len(str(_LARGEST)) or int(position) > _LARGEST:
+        raise UserError(f"{where}: POS is {position[:20]}, beyond 2^31: no contig is that long")
     if not _BASES.fullmatch(ref):
         raise UserError(f"{where}: REF is {ref!r}: it must be the reference's bases")
     for alt in alts.split(","):
@@ -189,7 +189,7 @@ def _text_lines(
                 f"{path}:{number}: a VCF has a line #CHROM POS ID REF ALT QUAL FILTER INFO before "
                 "its records, separated by tabs"
             )
-        return header, ((n, record) for n, record in numbered if record.strip())
+        return header, ((n, record) for n, record in numbered if record.strip(" \t"))
     if not header:
         raise UserError(f"{path} is empty: a VCF starts with a line ##fileformat=VCFv4.2")
     raise UserError(f"{path} ends within its header: there is no #CHROM line")

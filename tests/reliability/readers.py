@@ -84,7 +84,8 @@ def check_bed(data: bytes, folder: pathlib.Path) -> bool:
         words = line.split(b"\t") if b"\t" in line else line.split()
         if not line.strip() or line.startswith(b"#") or line.split()[0] in (b"track", b"browser"):
             continue
-        rows.append((number, words[0].decode(errors="replace").strip(), *map(int, words[1:3])))
+        chrom = words[0].strip().decode(errors="replace")
+        rows.append((number, chrom, *map(int, words[1:3])))
     columns = (regions.line.tolist(), regions.chrom, regions.start.tolist(), regions.end.tolist())
     assert list(zip(*columns, strict=True)) == rows
     assert len(regions.name) == len(rows) and all(regions.name)
@@ -148,9 +149,30 @@ PIECES = (
 )
 
 
-def mutated(seed: bytes, edits: list[tuple[int, int, bytes]], compress: bool) -> bytes:
-    """The seed with stretches replaced: (where, bytes that go, what comes), modulo its length."""
-    data = bytearray(seed)
+def split(seed: bytes) -> list[bytes]:
+    """Fields and what separates them, by turns."""
+    return re.split(rb"([\t\n ,;:>]+)", seed)
+
+
+def mutated(
+    seed: bytes,
+    tokens: list[tuple[int, bytes]],
+    edits: list[tuple[int, int, bytes]],
+    compress: bool,
+) -> bytes:
+    """The seed with errors in it.
+
+    Args:
+        seed: a valid file.
+        tokens: (which, what comes instead): fields and separators are counted alike, modulo their
+            number.
+        edits: (where, bytes that go, what comes), afterwards, modulo the length.
+        compress: gzip the result.
+    """
+    parts = split(seed)
+    for which, piece in tokens:
+        parts[which % len(parts)] = piece
+    data = bytearray(b"".join(parts))
     for where, gone, piece in edits:
         start = where % (len(data) + 1)
         data[start : start + gone] = piece

@@ -7,23 +7,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.reliability.readers import CHECKS, PIECES, SEEDS, mutated
+from tests.reliability.readers import CHECKS, PIECES, SEEDS, mutated, split
 
 pytest.importorskip("pysam")
 
-EDITS = st.lists(
-    st.tuples(
-        st.integers(0, 400), st.integers(0, 8), st.sampled_from(PIECES) | st.binary(max_size=4)
-    ),
-    max_size=4,
-)
-quick = settings(max_examples=120, deadline=None, derandomize=True)
+PIECE = st.sampled_from(PIECES) | st.binary(max_size=4)
+TOKENS = st.lists(st.tuples(st.integers(0, 99), PIECE), max_size=3)
+EDITS = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 8), PIECE), max_size=2)
+quick = settings(max_examples=200, deadline=None, derandomize=True)
 
 
 @pytest.mark.parametrize("reader", CHECKS)
 def test_a_valid_file_is_accepted(reader, tmp_path):
     """Otherwise the tests below would say nothing."""
     assert CHECKS[reader](SEEDS[reader], tmp_path)
+
+
+@pytest.mark.parametrize("reader", CHECKS)
+def test_each_field_replaced(reader, tmp_path):
+    """By everything that is likely to matter where it does not belong."""
+    for which in range(len(split(SEEDS[reader]))):
+        for piece in PIECES:
+            CHECKS[reader](mutated(SEEDS[reader], [(which, piece)], [], False), tmp_path)
 
 
 @pytest.mark.parametrize("reader", CHECKS)
@@ -43,9 +48,14 @@ def test_files_with_errors_in_them(reader):
     with tempfile.TemporaryDirectory() as folder:
 
         @quick
-        @given(edits=EDITS, compress=st.booleans(), cut=st.none() | st.integers(0, 400))
-        def holds(edits, compress, cut):
-            data = mutated(SEEDS[reader], edits, compress)
+        @given(
+            tokens=TOKENS,
+            edits=EDITS,
+            compress=st.booleans(),
+            cut=st.none() | st.integers(0, 400),
+        )
+        def holds(tokens, edits, compress, cut):
+            data = mutated(SEEDS[reader], tokens, edits, compress)
             CHECKS[reader](data[:cut], pathlib.Path(folder))
 
         holds()
