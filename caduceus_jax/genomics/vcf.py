@@ -206,6 +206,7 @@ def _bcf_lines(path: pathlib.Path) -> tuple[list[str], Iterator[tuple[int, str]]
     loudness = pysam.set_verbosity(0)  # or htslib complains that there is no index
     try:
         file = pysam.VariantFile(str(path))
+        header = str(file.header).splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as BCF: {error}") from None
     finally:
@@ -221,7 +222,7 @@ def _bcf_lines(path: pathlib.Path) -> tuple[list[str], Iterator[tuple[int, str]]
                 raise
             raise UserError(f"{path}: record {number + 1} cannot be read: {error}") from None
 
-    return str(file.header).splitlines(), records()
+    return header, records()
 
 
 @contextlib.contextmanager
