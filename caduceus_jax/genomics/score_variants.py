@@ -1,52 +1,59 @@
-"""Scores of single-base variants: `caduceus-jax score-variants`."""
+"""Scores of variants: `caduceus-jax score-variants`."""
 
-import functools
+import hashlib
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+from flax import nnx
 
 from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.genome import Genome, TokenWindows
+from caduceus_jax.genomics import variant_scores
+from caduceus_jax.genomics.genome import Genome
+from caduceus_jax.genomics.journal import Journal, open_journal
+from caduceus_jax.genomics.locate import locate, name_row
 from caduceus_jax.genomics.output import check_output, finish, replacing
-from caduceus_jax.genomics.vcf import Variants, read_vcf, single_base_change, write_vcf
-from caduceus_jax.genomics.windows import Edge, Status, centred, place
+from caduceus_jax.genomics.variant_tables import (
+    is_table,
+    read_table,
+    table_of,
+    vcf_of,
+    write_table,
+)
+from caduceus_jax.genomics.vcf import Variants, index_vcf, read_vcf, write_vcf
+from caduceus_jax.genomics.windows import Edge
 from caduceus_jax.model import CaduceusForMaskedLM
-from caduceus_jax.progress import notice
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.version import __version__
 
-_BASES = "ACGT"
-_FORMATS = {".vcf": None, ".vcf.gz": "pysam", ".parquet": "polars"}
-_DECLARATIONS = {
-    "CADUCEUS_LLR": "Number=A,Type=Float,Description="
-    '"log p(ALT) - log p(REF) at the masked position, natural logarithm, both strands averaged"',
-    "CADUCEUS_STATUS": "Number=.,Type=String,Description="
-    '"For each ALT: ok if it is scored, otherwise why not"',
+if TYPE_CHECKING:
+    import polars
+
+Mode = Literal["llr", "pll", "embedding"]
+_FORMATS = {
+    ".vcf": None,
+    ".vcf.gz": "pysam",
+    ".parquet": "polars",
+    ".tsv": "polars",
+    ".tsv.gz": "polars",
 }
-# Sites looked at to find out what is wrong with positions, and the share that must agree.
-_SITES_TRIED, _AGREEMENT = 1_000, 0.9
-
-
-class Sites(NamedTuple):
-    """Where variants lie on a genome: one row a variant."""
-
-    status: np.ndarray  # (rows,) of `Status`; OK where the variant can be scored
-    contig: Int[np.ndarray, " rows"]  # number in the genome, -1 if unknown
-    position: Int[np.ndarray, " rows"]  # of the changed base, 0-based
-    ref: Int[np.ndarray, " rows"]  # index in ACGT, -1 unless it is one base
-    alt: Int[np.ndarray, " rows"]  # likewise
-
-
-class Scores(NamedTuple):
-    """One row a variant."""
-
-    status: np.ndarray  # (rows,) of `Status`
-    llr: Float[np.ndarray, " rows"]  # float32, NaN unless the status is OK
+_SCORERS = {
+    "llr": variant_scores.masked_ratio,
+    "pll": variant_scores.pseudo_ratio,
+    "embedding": variant_scores.embedding_distances,
+}
+_DESCRIPTIONS = {
+    "llr": "log p(ALT) - log p(REF) with all changed bases masked, natural logarithm, both strands",
+    "pllr": "pseudo-log-likelihood of a window with ALT minus that with REF, natural logarithm, "
+    "both strands",
+    "l2": "Euclidean distance between the mean embeddings of a window with ALT and with REF",
+    "cosine": "Cosine distance between the mean embeddings of a window with ALT and with REF",
+}
+_COLUMNS = {"llr": ("llr",), "pll": ("pllr",), "embedding": ("l2", "cosine")}
 
 
 def score_variants(
@@ -55,107 +62,176 @@ def score_variants(
     genome: pathlib.Path,
     *,
     out: pathlib.Path,
+    mode: Mode = "llr",
+    window: int = 65,
     context_length: int = 1023,
     edge: Edge = "pad",
     max_ref_mismatch: float = 0.01,
     batch_size: int | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
+    tabix: bool = False,
+    resume: bool = False,
     skip_bad: bool = False,
 ) -> None:
-    """Scores the single-base variants of a VCF with a model.
+    """Scores the variants of a VCF, or of a table, with a model.
 
-    The score is a log-likelihood ratio, log p(ALT) - log p(REF): the variant's position is masked,
-    and the model is asked for both bases given the sequence around it, on both strands. Negative
-    scores mean that ALT is less expected there than REF. No base under the mask is seen, so that
-    one forward pass serves all ALTs of a position.
+    There are three modes, and all of them read both strands:
+
+      llr        log p(ALT) - log p(REF): the changed bases are masked, and the model is asked for
+                 REF's and ALT's given the sequence around them. One forward pass serves all ALTs
+                 of a position. For substitutions of one or several bases; insertions and deletions
+                 have no base to compare and get the status indel: use one of the other modes.
+      pll        pseudo-log-likelihood ratio: every base of a --window around the variant is masked
+                 in turn, in the sequence with REF and in the one with ALT; the sum of log p over
+                 ALT's window minus that over REF's. Takes --window forward passes for each
+                 allele. For insertions and deletions too.
+      embedding  distance between the mean embeddings of the --window with ALT and with REF,
+                 Euclidean (l2) and cosine (1 - cos). For insertions and deletions too.
+
+    Negative llr and pllr mean that ALT is less expected there than REF.
+
+    The model always sees --context-length bases with the allele in the middle, REF's or ALT's:
+    more of the genome on both sides makes up for a deletion. What REF and ALT share at their ends
+    is no part of the allele; an insertion or deletion within a repeat covers all of the repeat
+    that it can be moved in (up to the context's length on either side), wherever the VCF puts it.
+    So the score depends neither on how the variant is written nor on the strand of the genome.
+    (With an odd --context-length, and with an odd --window. Where an allele of an even number of
+    bases leaves one base more on one side, the alphabetical order of both strands decides on which,
+    so that both decide alike. A base that is the window's middle has the 0-based index
+    context_length // 2.)
 
     Every record comes out, in its place, with a status for each ALT: ok, or why it has no score
-    (indel, mnv, symbolic, spanning_deletion, missing_alt, ambiguous, ref_mismatch, unknown_chrom,
-    out_of_range, crosses_edge). A VCF gets the INFO fields CADUCEUS_LLR and CADUCEUS_STATUS; a
-    parquet file has the columns chrom, pos (from 1), ref, alt, status, llr, one row an ALT.
+    (indel, too_long: more changed bases than the window or the context has, symbolic,
+    spanning_deletion, missing_alt, ambiguous: bases other than A, C, G, T, also where N leaves the
+    windows of pll with different numbers of bases, ref_mismatch, unknown_chrom, out_of_range,
+    crosses_edge). A VCF gets the INFO fields CADUCEUS_STATUS and CADUCEUS_LLR, CADUCEUS_PLLR, or
+    CADUCEUS_L2 and CADUCEUS_COSINE. Tables get the columns status and llr, pllr, or l2 and cosine,
+    one row an ALT, besides chrom, pos (from 1), ref, alt. Fields of an earlier run in another mode
+    stay.
 
-    example:
-      caduceus-jax score-variants runs/quickstart calls.vcf.gz hg38.fa --out scored.vcf.gz
+    What is computed is kept in a journal beside the output (OUT.journal) until the output is
+    written. A run that was interrupted, by whatever, continues with --resume, to the very bytes
+    that it would have written.
+
+    examples:
+      caduceus-jax score-variants runs/quickstart calls.vcf.gz hg38.fa --out scored.vcf.gz --tabix
+      caduceus-jax score-variants runs/quickstart indels.tsv hg38.fa --mode pll --out scored.tsv
 
     Args:
         model: folder of a model or of a pretraining run, or a hub id such as owner/name.
-        variants: VCF (plain, gzip or bgzip) or BCF.
+        variants: VCF (plain, gzip or bgzip), BCF, or a table with the columns chrom, pos (from 1),
+            ref and alt, one row an ALT, further columns stay: .parquet, or .tsv (plain or gzip).
         genome: the reference the variants were called on: FASTA, plain or bgzip; its index (.fai)
             is made where it is missing.
-        out: file to write: .vcf, .vcf.gz or .parquet. It appears when it is complete.
-        context_length: bases the model sees, the variant at 0-based index context_length // 2.
-            Time grows in proportion. With an odd number the variant is in the very middle, and its
-            score does not depend on which strand the genome is written from.
+        out: file to write: .vcf, .vcf.gz (bgzip), .parquet, .tsv or .tsv.gz. It appears when it
+            is complete. A VCF written from a table has the four columns alone.
+        mode: llr, pll or embedding, see above.
+        window: bases around the variant that pll and embedding look at; at most the context's.
+        context_length: bases the model sees, the variant in the middle. Time grows in proportion.
         edge: what to do where the context reaches beyond the end of a contig: pad it with N, shift
             it inward, drop the variant (status crosses_edge), or stop with an error.
-        max_ref_mismatch: share of single-base records whose REF may differ from the genome before
-            the command stops, because the genome is likely the wrong one. Below it they get the
-            status ref_mismatch.
-        batch_size: positions in a forward pass; chosen for the device by default.
+        max_ref_mismatch: share of records whose REF may differ from the genome before the command
+            stops, because the genome is likely the wrong one. Below it they get the status
+            ref_mismatch.
+        batch_size: sequences in a forward pass; chosen for the device by default.
         dtype: of matrix products and activations.
+        tabix: also write the index of a .vcf.gz, OUT.tbi; the records must be sorted.
+        resume: continue from the journal of the same run that was interrupted. Without it a
+            journal that is there is written anew.
         skip_bad: exit with status 0 although variants are not on the genome (unknown_chrom,
             out_of_range).
 
     Raises:
-        UserError: an input cannot be used, REF differs too often, or variants are not on the
-            genome (then the output is written first).
+        UserError: an input cannot be used, REF differs too often, the journal is another run's,
+            or, with everything written, records are not sorted (--tabix) or variants are not on
+            the genome.
     """
     variants, genome, out = map(pathlib.Path, (variants, genome, out))
     ending = check_output(out, _FORMATS)
     if out.resolve() == variants.resolve():
         raise UserError(f"{out} is the input: choose another name for the output")
+    if tabix and ending != ".vcf.gz":
+        raise UserError(f"--tabix is for .vcf.gz, which {out} is not: name the output so")
+    _check_options(mode, window, context_length)
     use_cores()
     network, tokenizer = inference.load(model, dtype=dtype)
-    table, reference = read_vcf(variants), Genome(genome)
-    scores = score(
-        network,
-        table,
-        reference,
-        tokenizer=tokenizer,
-        context_length=context_length,
-        edge=edge,
-        max_ref_mismatch=max_ref_mismatch,
-        batch_size=batch_size,
-        show_progress=True,
-        source=str(variants),
-    )
-    with replacing(out) as partial:
-        if ending == ".parquet":
-            _write_parquet(partial, table, scores)
-        else:
-            write_vcf(
-                variants,
-                partial,
-                _DECLARATIONS,
-                _fields(table, scores),
-                provenance=f'##caduceus_jax=<Version="{__version__}",Model="{model}",'
-                f'Genome="{genome}",ContextLength={context_length}>',
-                compress=ending == ".vcf.gz",
-            )
-    names = [f"{c}:{p + 1}" for c, p in zip(table.chrom, table.position, strict=True)]
-    finish("variants", names, scores.status, out, genome, skip_bad)
+    rows, frame = read_table(variants) if is_table(variants) else (read_vcf(variants), None)
+    reference = Genome(genome)
+    options = {
+        "mode": mode,
+        "context_length": context_length,
+        "edge": edge,
+        **({} if mode == "llr" else {"window": window}),
+    }
+    run = {
+        **options,
+        "batch_size": batch_size,
+        "model": _digest_of_model(network, tokenizer, dtype),
+        "variants": _digest(variants),
+        "genome": _digest(genome),
+        "version": __version__,
+        "jax": jax.__version__,
+        "devices": [str(device.device_kind) for device in jax.local_devices()],
+    }
+    provenance = {"Version": __version__, "Model": model, "Genome": genome, **options}
+    with open_journal(out.with_name(f"{out.name}.journal"), run, resume=resume) as journal:
+        status, columns = _score(
+            network,
+            rows,
+            reference,
+            tokenizer=tokenizer,
+            mode=mode,
+            window=window,
+            context_length=context_length,
+            edge=edge,
+            max_ref_mismatch=max_ref_mismatch,
+            batch_size=batch_size,
+            journal=journal,
+            show_progress=True,
+            source=str(variants),
+        )
+        with replacing(out) as partial:
+            if ending in (".vcf", ".vcf.gz"):
+                write_vcf(
+                    variants if frame is None else vcf_of(rows, reference),
+                    partial,
+                    _declarations(mode),
+                    _fields(rows, status, columns),
+                    provenance=_header_line(provenance),
+                    compress=ending == ".vcf.gz",
+                )
+            else:
+                write_table(partial, ending, table_of(rows, status, columns, frame))
+    if tabix:
+        index_vcf(out)
+    names = [f"{c}:{p + 1}" for c, p in zip(rows.chrom, rows.position, strict=True)]
+    finish("variants", names, status, out, genome, skip_bad)
 
 
-def score(
+def scores(
     model: CaduceusForMaskedLM,
     variants: Variants,
     genome: Genome,
     *,
     tokenizer: Tokenizer | None = None,
+    mode: Mode = "llr",
+    window: int = 65,
     context_length: int = 1023,
     edge: Edge = "pad",
     max_ref_mismatch: float = 0.01,
     batch_size: int | None = None,
     show_progress: bool = False,
     source: str = "variants",
-) -> Scores:
-    """Scores variants by the masked log-likelihood ratio; see `score_variants`.
+) -> "polars.DataFrame":
+    """Scores variants; see `score_variants` for what the scores are.
 
     Args:
         model: a masked language model.
         variants: for example from `vcf.read_vcf`.
         genome: the reference they were called on.
         tokenizer: of the model; the original's by default.
+        mode: see `score_variants`.
+        window: see `score_variants`.
         context_length: see `score_variants`.
         edge: see `score_variants`.
         max_ref_mismatch: see `score_variants`.
@@ -164,139 +240,124 @@ def score(
         source: what error messages call the variants.
 
     Returns:
-        Status and score of each row of `variants`.
+        One row an ALT, in the order of `variants`: chrom, pos (from 1), ref, alt, status, and
+        llr, pllr, or l2 and cosine, null unless the status is ok.
 
     Raises:
         UserError: REF differs from the genome too often, or an option is out of range.
     """
+    _check_options(mode, window, context_length)
+    status, columns = _score(
+        model,
+        variants,
+        genome,
+        tokenizer=tokenizer or Tokenizer(),
+        mode=mode,
+        window=window,
+        context_length=context_length,
+        edge=edge,
+        max_ref_mismatch=max_ref_mismatch,
+        batch_size=batch_size,
+        journal=None,
+        show_progress=show_progress,
+        source=source,
+    )
+    return table_of(variants, status, columns, None)
+
+
+def _score(
+    model: CaduceusForMaskedLM,
+    variants: Variants,
+    genome: Genome,
+    *,
+    tokenizer: Tokenizer,
+    mode: Mode,
+    window: int,
+    context_length: int,
+    edge: Edge,
+    max_ref_mismatch: float,
+    batch_size: int | None,
+    journal: Journal | None,
+    show_progress: bool,
+    source: str,
+) -> tuple[np.ndarray, variant_scores.Columns]:
+    """Status and scores, (rows,) each; scores are NaN unless the status is OK."""
+    sites = locate(
+        variants,
+        genome,
+        indels=mode != "llr",
+        max_ref_mismatch=max_ref_mismatch,
+        source=source,
+    )
+    scorer = variant_scores.Scorer(
+        model=model,
+        tokenizer=tokenizer,
+        genome=genome,
+        context_length=context_length,
+        window=window,
+        edge=edge,
+        batch_size=batch_size,
+        journal=journal,
+        show_progress=show_progress,
+        describe=name_row(variants, source),
+    )
+    status = sites.status.copy()
+    return status, _SCORERS[mode](scorer, sites, status)
+
+
+def _check_options(mode: Mode, window: int, context_length: int) -> None:
+    if mode not in get_args(Mode):
+        raise UserError(f"mode is {mode!r}; it is one of: {', '.join(get_args(Mode))}")
     if context_length < 1:
         raise UserError(f"context_length is {context_length}; it must be at least 1")
-    tokenizer = tokenizer or Tokenizer()
-
-    def describe(row: int) -> str:
-        name = f"{variants.chrom[row]}:{variants.position[row] + 1}"
-        return f"{source}:{variants.line[row]} ({name} {variants.ref[row]}>{variants.alt[row]})"
-
-    sites = locate(variants, genome)
-    _check_reference(variants, sites, genome, max_ref_mismatch, source, describe)
-    status, rows = sites.status.copy(), np.flatnonzero(sites.status == Status.OK)
-    # Rows of one position share a forward pass.
-    places, first, which = np.unique(
-        sites.contig[rows] << 32 | sites.position[rows], return_index=True, return_inverse=True
-    )
-    contig, position = places >> 32, places & 0xFFFF_FFFF
-    windows = place(
-        *centred(position, context_length),
-        genome.lengths[contig],
-        edge=edge,
-        describe=lambda i: describe(int(rows[first[i]])),
-    )
-    if padded := int(np.count_nonzero(windows.padding)):
-        notice(f"{padded:,} positions are near the end of a contig: N stands for what is beyond")
-    run = np.flatnonzero(windows.status == Status.OK)
-    log_probabilities = np.full((len(places), 4), np.nan, np.float32)
-    log_probabilities[run] = inference.masked_log_probabilities(
-        model,
-        TokenWindows(genome, tokenizer, contig[run], windows.start[run], context_length),
-        (position - windows.start)[run],
-        tokenizer=tokenizer,
-        batch_size=batch_size,
-        show_progress=show_progress,
-    )
-    status[rows], llr = windows.status[which], np.full(len(status), np.nan, np.float32)
-    alt, ref = (log_probabilities[which, base[rows]] for base in (sites.alt, sites.ref))
-    llr[rows] = alt - ref
-    return Scores(status, llr)
+    if mode != "llr" and not 1 <= window <= context_length:
+        raise UserError(
+            f"window is {window}; it must be from 1 to context_length, which is {context_length}"
+        )
 
 
-def locate(variants: Variants, genome: Genome) -> Sites:
-    """Finds variants on a genome, and out which of them can be scored there.
-
-    Args:
-        variants: for example from `vcf.read_vcf`.
-        genome: the reference they were called on.
-    """
-    kind = functools.cache(single_base_change)
-    changes = [kind(ref, alt) for ref, alt in zip(variants.ref, variants.alt, strict=True)]
-    offset = np.array([change.offset for change in changes], np.int64)
-    ref = np.array([_index(change.ref) for change in changes], np.int64)
-    alt = np.array([_index(change.alt) for change in changes], np.int64)
-    contig, position = genome.contigs(variants.chrom), variants.position + offset
-    lengths = np.where(contig >= 0, genome.lengths[contig], -1)
-    status = place(position, position + 1, lengths).status
-    on_genome = status == Status.OK
-    status[on_genome] = np.array([change.status for change in changes], status.dtype)[on_genome]
-    rows = np.flatnonzero(status == Status.OK)
-    found = _bases_at(genome, contig[rows], position[rows])
-    status[rows[found != ref[rows]]] = Status.REF_MISMATCH
-    status[rows[found < 0]] = Status.AMBIGUOUS
-    return Sites(status, contig, position, ref, alt)
+def _declarations(mode: Mode) -> dict[str, str]:
+    """The header lines of the INFO fields that a mode writes."""
+    numbers = {
+        f"CADUCEUS_{name.upper()}": f'Number=A,Type=Float,Description="{_DESCRIPTIONS[name]}"'
+        for name in _COLUMNS[mode]
+    }
+    says = '"For each ALT: ok if it is scored, otherwise why not"'
+    return numbers | {"CADUCEUS_STATUS": f"Number=.,Type=String,Description={says}"}
 
 
-def _index(base: str) -> int:
-    """Index in ACGT of a base; -1 for what is none."""
-    return _BASES.index(base) if base and base in _BASES else -1
+def _header_line(provenance: dict[str, Any]) -> str:
+    pairs = (f'{key.title().replace("_", "")}="{value}"' for key, value in provenance.items())
+    return f"##caduceus_jax=<{','.join(pairs)}>"
 
 
-def _bases_at(genome: Genome, contigs: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The genome's bases at 0-based positions, as indices in ACGT; -1 for N and outside."""
-    index = np.full(256, -1, np.int64)
-    index[list(_BASES.encode())] = range(4)
-    return index[genome.windows(contigs, positions, 1)[:, 0]]
-
-
-def _check_reference(
-    variants: Variants,
-    sites: Sites,
-    genome: Genome,
-    max_ref_mismatch: float,
-    source: str,
-    describe: Callable[[int], str],
-) -> None:
-    """Stops where REF differs from the genome so often that it must be the wrong genome."""
-    wrong = np.flatnonzero(sites.status == Status.REF_MISMATCH)
-    checked = np.flatnonzero(np.isin(sites.status, (Status.OK, Status.REF_MISMATCH)))
-    mismatches = len(np.unique(variants.record[wrong]))
-    records = len(np.unique(variants.record[checked]))
-    if mismatches <= max_ref_mismatch * records:
-        return
-    cause = f"{genome.path} is most likely another assembly than the variants were called on"
-    tried = checked[np.linspace(0, len(checked) - 1, min(len(checked), _SITES_TRIED)).astype(int)]
-    for shift, says in ((1, "one too small, counted from 0"), (-1, "one too large")):
-        there = _bases_at(genome, sites.contig[tried], sites.position[tried] + shift)
-        if len(tried) > 9 and np.mean(there == sites.ref[tried]) > _AGREEMENT:
-            cause = f"the positions are most likely {says}"
-    base = _BASES[_bases_at(genome, sites.contig[wrong[:1]], sites.position[wrong[:1]])[0]]
-    raise UserError(
-        f"{source}: REF differs from the genome in {mismatches:,} of {records:,} single-base "
-        f"records, first at {describe(int(wrong[0]))} where the genome has {base}: {cause} "
-        f"(--max-ref-mismatch, now {max_ref_mismatch:g}, sets how many are accepted)"
-    )
-
-
-def _fields(variants: Variants, scores: Scores) -> Iterator[dict[str, str]]:
+def _fields(
+    variants: Variants, status: np.ndarray, columns: variant_scores.Columns
+) -> Iterator[dict[str, str]]:
     """The INFO fields of each record."""
     if not len(variants.record):
         return
-    for rows in np.split(np.arange(len(scores.llr)), np.flatnonzero(np.diff(variants.record)) + 1):
-        llr, fields = scores.llr[rows], {}
-        if not np.isnan(llr).all():
-            texts = ("." if np.isnan(value) else f"{value:.6g}" for value in llr)
-            fields["CADUCEUS_LLR"] = ",".join(texts)
-        fields["CADUCEUS_STATUS"] = ",".join(scores.status[rows])
+    for rows in np.split(np.arange(len(status)), np.flatnonzero(np.diff(variants.record)) + 1):
+        fields = {}
+        for name, column in columns.items():
+            values = column[rows]
+            if not np.isnan(values).all():
+                texts = ("." if np.isnan(value) else f"{value:.6g}" for value in values)
+                fields[f"CADUCEUS_{name.upper()}"] = ",".join(texts)
+        fields["CADUCEUS_STATUS"] = ",".join(status[rows])
         yield fields
 
 
-def _write_parquet(path: pathlib.Path, variants: Variants, scores: Scores) -> None:
-    import polars
+def _digest(path: pathlib.Path) -> dict[str, Any]:
+    """Size and digest of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, hashlib.blake2b).hexdigest()[:32]
+    return {"bytes": path.stat().st_size, "digest": digest}
 
-    polars.DataFrame(
-        {
-            "chrom": polars.Series(variants.chrom, dtype=polars.String),
-            "pos": variants.position + 1,
-            "ref": polars.Series(variants.ref, dtype=polars.String),
-            "alt": polars.Series(variants.alt, dtype=polars.String),
-            "status": polars.Series(scores.status.tolist(), dtype=polars.String),
-            "llr": polars.Series(scores.llr).fill_nan(None),
-        }
-    ).write_parquet(path)
+
+def _digest_of_model(model: CaduceusForMaskedLM, tokenizer: Tokenizer, dtype: str) -> str:
+    """A digest of all that makes a model's answer: architecture, weights, vocabulary, dtype."""
+    digest = hashlib.blake2b(repr((model.config, tokenizer.vocabulary, dtype)).encode())
+    for path, parameter in sorted(nnx.to_flat_state(nnx.state(model, nnx.Param))):
+        digest.update(repr(path).encode() + np.ascontiguousarray(parameter[...]).tobytes())
+    return digest.hexdigest()[:32]

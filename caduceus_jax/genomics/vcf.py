@@ -7,8 +7,9 @@ with bgzip.
 """
 
 import contextlib
+import os
 import pathlib
-import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,14 +17,12 @@ import numpy as np
 from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.alleles import is_sequence, is_symbolic
 from caduceus_jax.genomics.compressed import open_binary
-from caduceus_jax.genomics.windows import Status
 
 _LARGEST = 2**31 - 1  # positions are 32-bit in BCF and its indexes
 _COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
 _INFO = _COLUMNS.index("INFO")
-_BASES = re.compile("[ACGTUNRYSWKMBDHV]+", re.IGNORECASE)
-_BREAKEND = re.compile(r"[\[\]]|^\.|\.$")
 
 
 class Variants(NamedTuple):
@@ -36,15 +35,6 @@ class Variants(NamedTuple):
     ref: list[str]
     alt: list[str | None]  # None where it is missing
     identifier: Sequence[str] = ()  # the column ID as it stands: "." where there is none
-
-
-class Change(NamedTuple):
-    """What an ALT does to REF."""
-
-    status: Status  # OK where it changes a single base
-    offset: int = 0  # of that base in REF, 0-based
-    ref: str = ""  # that base in upper case
-    alt: str = ""  # what it becomes, in upper case
 
 
 def read_vcf(path: str | pathlib.Path) -> Variants:
@@ -72,7 +62,7 @@ def read_vcf(path: str | pathlib.Path) -> Variants:
 
 
 def write_vcf(
-    source: str | pathlib.Path,
+    source: str | pathlib.Path | Sequence[str],
     out: pathlib.Path,
     declarations: Mapping[str, str],
     fields: Iterable[Mapping[str, str]],
@@ -83,7 +73,7 @@ def write_vcf(
     """Copies a VCF or BCF file to a VCF file with more INFO fields.
 
     Args:
-        source: what `read_vcf` read.
+        source: what `read_vcf` read, or the lines of a VCF file without line ends.
         out: the file to write; it is not renamed at the end, so give a temporary one.
         declarations: INFO key -> the rest of its header line, for example
             `Number=A,Type=Float,Description="..."`. Fields of these names that the source already
@@ -92,7 +82,11 @@ def write_vcf(
         provenance: one more header line, which says where the fields come from.
         compress: write bgzip, which needs pysam.
     """
-    with _lines(pathlib.Path(source)) as (header, lines), _writer(out, compress) as file:
+    if isinstance(source, (str, pathlib.Path)):
+        opened = _lines(pathlib.Path(source))
+    else:
+        opened = contextlib.nullcontext(_text_lines(pathlib.Path(), map(_encode, source)))
+    with opened as (header, lines), _writer(out, compress) as file:
         replaced = tuple(f"##INFO=<ID={key}," for key in declarations)
         kept = [text for text in header if not text.startswith(replaced)]
         added = [f"##INFO=<ID={key},{rest}>" for key, rest in declarations.items()]
@@ -109,27 +103,37 @@ def write_vcf(
             file.write(_encode("\t".join(columns)))
 
 
-def single_base_change(ref: str, alt: str | None) -> Change:
-    """What kind of change an ALT is, and the one base it changes where it is one.
+def index_vcf(path: pathlib.Path) -> None:
+    """Writes the tabix index (.tbi) of a .vcf.gz file beside it; needs pysam.
 
-    Records that list several alleles pad them all to one REF (`REF=AT ALT=A,AC`): an ALT that
-    differs from REF in one base is that base's change.
+    Raises:
+        UserError: the records are not sorted, or a position is beyond what such an index holds.
     """
-    if alt is None:
-        return Change(Status.MISSING_ALT)
-    if alt == "*":
-        return Change(Status.SPANNING_DELETION)
-    if not _BASES.fullmatch(alt):
-        return Change(Status.SYMBOLIC)
-    if len(ref) != len(alt):
-        return Change(Status.INDEL)
-    ref, alt = ref.upper(), alt.upper()
-    changed = [i for i in range(len(ref)) if ref[i] != alt[i]]
-    if len(ref) > 1 and len(changed) != 1:
-        return Change(Status.MNV)
-    at = changed[0] if changed else 0
-    known = ref[at] in "ACGT" and alt[at] in "ACGT"
-    return Change(Status.OK if known else Status.AMBIGUOUS, at, ref[at], alt[at])
+    import pysam
+
+    index = path.with_name(f"{path.name}.tbi")
+    after = "the VCF is written, its index is not"
+    finished: set[str] = set()
+    contig, position = "", -1
+    with _lines(path) as (_, lines):
+        for number, text in lines:
+            name, there = text.split("\t", 2)[:2]
+            if name != contig:
+                finished.add(contig)
+                contig, position = name, -1
+            if name in finished or int(there) < position:
+                raise UserError(
+                    f"{path}:{number}: {name}:{there} is out of order, and an index needs sorted "
+                    f"records: sort the input, for example with bcftools sort ({after})"
+                )
+            position = int(there)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".index-") as folder:
+        made = pathlib.Path(folder) / index.name
+        try:
+            pysam.tabix_index(str(path), preset="vcf", index=str(made), force=True)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be indexed: {error} ({after})") from None
+        os.replace(made, index)
 
 
 def _checked(where: str, text: str) -> list[str]:
@@ -147,11 +151,10 @@ def _checked(where: str, text: str) -> list[str]:
         raise UserError(f"{where}: POS is {position!r}, not a whole number from 1 up")
     if len(position) > len(str(_LARGEST)) or int(position) > _LARGEST:
         raise UserError(f"{where}: POS is {position[:20]}, beyond 2^31: no contig is that long")
-    if not _BASES.fullmatch(ref):
+    if not is_sequence(ref):
         raise UserError(f"{where}: REF is {ref!r}: it must be the reference's bases")
     for alt in alts.split(","):
-        symbolic = alt in ("*", ".") or _BREAKEND.search(alt) or (alt[:1], alt[-1:]) == ("<", ">")
-        if not symbolic and not _BASES.fullmatch(alt):
+        if not is_symbolic(alt) and not is_sequence(alt):
             raise UserError(
                 f"{where}: ALT is {alt!r}: it must be bases, '*', '.', a symbol such as <DEL>, or "
                 "a breakend"

@@ -1,6 +1,7 @@
 """Variant scores: right by hand, the same from either strand, a row for every ALT."""
 
 import pathlib
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError, cli, inference
 from caduceus_jax.genomics.genome import Genome
-from caduceus_jax.genomics.score_variants import score, score_variants
+from caduceus_jax.genomics.score_variants import score_variants, scores
 from caduceus_jax.genomics.vcf import Variants, read_vcf
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
@@ -52,6 +53,17 @@ def folder(tmp_path, ps) -> str:
     return str(tmp_path / "model")
 
 
+class Scores(NamedTuple):
+    status: np.ndarray
+    llr: np.ndarray
+
+
+def score(*arguments, **options) -> Scores:
+    """Status and masked log-likelihood ratio of each row."""
+    frame = scores(*arguments, **options)
+    return Scores(frame["status"].to_numpy(), frame["llr"].fill_null(np.nan).to_numpy())
+
+
 def make(*rows: tuple[str, int, str, str | None]) -> Variants:
     """Variants of one ALT each; positions are 0-based."""
     chrom, position, ref, alt = zip(*rows, strict=True)
@@ -89,22 +101,22 @@ def test_scores_by_hand(genome, sequences):
     at = {base: chr1.index(base) for base in "ACGT"}
     changes = ["AC", "CA", "AT", "CG", "GT"]
     variants = make(*(("chr1", at[ref], ref, alt) for ref, alt in changes))
-    scores = score(model, variants, genome, context_length=5, batch_size=4)
+    scored = score(model, variants, genome, context_length=5, batch_size=4)
     # A and T: 3 * 0.6 = 1.8; C and G: 0.8.
-    np.testing.assert_allclose(scores.llr, 2**0.5 * np.array([-1, 1, 0, 0, 1]), atol=1e-5)
+    np.testing.assert_allclose(scored.llr, 2**0.5 * np.array([-1, 1, 0, 0, 1]), atol=1e-5)
 
 
 def test_scores_are_the_log_ratio_at_the_masked_position(genome, sequences, ps):
     """From the public model, on a window cut by hand: base 15 of 31 is the variant."""
     chr1 = sequences["chr1"]
-    scores = score(ps, make(*snvs(sequences, 50)), genome, context_length=31)
+    scored = score(ps, make(*snvs(sequences, 50)), genome, context_length=31)
     ids = Tokenizer().encode(chr1[35:66])
     assert chr1[35:66][15] == chr1[50]
     ids[15] = 3
     logits = np.asarray(ps(jnp.asarray(ids)[None]).logits[0, 15])
     token = {base: i for base, i in zip("ACGT", (7, 8, 9, 10), strict=True)}
     expected = logits[token[other(chr1[50])]] - logits[token[chr1[50]]]
-    np.testing.assert_allclose(scores.llr, [expected], atol=1e-5)
+    np.testing.assert_allclose(scored.llr, [expected], atol=1e-5)
 
 
 @pytest.mark.parametrize("rcps", [True, False])
@@ -141,7 +153,12 @@ def test_every_alt_gets_a_row_and_a_status(genome, sequences, ps):
         (("chr1", 200, "A", "C"), "out_of_range"),
         (("chr1", -1, "A", "C"), "out_of_range"),
         (("chr1", 60, good, good + "A"), "indel"),
-        (("chr1", 70, multiple, other(multiple[0]) + other(multiple[1])), "mnv"),
+        (("chr1", 70, multiple, other(multiple[0]) + other(multiple[1])), "ok"),
+        (("chr1", 70, multiple, other(multiple[0]) + "N"), "ambiguous"),
+        (("chr1", 70, other(multiple[0]) + multiple[1], multiple), "ref_mismatch"),
+        (("chr1", 70, other(multiple[0]) + multiple[1], other(multiple[0]) + "A"), "ref_mismatch"),
+        (("chr1", 119, chr1[119] + "A", "C"), "indel"),
+        (("chr1", 40, chr1[40:72], "".join(map(other, chr1[40:72]))), "too_long"),
         (("chr1", 60, good, "<DEL>"), "symbolic"),
         (("chr1", 60, good, f"{good}[chr2:4["), "symbolic"),
         (("chr1", 60, good, "*"), "spanning_deletion"),
@@ -153,38 +170,38 @@ def test_every_alt_gets_a_row_and_a_status(genome, sequences, ps):
     ]
     rows, statuses = zip(*table, strict=True)
     variants = make(*rows)
-    scores = score(ps, variants, genome, context_length=CONTEXT, max_ref_mismatch=0.5)
-    assert scores.status.tolist() == list(statuses)
-    assert np.isnan(scores.llr).tolist() == [status != "ok" for status in statuses]
+    scored = score(ps, variants, genome, context_length=CONTEXT, max_ref_mismatch=0.5)
+    assert scored.status.tolist() == list(statuses)
+    assert np.isnan(scored.llr).tolist() == [status != "ok" for status in statuses]
     # The same change of the same base, written in two ways.
-    assert scores.llr[2] == scores.llr[3]
+    assert scored.llr[2] == scored.llr[3]
     dropped = score(ps, variants, genome, context_length=CONTEXT, max_ref_mismatch=0.5, edge="drop")
     assert dropped.status.tolist() == [*statuses[:-1], "crosses_edge"]
     assert np.isnan(dropped.llr[-1])
-    np.testing.assert_allclose(dropped.llr[:-1], scores.llr[:-1], atol=1e-5)
+    np.testing.assert_allclose(dropped.llr[:-1], scored.llr[:-1], atol=1e-5)
 
 
 def test_one_forward_pass_a_position(genome, sequences, ps, monkeypatch):
-    seen, run = [], inference.masked_log_probabilities
+    seen, run = [], inference.iterate_masked_log_probabilities
     monkeypatch.setattr(
         inference,
-        "masked_log_probabilities",
+        "iterate_masked_log_probabilities",
         lambda model, ids, *args, **kwargs: (
             seen.append(ids.shape) or run(model, ids, *args, **kwargs)
         ),
     )
     chr1 = sequences["chr1"]
     rows = [("chr1", p, chr1[p], other(chr1[p], i)) for p in (90, 40) for i in (1, 2, 3)]
-    scores = score(ps, make(*rows), genome, context_length=CONTEXT)
+    scored = score(ps, make(*rows), genome, context_length=CONTEXT)
     assert seen == [(2, CONTEXT)]
     apart = [score(ps, make(row), genome, context_length=CONTEXT).llr[0] for row in rows[::2]]
-    np.testing.assert_allclose(scores.llr[::2], apart, atol=1e-5)
+    np.testing.assert_allclose(scored.llr[::2], apart, atol=1e-5)
 
 
 def test_the_ends_of_contigs(genome, sequences, ps, capsys):
     rows = make(*snvs(sequences, 2, 199, 100))
     padded = score(ps, rows, genome, context_length=CONTEXT)
-    assert "2 positions are near the end of a contig: N stands for what is beyond\n" in (
+    assert "2 sequences are near the end of a contig: N stands for what is beyond\n" in (
         capsys.readouterr().err
     )
     chr1 = sequences["chr1"]
@@ -208,7 +225,7 @@ def test_the_ends_of_contigs(genome, sequences, ps, capsys):
 
 
 def test_wrong_genome_stops_before_the_model_runs(genome, sequences, ps, monkeypatch):
-    monkeypatch.setattr(inference, "masked_log_probabilities", None)
+    monkeypatch.setattr(inference, "iterate_masked_log_probabilities", None)
     chr1 = sequences["chr1"]
     rows = snvs(sequences, *range(20, 119))
     wrong = [("chr1", p, other(ref), ref) for _, p, ref, _ in rows[:2]]
@@ -217,7 +234,7 @@ def test_wrong_genome_stops_before_the_model_runs(genome, sequences, ps, monkeyp
         score(ps, variants, genome, source="a.vcf")
     first = f"a.vcf:3 (chr1:21 {other(chr1[20])}>{chr1[20]}) where the genome has {chr1[20]}"
     assert str(error.value) == (
-        f"a.vcf: REF differs from the genome in 2 of 99 single-base records, first at {first}: "
+        f"a.vcf: REF differs from the genome in 2 of 99 records, first at {first}: "
         f"{genome.path} is most likely another assembly than the variants were called on "
         "(--max-ref-mismatch, now 0.01, sets how many are accepted)"
     )
@@ -239,8 +256,8 @@ def test_records_are_counted_not_alts(genome, sequences, ps):
     alts = [(*rows[0][:2], other(ref), other(ref, i)) for i in (2, 3)]
     variants = make(*alts, *rows)
     variants = variants._replace(record=np.maximum(variants.record - 1, 0))
-    scores = score(ps, variants, genome, context_length=3, batch_size=64)
-    assert scores.status.tolist() == ["ref_mismatch"] * 2 + ["ok"] * 99
+    scored = score(ps, variants, genome, context_length=3, batch_size=64)
+    assert scored.status.tolist() == ["ref_mismatch"] * 2 + ["ok"] * 99
 
 
 @pytest.mark.parametrize("name", ["out.vcf", "out.vcf.gz"])
@@ -340,7 +357,9 @@ def test_variants_that_are_not_on_the_genome_are_written_and_status_2(
 def test_outputs_that_cannot_be_written_are_refused_at_once(tmp_path, genome, capsys):
     path = write_vcf(tmp_path / "in.vcf")
     cases = {
-        tmp_path / "out.tsv": "the name must end in .vcf or .vcf.gz or .parquet",
+        tmp_path / "out.csv": (
+            "the name must end in .vcf or .vcf.gz or .parquet or .tsv or .tsv.gz"
+        ),
         tmp_path / "no" / "out.vcf": f"{tmp_path / 'no'} is no folder",
     }
     for out, says in cases.items():
@@ -384,6 +403,6 @@ def test_real_variants_match_their_genome(shared, tmp_path, ps):
     with gzip.open(data / "snvs_1000g_hg19.csv.gz", "rt") as file:
         rows = [row for row in csv.DictReader(file) if row["chrom"] == "chr20"][::1_000]
     variants = make(*(("20", int(row["pos0"]) - 1_000_000, row["ref"], row["alt"]) for row in rows))
-    scores = score(ps, variants, Genome(path), context_length=CONTEXT, max_ref_mismatch=0.0)
-    assert set(scores.status.tolist()) == {"ok"}
-    assert np.isfinite(scores.llr).all()
+    scored = score(ps, variants, Genome(path), context_length=CONTEXT, max_ref_mismatch=0.0)
+    assert set(scored.status.tolist()) == {"ok"}
+    assert np.isfinite(scored.llr).all()

@@ -6,8 +6,7 @@ import pathlib
 import pytest
 
 from caduceus_jax import UserError
-from caduceus_jax.genomics.vcf import Change, read_vcf, single_base_change, write_vcf
-from caduceus_jax.genomics.windows import Status
+from caduceus_jax.genomics.vcf import index_vcf, read_vcf, write_vcf
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 RECORDS = (
@@ -150,31 +149,6 @@ def test_missing_and_truncated_files(tmp_path):
         read_vcf(path)
 
 
-@pytest.mark.parametrize(
-    ("ref", "alt", "change"),
-    [
-        ("A", "C", Change(Status.OK, 0, "A", "C")),
-        ("a", "t", Change(Status.OK, 0, "A", "T")),
-        ("AT", "AC", Change(Status.OK, 1, "T", "C")),
-        ("GATT", "CATT", Change(Status.OK, 0, "G", "C")),
-        ("A", "A", Change(Status.OK, 0, "A", "A")),
-        ("N", "C", Change(Status.AMBIGUOUS, 0, "N", "C")),
-        ("A", "R", Change(Status.AMBIGUOUS, 0, "A", "R")),
-        ("AT", "GC", Change(Status.MNV)),
-        ("AT", "A", Change(Status.INDEL)),
-        ("A", "AT", Change(Status.INDEL)),
-        ("A", "<DEL>", Change(Status.SYMBOLIC)),
-        ("A", "<*>", Change(Status.SYMBOLIC)),
-        ("A", "A[chr2:5[", Change(Status.SYMBOLIC)),
-        ("A", ".C", Change(Status.SYMBOLIC)),
-        ("A", "*", Change(Status.SPANNING_DELETION)),
-        ("A", None, Change(Status.MISSING_ALT)),
-    ],
-)
-def test_kinds_of_alts(ref, alt, change):
-    assert single_base_change(ref, alt) == change
-
-
 @pytest.mark.parametrize("compress", [False, True])
 def test_writing_changes_nothing_but_the_added_fields(tmp_path, compress):
     old = '##INFO=<ID=SCORE,Number=1,Type=String,Description="old">\n'
@@ -209,3 +183,35 @@ def test_bytes_that_are_no_text_survive(tmp_path):
     out = tmp_path / "out.vcf"
     write_vcf(source, out, {}, [{}], provenance="##made", compress=False)
     assert out.read_bytes().endswith(b"\nchr1\t10\t\xfc\tA\tC\t.\t.\tX=\xff\n")
+
+
+@pytest.mark.parametrize(
+    ("records", "says"),
+    [
+        ("1\t9\t.\tA\tC\t.\t.\t.\n1\t8\t.\tA\tC\t.\t.\t.\n", "4: 1:8"),
+        ("1\t9\t.\tA\tC\t.\t.\t.\n2\t8\t.\tA\tC\t.\t.\t.\n1\t9\t.\tA\tC\t.\t.\t.\n", "5: 1:9"),
+    ],
+)
+def test_what_is_not_sorted_gets_no_index(tmp_path, records, says):
+    pytest.importorskip("pysam")
+    source, out = write(tmp_path / "a.vcf", HEADER + records), tmp_path / "out.vcf.gz"
+    write_vcf(source, out, {}, [{}] * records.count("\n"), provenance="##made", compress=True)
+    with pytest.raises(UserError) as error:
+        index_vcf(out)
+    number, _, site = says.partition(": ")
+    assert str(error.value) == (
+        f"{out}:{int(number)}: {site} is out of order, and an index needs sorted records: "
+        "sort the input, for example with bcftools sort (the VCF is written, its index is not)"
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.vcf", "out.vcf.gz"]
+
+
+def test_an_index_finds_records(tmp_path):
+    pysam = pytest.importorskip("pysam")
+    records = "".join(f"{c}\t{p}\t.\tA\tC\t.\t.\t.\n" for c in "21" for p in (5, 5, 900, 70000))
+    source, out = write(tmp_path / "a.vcf", HEADER + records), tmp_path / "out.vcf.gz"
+    write_vcf(source, out, {}, [{}] * 8, provenance="##made", compress=True)
+    index_vcf(out)
+    with pysam.TabixFile(str(out)) as file:
+        found = [tuple(line.split("\t")[:2]) for line in file.fetch("1", 4, 1000)]
+    assert found == [("1", "5"), ("1", "5"), ("1", "900")]

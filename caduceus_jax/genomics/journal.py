@@ -1,0 +1,146 @@
+"""What is computed so far, kept on disk so that a run that was killed can be continued.
+
+The file is a line of JSON, which says what run it belongs to, and an entry for each batch: its
+length and CRC-32, then its values. An entry that was being written when the process was killed is
+short or does not fit its CRC-32, and is dropped with whatever follows it.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import struct
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+from jaxtyping import Float
+
+from caduceus_jax.errors import UserError
+from caduceus_jax.progress import notice
+
+_FORMAT = "caduceus-jax journal 1"
+_ENTRY = struct.Struct("<II")  # bytes of values, their CRC-32
+_SECONDS_BETWEEN_SYNCS = 5.0
+
+
+class Journal:
+    """The values of the batches of one run, in the order in which they are computed.
+
+    Args:
+        file: open for reading and writing, at the first entry.
+        size: bytes that may be read; what is beyond is dropped.
+    """
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._file, self._size = file, size
+        self._synced = time.monotonic()
+        self.replayed = self.appended = 0  # batches
+
+    def next(self) -> Float[np.ndarray, " values"] | None:
+        """The values of the next batch that is kept; None where the next one is to be computed."""
+        start = self._file.tell()
+        head = self._file.read(_ENTRY.size) if start < self._size else b""
+        if len(head) == _ENTRY.size:
+            length, crc = _ENTRY.unpack(head)
+            if length <= self._size - start - _ENTRY.size:
+                values = self._file.read(length)
+                if zlib.crc32(values) == crc:
+                    self.replayed += 1
+                    return np.frombuffer(values, "<f4")
+        self._file.seek(start)
+        self._file.truncate()
+        self._size = start
+        return None
+
+    def append(self, values: Float[np.ndarray, "..."]) -> None:
+        """Keeps the float32 values of a batch; they outlive the process, and soon the machine."""
+        data = np.ascontiguousarray(values, "<f4").tobytes()
+        self._file.write(_ENTRY.pack(len(data), zlib.crc32(data)) + data)
+        self._file.flush()
+        self.appended += 1
+        if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
+
+@contextlib.contextmanager
+def open_journal(path: pathlib.Path, run: Mapping[str, Any], *, resume: bool) -> Iterator[Journal]:
+    """Opens the journal of a run; removes it when the block ends without an error.
+
+    After an error it stays, unless nothing was computed.
+
+    Args:
+        path: of the journal.
+        run: everything that determines the values, as JSON can hold it: another run's journal is
+            not continued.
+        resume: continue the journal that is there; otherwise it is written anew.
+
+    Raises:
+        UserError: the file is another run's journal (with `resume`), is no journal at all, or is
+            in use by another process.
+    """
+    run = json.loads(json.dumps(run))
+    try:
+        file = path.open("r+b" if path.exists() else "w+b")
+    except OSError as error:
+        raise UserError(f"cannot write the journal {path}: {error.strerror}") from None
+    with file:
+        _lock(file, path)
+        first = _begin(file, path, run, resume)
+        journal = Journal(file, file.seek(0, os.SEEK_END))
+        file.seek(first)
+        try:
+            yield journal
+        except BaseException:
+            if file.seek(0, os.SEEK_END) == first:
+                path.unlink(missing_ok=True)
+            raise
+        path.unlink(missing_ok=True)
+
+
+def _begin(file: BinaryIO, path: pathlib.Path, run: dict[str, Any], resume: bool) -> int:
+    """Checks the journal's first line, or writes it; returns where the entries begin."""
+    line = file.readline()
+    there = _first_line(line, path)
+    if there == run and resume:
+        return len(line)
+    if there is not None and resume:
+        differing = [key for key in {**run, **there} if run.get(key) != there.get(key)]
+        raise UserError(
+            f"{path} is the journal of another run, which differs in {', '.join(differing)}: start "
+            "that run again, or this one without --resume, which discards the journal"
+        )
+    if there == run:
+        notice(f"{path}, the journal of the same run, is discarded: --resume would continue it")
+    if resume:
+        notice(f"there is no journal {path} to resume from: everything is computed")
+    file.seek(0)
+    file.truncate()
+    file.write(json.dumps({"format": _FORMAT, "run": run}).encode() + b"\n")
+    file.flush()
+    return file.tell()
+
+
+def _first_line(line: bytes, path: pathlib.Path) -> dict[str, Any] | None:
+    """The run a journal belongs to; None where the process was killed within the first line."""
+    opening = json.dumps({"format": _FORMAT})[:-1].encode()
+    if not line.startswith(opening[: len(line)]):
+        raise UserError(f"{path} is no journal of this program: move it, or choose another --out")
+    return json.loads(line)["run"] if line.endswith(b"\n") else None
+
+
+def _lock(file: BinaryIO, path: pathlib.Path) -> None:
+    """Keeps two processes from writing one journal; the lock ends with the process."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{path} is in use: another process is writing the same output") from None
+    except OSError:  # a file system without locks
+        return
