@@ -22,7 +22,7 @@ from caduceus_jax.genomics.sequences import (
     of_bases,
     read_sequences,
 )
-from caduceus_jax.genomics.tiles import Pooling, embed_tiled
+from caduceus_jax.genomics.tiles import Pooling, checked_overlap, embed_tiled
 from caduceus_jax.genomics.vcf import read_vcf
 from caduceus_jax.genomics.windows import Edge, Status
 from caduceus_jax.tokenizer import Tokenizer
@@ -203,7 +203,7 @@ def embed(
         "pool_window": pool_window,
         "strands": strands,
         "tile": tile,
-        "overlap": overlap,
+        "overlap": None if tile is None else checked_overlap(tile, overlap),
         "dtype": dtype,
         "sequences": str(sequences),
         "genome": None if genome is None else str(genome),

@@ -64,7 +64,8 @@ def columns(frame: Any) -> Columns:
         counts = series.list.len().fill_null(0).to_numpy().astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(counts)])
         flat = vectors.flatten().to_numpy(zero_copy_only=False)
-        return Columns(others, flat.reshape(-1, dtype.inner.shape[0]), offsets)
+        inner: Any = dtype.inner
+        return Columns(others, flat.reshape(-1, inner.shape[0]), offsets)
     embedding = np.full((frame.height, dtype.shape[0]), np.nan, np.float32)
     flat = vectors.to_numpy(zero_copy_only=False)
     embedding[others["status"] == Status.OK] = flat.reshape(-1, dtype.shape[0])
@@ -100,7 +101,7 @@ def _write_anndata(frame: Any, path: pathlib.Path, provenance: Mapping[str, Any]
     from anndata.utils import make_index_unique
 
     others, embedding, _ = columns(frame)
-    data = anndata.AnnData(X=embedding, obs=others, uns={"caduceus-jax": _stored(provenance)})
+    data: Any = anndata.AnnData(X=embedding, obs=others, uns={"caduceus-jax": _stored(provenance)})
     # The column stays as it is.
     names = data.obs.set_index("name").index.rename(None)
     data.obs_names = names if names.is_unique else make_index_unique(names)

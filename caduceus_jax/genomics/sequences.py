@@ -115,7 +115,7 @@ def around_records(
     Raises:
         UserError: as for `around_regions`.
     """
-    _, rows = np.unique(variants.record, return_index=True)
+    rows: list[int] = np.unique(variants.record, return_index=True)[1].tolist()
     chrom = [_text(variants.chrom[row]) for row in rows]
     ref = [variants.ref[row].upper() for row in rows]
     position = variants.position[rows]

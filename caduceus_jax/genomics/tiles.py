@@ -53,7 +53,8 @@ def cut(lengths: np.ndarray, tile: int, overlap: int) -> Tiles:
         share = np.stack([np.concatenate([[0], meet]), np.concatenate([meet, [2 * length]])], 1)
         parts.append(Tiles(np.full(len(start), number), start, end, share))
     if not parts:
-        return Tiles(*np.zeros((3, 0), np.int64), np.zeros((0, 2), np.int64))
+        none = np.zeros(0, np.int64)
+        return Tiles(none, none, none, np.zeros((0, 2), np.int64))
     return Tiles(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -102,7 +103,7 @@ def embed_tiled(
     """
     lengths = inference.sequence_lengths(sequences)
     longest = int(lengths.max(initial=1))
-    overlap = _checked_overlap(tile, overlap)
+    overlap = checked_overlap(tile, overlap)
     if tile is not None and pool_window is not None and pool_window > tile:
         raise UserError(f"a pool_window of {pool_window:,} does not fit into a tile of {tile:,}")
     # Said before anything is computed, whatever the sequences.
@@ -158,8 +159,12 @@ def _stitched(
     return states
 
 
-def _checked_overlap(tile: int | None, overlap: int | None) -> int:
-    """The overlap, or its default."""
+def checked_overlap(tile: int | None, overlap: int | None) -> int:
+    """The overlap, or its default; 0 without tiles.
+
+    Raises:
+        UserError: a `tile` or an `overlap` that makes no sense.
+    """
     if tile is None:
         if overlap is not None:
             raise UserError("overlap is what tiles share: say how long a tile is, too")

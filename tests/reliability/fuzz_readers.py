@@ -7,6 +7,7 @@ directory, and its traceback printed. `readers.py` says what must hold.
 """
 
 import argparse
+import gzip
 import pathlib
 import sys
 import tempfile
@@ -27,7 +28,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, corpus = pathlib.Path(name), pathlib.Path(name) / "corpus"
         corpus.mkdir()
-        (corpus / "valid").write_bytes(SEEDS[arguments.reader])
+        (corpus / "plain").write_bytes(SEEDS[arguments.reader])
+        (corpus / "gzip").write_bytes(gzip.compress(SEEDS[arguments.reader]))
         options = [f"-max_total_time={arguments.seconds}", "-timeout=10", "-print_final_stats=1"]
         # The fuzzer ends the process, so the folder is left for the system to clear.
         atheris.Setup([sys.argv[0], *options, str(corpus)], lambda data: check(data, folder))

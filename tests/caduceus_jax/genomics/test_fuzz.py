@@ -29,7 +29,7 @@ def test_a_valid_file_is_accepted(reader, tmp_path):
 @pytest.mark.parametrize("reader", CHECKS)
 def test_each_field_replaced(reader, tmp_path):
     """By everything that is likely to matter where it does not belong."""
-    for which in range(len(split(SEEDS[reader]))):
+    for which in range(0, len(split(SEEDS[reader])), 2):
         for piece in PIECES:
             CHECKS[reader](mutated(SEEDS[reader], [(which, piece)], [], False), tmp_path)
 
