@@ -55,7 +55,7 @@ def read_table(path: pathlib.Path) -> tuple[Variants, "polars.DataFrame"]:
             f"{path} has no column {', '.join(missing)}: a table of variants has chrom, pos, ref "
             "and alt"
         )
-    what = "" if first_row == 2 else "row "
+    what = "" if first_row == 2 else " row "
     lines = np.arange(first_row, first_row + len(frame))
     chrom, pos, ref, alt = (frame[name].to_list() for name in _NAMES)
     chrom = [None if name is None else str(name) for name in chrom]
