@@ -36,9 +36,17 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "pretrain": Command("caduceus_jax.train.pretrain:pretrain", "train a model on genomes"),
-    "embed": Command("caduceus_jax.genomics.embed:embed", "embed sequences or regions"),
+    "embed": Command(
+        "caduceus_jax.genomics.embed:embed", "embed sequences, regions or variants' surroundings"
+    ),
     "score-variants": Command(
         "caduceus_jax.genomics.score_variants:score_variants", "score the variants of a VCF"
+    ),
+    "mutagenesis": Command(
+        "caduceus_jax.genomics.mutagenesis:mutagenesis", "score every change of a region"
+    ),
+    "likelihood": Command(
+        "caduceus_jax.genomics.likelihood:likelihood", "what a model expects at every base"
     ),
     "convert": Command("caduceus_jax.convert_command:convert", "convert weights, with a report"),
     "info": Command("caduceus_jax.info:info", "describe a model, or this installation"),
@@ -51,7 +59,10 @@ _EXTRA_OF = {
     "matplotlib": "train",
     "optax": "train",
     "tensorboardX": "train",
+    "anndata": "genomics",
+    "h5py": "genomics",
     "polars": "genomics",
+    "pyBigWig": "genomics",
     "pyarrow": "genomics",
     "pysam": "genomics",
 }
