@@ -228,12 +228,11 @@ def _backward(plan: Plan, inputs: ScanInputs, entering, decay, ungated, grad_y, 
         "delta_bias": None if grads.delta_bias is None else per_group(grads.delta_bias),
         "initial_state": jnp.swapaxes(grads.entering[:, -1 if plan.reverse else 0], 1, 2),
     }
-    return ScanInputs(
-        **{
-            name: None if x is None else summed[name].astype(x.dtype)
-            for name, x in inputs._asdict().items()
-        }
-    )
+    cotangents: dict[str, Any] = {
+        name: None if x is None else summed[name].astype(x.dtype)
+        for name, x in inputs._asdict().items()
+    }
+    return ScanInputs(**cotangents)
 
 
 def _chunk_decay(inputs: ScanInputs, steps: jax.Array) -> jax.Array:

@@ -81,7 +81,8 @@ def gradients(
         ("u", "delta", "b", "c", "a", "d_skip", "z", "delta_bias", *extra),
         tuple(f"grad_{name}" for name in names),
     )
-    return Gradients(**(dict.fromkeys(optional) | dict(zip(names, found, strict=True))))
+    every: dict[str, Any] = dict.fromkeys(optional) | dict(zip(names, found, strict=True))
+    return Gradients(**every)
 
 
 def tiles() -> dict[str, tuple[int, int]]:
@@ -446,8 +447,8 @@ def _gradients(walk: _Walk, refs: dict[str, Any]) -> None:
             t = walk.token(i * _BACKWARD_UNROLL + j)
             h, decay, delta, _ = walk.advance(refs, a, h, t)
             walked.append((t, h, delta, decay))
-        for token in reversed(walked):
-            carry = _token_gradients(walk, refs, a, d_skip, *token, carry)
+        for t, h, delta, decay in reversed(walked):
+            carry = _token_gradients(walk, refs, a, d_skip, t, h, delta, decay, carry)
         return carry
 
     zero = _zeros(walk)

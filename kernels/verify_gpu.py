@@ -159,7 +159,10 @@ def _compile(dtype: str) -> int:
             compiled = jax.jit(both).lower(arguments).compile()
     else:
         compiled = jax.jit(both).lower(arguments).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
+    memory = compiled.memory_analysis()
+    if memory is None:
+        raise RuntimeError("this version of XLA says nothing of memory")
+    return memory.temp_size_in_bytes
 
 
 def _costs(programs: pathlib.Path, tools: pathlib.Path) -> Iterator[Cost]:

@@ -1,7 +1,7 @@
 """Files of results at every base: tables and bigWig tracks, written a piece at a time."""
 
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -17,7 +17,7 @@ TRACKS = {".bw": "pyBigWig"}
 
 def check_outputs(
     out: Sequence[str | pathlib.Path],
-    formats: dict[str, str | None],
+    formats: Mapping[str, str | None],
     inputs: Sequence[str | pathlib.Path],
 ) -> dict[pathlib.Path, str]:
     """Finds out before the work that all files can be written.

@@ -310,8 +310,10 @@ def _stretch(
 
 
 def _joined(passes: list[_Passes]) -> _Passes:
-    arrays = (np.concatenate(arrays) for arrays in zip(*(p[:-1] for p in passes), strict=True))
-    return _Passes(*arrays, sum(p.bases for p in passes))
+    contig, centre, position, index = (
+        np.concatenate(arrays) for arrays in zip(*(p[:-1] for p in passes), strict=True)
+    )
+    return _Passes(contig, centre, position, index, sum(p.bases for p in passes))
 
 
 def _bases(genome: Genome, contig: int, start: int, end: int) -> np.ndarray:

@@ -82,14 +82,14 @@ def open_journal(path: pathlib.Path, run: Mapping[str, Any], *, resume: bool) ->
         UserError: the file is another run's journal (with `resume`), is no journal at all, or is
             in use by another process.
     """
-    run = json.loads(json.dumps(run))
+    record = json.loads(json.dumps(run))
     try:
         file = path.open("r+b" if path.exists() else "w+b")
     except OSError as error:
         raise UserError(f"cannot write the journal {path}: {error.strerror}") from None
     with file:
         _lock(file, path)
-        first = _begin(file, path, run, resume)
+        first = _begin(file, path, record, resume)
         journal = Journal(file, file.seek(0, os.SEEK_END))
         file.seek(first)
         try:

@@ -90,8 +90,8 @@ def likelihood(
             written first).
     """
     outputs = check_outputs(out, TABLES | TRACKS, (regions, genome))
-    tracks = get_args(Track) if track == "all" else (track,)
-    files = [
+    tracks: tuple[Track, ...] = get_args(Track) if track == "all" else (track,)
+    files: list[tuple[pathlib.Path, str, Track]] = [
         (_of_track(path, name) if ending in TRACKS and track == "all" else path, ending, name)
         for path, ending in outputs.items()
         for name in (tracks if ending in TRACKS else tracks[:1])

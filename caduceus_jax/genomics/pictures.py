@@ -11,6 +11,7 @@ from caduceus_jax.genomics.every_base import information
 MOST_BASES = 1_000
 _BASES = "ACGT"
 _BASES_A_ROW = 100
+_FEWEST_A_ROW = 30  # or letters would be wider than high
 # The colours of sequence logos since Schneider & Stephens (1990).
 _COLOURS = {"A": "#109648", "C": "#255c99", "G": "#f7b32b", "T": "#d62839"}
 _INCHES_A_BASE = 0.14
@@ -61,37 +62,36 @@ def draw_mutagenesis(
         UserError: several contigs, bases that do not follow one another, none, or too many.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     drawn, chrom = _drawn(frame, strand)
     bases = len(drawn.position)
     rows = -(-bases // _BASES_A_ROW)
-    a_row = -(-bases // rows)
+    a_row = max(-(-bases // rows), _FEWEST_A_ROW)
     logo = _letter_heights(drawn.llr)
     width = max(a_row * _INCHES_A_BASE + _INCHES_BESIDE, 6.5)
-    figure = Figure(figsize=(width, 0.7 + 2.15 * rows), dpi=150, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.02, hspace=0.0, wspace=0.0)
+    layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.02, hspace=0.0, wspace=0.0)
+    figure = Figure(figsize=(width, 0.7 + 2.15 * rows), dpi=150, layout=layout)
     first, last = drawn.position.min(), drawn.position.max()
     name = f"{chrom}:{first:,}-{last:,}, {strand} strand" + (f", {model}" if model else "")
-    figure.suptitle(name if title is None else title, fontsize=11)
+    figure.suptitle(name if title is None else title, fontsize=11, wrap=True)
     # A thin row of nothing keeps one pair of axes from the next.
     heights = [1.0, 0.62, 0.12] * rows
     axes = figure.subplots(3 * rows, 1, gridspec_kw={"height_ratios": heights}, squeeze=False)[:, 0]
     scale = float(np.nanmax(np.abs(drawn.llr), initial=0.0)) or 1.0
     highest = max(float(np.nanmax(logo.sum(axis=1), initial=0.0)) * 1.05, 0.01)
-    image = None
+    images = []
     for row in range(rows):
         above, below, gap = axes[3 * row : 3 * row + 3]
         gap.set_axis_off()
         part = slice(row * a_row, min((row + 1) * a_row, bases))
         some = _Drawn(*(column[part] for column in drawn))
         _draw_logo(above, logo[part], highest, a_row)
-        image = _draw_heat_map(below, some, scale, a_row)
+        images.append(_draw_heat_map(below, some, scale, a_row))
         _label_positions(below, some.position, a_row, width)
-    reading = ", read on the - strand" if strand == "-" else ""
-    axes[3 * rows - 2].set_xlabel(
-        f"position on {chrom}, from 1{reading}; a dot marks the reference", fontsize=9
-    )
-    bar = figure.colorbar(image, ax=list(axes), fraction=0.02, pad=0.01, aspect=18 + 10 * rows)
+    read = ", - strand from its 5' end" if strand == "-" else ""
+    axes[3 * rows - 2].set_xlabel(f"position, from 1{read}; dots: the reference", fontsize=9)
+    bar = figure.colorbar(images[-1], ax=list(axes), fraction=0.02, pad=0.01, aspect=18 + 10 * rows)
     bar.set_label("log p(alt) - log p(ref), nats", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     return figure
@@ -187,4 +187,5 @@ def _label_positions(axes: Any, position: np.ndarray, a_row: int, width: float) 
     steps = [1, 2, 5, 10, 20, 50]
     step = next((s for s in steps if s * inches >= _TICK_INCHES), steps[-1])
     at = np.flatnonzero(position % step == 0)
+    at = at if len(at) else np.zeros(1, np.int64)
     axes.set_xticks(at, [f"{p:,}" for p in position[at].tolist()], fontsize=8)

@@ -181,8 +181,8 @@ def _alleles(scorer: Scorer, sites: Sites, status: np.ndarray) -> tuple[np.ndarr
     sequences = sorted({*keys[0], *keys[1]})
     number = {key: i for i, key in enumerate(sequences)}
     ref, alt = (np.array([number[key] for key in side], np.int64) for side in keys)
-    columns = [np.array([key[i] for key in sequences], np.int64) for i in (0, 1, 2)]
-    haplotypes = Haplotypes(*columns, [key[3] for key in sequences])
+    contigs, starts, ends = (np.array([key[i] for key in sequences], np.int64) for i in (0, 1, 2))
+    haplotypes = Haplotypes(contigs, starts, ends, [key[3] for key in sequences])
     more = np.array([key[5] for key in sequences], bool)
     row = np.zeros(len(sequences), np.int64)
     row[alt], row[ref] = rows, rows

@@ -66,7 +66,8 @@ def read_table(path: pathlib.Path) -> tuple[Variants, "polars.DataFrame"]:
         except ValueError as error:
             raise UserError(f"{path}:{what}{lines[i]}: {error}") from None
     known = [None if a in (None, "", ".") else a for a in alt]
-    return Variants(np.arange(len(frame)), lines, chrom, position, ref, known), frame
+    contig = [str(name) for name in chrom]
+    return Variants(np.arange(len(frame)), lines, contig, position, ref, known), frame
 
 
 def _checked(chrom: object, pos: object, ref: object, alt: object) -> int:
