@@ -40,7 +40,8 @@ COMMANDS = {
         "caduceus_jax.genomics.embed:embed", "embed sequences, regions or variants' surroundings"
     ),
     "score-variants": Command(
-        "caduceus_jax.genomics.score_variants:score_variants", "score the variants of a VCF"
+        "caduceus_jax.genomics.score_variants:score_variants",
+        "score the variants of a VCF or a table",
     ),
     "mutagenesis": Command(
         "caduceus_jax.genomics.mutagenesis:mutagenesis", "score every change of a region"
