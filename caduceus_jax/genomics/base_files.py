@@ -16,14 +16,14 @@ TRACKS = {".bw": "pyBigWig"}
 
 
 def check_outputs(
-    out: Sequence[str | pathlib.Path],
+    out: Sequence[str | pathlib.Path] | str | pathlib.Path,
     formats: Mapping[str, str | None],
     inputs: Sequence[str | pathlib.Path],
 ) -> dict[pathlib.Path, str]:
     """Finds out before the work that all files can be written.
 
     Args:
-        out: the files to be written.
+        out: the files to be written, or one.
         formats: see `output.check_output`.
         inputs: files that are read.
 
@@ -34,7 +34,7 @@ def check_outputs(
         UserError: one cannot be written, is an input, or is named twice.
     """
     endings = {}
-    for path in map(pathlib.Path, out):
+    for path in map(pathlib.Path, [out] if isinstance(out, str | pathlib.Path) else out):
         if path in endings:
             raise UserError(f"{path} is named twice: give each output a name of its own")
         endings[path] = check_output(path, formats)

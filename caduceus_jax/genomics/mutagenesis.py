@@ -82,7 +82,9 @@ def mutagenesis(
         edge: what to do where the context reaches beyond the end of a contig: pad it with N, shift
             it inward, drop the base (status crosses_edge), or stop with an error.
         together: bases masked in one pass, spread over the middle half of the context. K together
-            are K times as fast, and an approximation.
+            are about K times as fast, and an approximation. How far from exact: scores of a small
+            human model (64 channels, 4 layers) moved by 0.02 on average (their standard deviation
+            is 0.97; correlation 0.9996) with 8 together in 1,023; by 0.07 (0.995) with 32.
         batch_size: windows in a forward pass; chosen for the device by default.
         dtype: of matrix products and activations.
         skip_bad: exit with status 0 although regions are not on the genome.

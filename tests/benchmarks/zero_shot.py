@@ -72,10 +72,14 @@ def main():
     arguments = parser.parse_args()
     frame = polars.read_parquet(arguments.scored)
     computed = [name for name in ("llr", "pllr", "l2", "cosine") if name in frame.columns]
-    frame = frame.filter(polars.col("status") == "ok")
+    # Columns that score-variants only passes on are text where they came from a text file.
+    numbers = {"label": polars.Int64, "effect": polars.Float64}
+    frame = frame.filter(polars.col("status") == "ok").cast(
+        {name: dtype for name, dtype in numbers.items() if name in frame.columns}
+    )
     genome = {name: bytes(bases).decode().upper() for name, bases in read_genome(arguments.genome)}
     scores = {f"model, {name}": frame[name].to_numpy() for name in computed}
-    scores |= {f"model, |{name}|": np.abs(frame[name].to_numpy()) for name in computed}
+    scores |= {f"model, absolute {name}": np.abs(frame[name].to_numpy()) for name in computed}
     scores |= trivial(frame.iter_rows(named=True), genome)
     label, contig = frame["label"].to_numpy(), frame["chrom"].to_numpy()
     both = [c for c in np.unique(contig) if len(np.unique(label[contig == c])) == 2]

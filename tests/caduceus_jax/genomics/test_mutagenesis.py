@@ -133,7 +133,7 @@ def test_a_sequence_without_coordinates(tmp_path, folder):
     path = tmp_path / "promoters.fa"
     path.write_text(">first some words\nACGTTGCA\n>second\nGGCC\n")
     out = [tmp_path / "a.tsv"]
-    mutagenesis(folder, "second", path, out=out, context_length=CONTEXT)
+    mutagenesis(folder, "second", path, out=out[0], context_length=CONTEXT)
     frame = polars.read_csv(out[0], separator="\t")
     assert frame["chrom"].unique().to_list() == ["second"]
     assert frame["pos"].to_list() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
