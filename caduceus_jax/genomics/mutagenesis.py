@@ -60,7 +60,7 @@ def mutagenesis(
     under a logo of what the model expects, with positions from 1.
 
     examples:
-      caduceus-jax mutagenesis runs/quickstart chr22:19,710,966-19,711,350 hg19.fa \\
+      caduceus-jax mutagenesis runs/quickstart chr22:19,710,790-19,711,174 hg19.fa \\
           --out gp1ba.parquet gp1ba.bw gp1ba.png
       caduceus-jax mutagenesis runs/quickstart promoter_7 promoters.fa --out promoter_7.svg
       caduceus-jax mutagenesis runs/quickstart exons.bed hg38.fa --out exons.parquet
