@@ -61,7 +61,7 @@ def mutagenesis(
 
     examples:
       caduceus-jax mutagenesis runs/quickstart chr22:19,710,790-19,711,174 hg19.fa \\
-          --out gp1ba.parquet gp1ba.bw gp1ba.png
+          --out gp1bb.parquet gp1bb.bw gp1bb.png
       caduceus-jax mutagenesis runs/quickstart promoter_7 promoters.fa --out promoter_7.svg
       caduceus-jax mutagenesis runs/quickstart exons.bed hg38.fa --out exons.parquet
 
