@@ -1,4 +1,4 @@
-"""The kernels of `chunk_parallel` in Pallas, lowered through Triton: NVIDIA GPUs.
+"""The kernels of `chunk_parallel` in Pallas: NVIDIA GPUs.
 
 A program walks over one chunk of one sequence for a block of channels. Its state is a tile (state,
 channels) in registers: with one warp a thread owns whole columns of it, so that sums over states
@@ -6,34 +6,26 @@ need no exchange between threads, and B and C are loaded once for all channels o
 
 Exponentials are powers of two of A log2(e). A chunk at the ragged end has decay 1 and input 0
 where there is no token: the time step is 0 after the softplus, not before.
-
-Pallas' Triton backend is deprecated since jax 0.11: this file is the only one that knows it.
 """
 
-import functools
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plgpu
 
 from caduceus_jax.kernels.chunk_parallel import Gradients, Plan
 from caduceus_jax.kernels.inputs import ScanInputs
+from caduceus_jax.kernels.pallas_program import KEPT_EVERY, LOG2_E, Call, Walk
 
-# Channels of a program and tokens of an unrolled step: what fits in registers without spilling.
-_FORWARD_BLOCK, _FORWARD_UNROLL = 128, 2
-_ADJOINT_BLOCK, _GRADIENT_BLOCK, _BACKWARD_UNROLL = 64, 32, 4
-_SMALLEST_BLOCK = 16
-_LOG2_E = math.log2(math.e)
+# Channels of a program and tokens of an unrolled round: what fits in registers without spilling.
+_FORWARD_BLOCK, _ADJOINT_BLOCK, _GRADIENT_BLOCK = 128, 64, 32
+_FORWARD_UNROLL, _BACKWARD_UNROLL = 2, KEPT_EVERY
 
 
 def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     """See `chunk_parallel.Lowering`."""
-    call = _Call(plan, inputs, _FORWARD_BLOCK)
+    call = Call(plan, inputs, _FORWARD_BLOCK)
     return call(_summaries, ("u", "delta", "b", "a", "delta_bias"), ("states", "steps"))
 
 
@@ -41,7 +33,7 @@ def outputs(
     plan: Plan, inputs: ScanInputs, entering: jax.Array, keep_ungated: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """See `chunk_parallel.Lowering`."""
-    call = _Call(plan, inputs, _FORWARD_BLOCK, entering=entering)
+    call = Call(plan, inputs, _FORWARD_BLOCK, entering=entering)
     keep = keep_ungated and inputs.z is not None
     y, leaving, *ungated = call(
         _outputs,
@@ -55,7 +47,7 @@ def adjoints(
     plan: Plan, inputs: ScanInputs, entering: jax.Array, grad_y: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """See `chunk_parallel.Lowering`."""
-    call = _Call(plan, inputs, _ADJOINT_BLOCK, entering=entering, grad_y=grad_y)
+    call = Call(plan, inputs, _ADJOINT_BLOCK, entering=entering, grad_y=grad_y)
     return call(
         _adjoints,
         ("u", "delta", "b", "c", "a", "z", "delta_bias", "entering", "grad_y"),
@@ -73,7 +65,7 @@ def gradients(
 ) -> Gradients:
     """See `chunk_parallel.Lowering`."""
     extra = {"kept": kept, "ungated": ungated, "grad_y": grad_y, "adjoint": adjoint}
-    call = _Call(plan, inputs, _GRADIENT_BLOCK, **extra)
+    call = Call(plan, inputs, _GRADIENT_BLOCK, **extra)
     optional = {"z": inputs.z, "d_skip": inputs.d_skip, "delta_bias": inputs.delta_bias}
     names = [n for n in Gradients._fields if n not in optional or optional[n] is not None]
     found = call(
@@ -95,264 +87,9 @@ def tiles() -> dict[str, tuple[int, int]]:
     }
 
 
-class _Call:
-    """Runs kernels on every (sequence, chunk) and block of channels."""
-
-    def __init__(self, plan: Plan, inputs: ScanInputs, block: int, **extra: jax.Array | None):
-        self.plan, self.inputs = plan, inputs
-        self.batch, self.length, self.channels = inputs.u.shape
-        self.state = inputs.a.shape[-1]
-        self.chunks = -(-self.length // plan.chunk)
-        power = max(1 << (self.channels - 1).bit_length(), _SMALLEST_BLOCK)
-        self.block = min(block, power)
-        self.blocks = -(-self.channels // self.block)
-        # Transposed, a thread's columns are loaded side by side; B and C are small, and in
-        # float32 they are not unpacked again by every block of channels.
-        arrays = inputs._asdict() | {
-            "a": jnp.swapaxes(inputs.a, 1, 2).astype(jnp.float32),
-            "b": inputs.b.astype(jnp.float32),
-            "c": inputs.c.astype(jnp.float32),
-        }
-        self.arrays = {name: x for name, x in (arrays | extra).items() if x is not None}
-
-    def __call__(self, kernel: Callable, reads: tuple[str, ...], writes: tuple[str, ...]):
-        reads = tuple(name for name in reads if name in self.arrays)
-
-        def body(*refs):
-            kernel(self._walk(), dict(zip((*reads, *writes), refs, strict=True)))
-
-        return pl.pallas_call(
-            body,
-            grid=(self.batch * self.chunks, self.blocks),
-            in_specs=[self._layout(name)[1] for name in reads],
-            out_specs=[self._layout(name)[1] for name in writes],
-            out_shape=[self._layout(name)[0] for name in writes],
-            compiler_params=plgpu.CompilerParams(num_warps=1, num_stages=1),
-            interpret=self.plan.interpret,
-            name=f"selective_scan{kernel.__name__}",
-        )(*(self.arrays[name] for name in reads))
-
-    def _walk(self) -> "_Walk":
-        """This program's, within a kernel."""
-        chunk, block = self.plan.chunk, self.block
-        tokens = channels = None
-        if self.length % chunk:
-            tokens = self.length - pl.program_id(0) % self.chunks * chunk
-        if self.channels % block:
-            channels = self.channels - pl.program_id(1) * block
-        return _Walk(
-            chunk=chunk,
-            tokens=tokens,
-            block=block,
-            channels=channels,
-            delta_softplus=self.plan.delta_softplus,
-            reverse=self.plan.reverse,
-            math=_EXACT if self.plan.interpret else _FAST,
-        )
-
-    def _layout(self, name: str) -> tuple[jax.ShapeDtypeStruct, pl.BlockSpec]:
-        """Shape of an array, and the part of it that belongs to program (p, i)."""
-        chunk, block, state, chunks = self.plan.chunk, self.block, self.state, self.chunks
-        whole = (self.batch, self.length, self.channels)
-        per_chunk = (self.batch, chunks, self.channels)
-        states = (self.batch, chunks, state, self.channels)
-        groups, unrolled = self.inputs.groups, chunk // _BACKWARD_UNROLL
-
-        def at(p):
-            return p // chunks, p % chunks
-
-        layouts: dict[tuple[str, ...], tuple[tuple[int, ...], pl.BlockSpec]] = {
-            ("u", "delta", "z", "y", "ungated", "grad_y", "grad_u", "grad_delta", "grad_z"): (
-                whole,
-                pl.BlockSpec((None, chunk, block), lambda p, i: (*at(p), i)),
-            ),
-            ("b", "c"): (
-                (self.batch, self.length, state),
-                pl.BlockSpec((None, chunk, state), lambda p, i: (*at(p), 0)),
-            ),
-            ("grad_b", "grad_c"): (
-                (self.blocks, self.batch, self.length, state),
-                pl.BlockSpec((None, None, chunk, state), lambda p, i: (i, *at(p), 0)),
-            ),
-            ("a",): (
-                (groups, state, self.channels),
-                pl.BlockSpec((None, state, block), lambda p, i: (p // chunks % groups, 0, i)),
-            ),
-            ("d_skip", "delta_bias"): (
-                (groups, self.channels),
-                pl.BlockSpec((None, block), lambda p, i: (p // chunks % groups, i)),
-            ),
-            ("entering", "adjoint", "states", "grad_a", "grad_entering"): (
-                states,
-                pl.BlockSpec((None, None, state, block), lambda p, i: (*at(p), 0, i)),
-            ),
-            ("steps", "grad_d_skip", "grad_delta_bias"): (
-                per_chunk,
-                pl.BlockSpec((None, None, block), lambda p, i: (*at(p), i)),
-            ),
-            ("kept",): (
-                (self.batch, chunks, unrolled, state, self.channels),
-                pl.BlockSpec((None, None, unrolled, state, block), lambda p, i: (*at(p), 0, 0, i)),
-            ),
-        }
-        shape, spec = next(found for names, found in layouts.items() if name in names)
-        # Kept states in bfloat16 err by 2^-9 for a few tokens only: each is a fresh start.
-        like = dict.fromkeys(("y", "ungated", "grad_u"), "u")
-        like |= {"grad_delta": "delta", "grad_z": "z"}
-        dtype = self.arrays[like[name]].dtype if name in like else jnp.float32
-        return jax.ShapeDtypeStruct(shape, dtype), spec
-
-
-class _Math(NamedTuple):
-    """Elementary functions on float32 tiles."""
-
-    exp2: Callable[[jax.Array], jax.Array]
-    log2: Callable[[jax.Array], jax.Array]
-    reciprocal: Callable[[jax.Array], jax.Array]
-    multiply_add: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-
-
-def _assembly(text: str, *arguments: jax.Array) -> jax.Array:
-    """One PTX instruction on every element."""
-    shape = jnp.broadcast_shapes(*(x.shape for x in arguments))
-    (result,) = plgpu.elementwise_inline_asm(
-        text,
-        args=[jnp.broadcast_to(x, shape) for x in arguments],
-        constraints=",".join(["=f"] + ["f"] * len(arguments)),
-        pack=1,
-        result_shape_dtypes=[jax.ShapeDtypeStruct(shape, jnp.float32)],
-    )
-    return result
-
-
-_EXACT = _Math(jnp.exp2, jnp.log2, lambda x: 1 / x, lambda x, y, z: x * y + z)
-# Plain operations keep fix-ups for denormals around the hardware's functions, and never contract
-# a product and a sum: half as many instructions again (docs/kernels.md).
-_FAST = _Math(
-    functools.partial(_assembly, "ex2.approx.ftz.f32 $0, $1;"),
-    functools.partial(_assembly, "lg2.approx.ftz.f32 $0, $1;"),
-    functools.partial(_assembly, "rcp.approx.ftz.f32 $0, $1;"),
-    functools.partial(_assembly, "fma.rn.f32 $0, $1, $2, $3;"),
-)
-
-
-class _Walk(NamedTuple):
-    """How a program walks over its chunk."""
-
-    chunk: int
-    tokens: jax.Array | None  # of the sequence from the chunk's start on; None if all exist
-    block: int
-    channels: jax.Array | None  # from the block's start on; None if all exist
-    delta_softplus: bool
-    reverse: bool
-    math: _Math
-
-    def token(self, k):
-        """Index in the chunk of the k-th token walked over."""
-        return self.chunk - 1 - k if self.reverse else k
-
-    def real(self, t):
-        """Whether token t of this chunk exists; None where all do."""
-        return None if self.tokens is None else t < self.tokens
-
-    def _mask(self, t=None):
-        """Where a vector of channels, at token t or of the whole chunk, exists; None everywhere."""
-        real = None if t is None else self.real(t)
-        mask = None if real is None else jnp.full((self.block,), real)
-        if self.channels is not None:
-            inside = jnp.arange(self.block) < self.channels
-            mask = inside if mask is None else mask & inside
-        return mask
-
-    def channels_at(self, ref, t) -> jax.Array:
-        """(channels,) float32 of token t; 0 where there is none."""
-        return self._load(ref.at[t, :], self._mask(t))
-
-    def channels_of(self, ref) -> jax.Array:
-        """(channels,) float32 of the whole chunk."""
-        return self._load(ref.at[:], self._mask())
-
-    def states_at(self, ref, t) -> jax.Array:
-        """(state,) float32 of token t; 0 where there is none."""
-        real = self.real(t)
-        return self._load(ref.at[t, :], None if real is None else jnp.full(ref.shape[-1:], real))
-
-    def tile(self, ref, *index) -> jax.Array:
-        """(state, channels) float32."""
-        at = ref.at[(*index, slice(None), slice(None))]
-        return self._load(at, self._tile_mask(ref))
-
-    def put_channels_at(self, ref, t, value) -> None:
-        """Writes (channels,) at token t."""
-        self._store(ref.at[t, :], value, self._mask(t), ref.dtype)
-
-    def put_channels_of(self, ref, value) -> None:
-        """Writes (channels,) of the whole chunk."""
-        self._store(ref.at[:], value, self._mask(), ref.dtype)
-
-    def put_states_at(self, ref, t, value) -> None:
-        """Writes (state,) at token t."""
-        real = self.real(t)
-        mask = None if real is None else jnp.full(ref.shape[-1:], real)
-        self._store(ref.at[t, :], value, mask, ref.dtype)
-
-    def put_tile(self, ref, value, *index) -> None:
-        """Writes (state, channels)."""
-        at = ref.at[(*index, slice(None), slice(None))]
-        self._store(at, value, self._tile_mask(ref), ref.dtype)
-
-    def _tile_mask(self, ref):
-        mask = self._mask()
-        return None if mask is None else jnp.broadcast_to(mask[None], ref.shape[-2:])
-
-    @staticmethod
-    def _load(at, mask) -> jax.Array:
-        other = None if mask is None else 0.0
-        return plgpu.load(at, mask=mask, other=other).astype(jnp.float32)
-
-    @staticmethod
-    def _store(at, value, mask, dtype) -> None:
-        plgpu.store(at, value.astype(dtype), mask=mask)
-
-    def before_softplus(self, refs, t) -> jax.Array:
-        """(channels,) what the time step of token t is made of."""
-        delta = self.channels_at(refs["delta"], t)
-        return delta + self.channels_of(refs["delta_bias"]) if "delta_bias" in refs else delta
-
-    def step(self, refs, t) -> jax.Array:
-        """(channels,) time step of token t; 0 where there is no token."""
-        delta = self.before_softplus(refs, t)
-        delta = self.softplus(delta) if self.delta_softplus else delta
-        real = self.real(t)
-        return delta if real is None else jnp.where(real, delta, 0.0)
-
-    def softplus(self, x) -> jax.Array:
-        """log(1 + e^x), to float32's accuracy where it is small too."""
-        e = self.math.exp2(x * _LOG2_E)
-        # The logarithm of 1 + e has an absolute error: below 1/16 its series is better.
-        series = jnp.full_like(e, 1 / 5)
-        for coefficient in (-1 / 4, 1 / 3, -1 / 2, 1.0):
-            series = self.math.multiply_add(series, e, jnp.float32(coefficient))
-        series = series * e
-        logarithm = self.math.log2(1 + e) * (1 / _LOG2_E)
-        return jnp.where(x > 20, x, jnp.where(e < 1 / 16, series, logarithm))
-
-    def sigmoid(self, x) -> jax.Array:
-        """1 / (1 + e^-x)."""
-        return self.math.reciprocal(1 + self.math.exp2(x * -_LOG2_E))
-
-    def advance(self, refs, a, h, t):
-        """The state after token t, its decay, its time step and its input."""
-        delta = self.step(refs, t)
-        decay = self.math.exp2(delta[None, :] * a)
-        u, b = self.channels_at(refs["u"], t), self.states_at(refs["b"], t)
-        drive = b[:, None] * (delta * u)[None, :]
-        return self.math.multiply_add(decay, h, drive), decay, delta, u
-
-
-def _summaries(walk: _Walk, refs: dict[str, Any]) -> None:
+def _summaries(walk: Walk, refs: dict[str, Any]) -> None:
     """What leaves the chunk from a zero state, and its summed time steps."""
-    a = walk.tile(refs["a"]) * _LOG2_E
+    a = walk.tile(refs["a"]) * LOG2_E
 
     def body(i, carry):
         h, steps = carry
@@ -362,19 +99,15 @@ def _summaries(walk: _Walk, refs: dict[str, Any]) -> None:
             steps = steps + delta
         return h, steps
 
-    start = jnp.zeros_like(a), _zeros(walk)
+    start = jnp.zeros_like(a), walk.zeros()
     h, steps = lax.fori_loop(0, walk.chunk // _FORWARD_UNROLL, body, start)
     walk.put_tile(refs["states"], h)
     walk.put_channels_of(refs["steps"], steps)
 
 
-def _zeros(walk: _Walk) -> jax.Array:
-    return jnp.zeros((walk.block,), jnp.float32)
-
-
-def _outputs(walk: _Walk, refs: dict[str, Any]) -> None:
+def _outputs(walk: Walk, refs: dict[str, Any]) -> None:
     """y, from the state that enters the chunk; and the state that leaves it."""
-    a = walk.tile(refs["a"]) * _LOG2_E
+    a = walk.tile(refs["a"]) * LOG2_E
     d_skip = walk.channels_of(refs["d_skip"]) if "d_skip" in refs else None
 
     def body(i, h):
@@ -396,14 +129,14 @@ def _outputs(walk: _Walk, refs: dict[str, Any]) -> None:
     walk.put_tile(refs["states"], lax.fori_loop(0, walk.chunk // _FORWARD_UNROLL, body, h))
 
 
-def _adjoints(walk: _Walk, refs: dict[str, Any]) -> None:
+def _adjoints(walk: Walk, refs: dict[str, Any]) -> None:
     """States of every few tokens, and sum_t (prod_{s <= t} decay_s) C_t dy_t.
 
     The latter is the gradient with respect to the state that enters the chunk as far as it comes
     from the chunk's own outputs. It is summed in walking order, beside the states: each decay is
     computed once for both.
     """
-    a = walk.tile(refs["a"]) * _LOG2_E
+    a = walk.tile(refs["a"]) * LOG2_E
 
     def body(i, carry):
         h, product, adjoint = carry
@@ -421,7 +154,7 @@ def _adjoints(walk: _Walk, refs: dict[str, Any]) -> None:
     walk.put_tile(refs["states"], adjoint)
 
 
-def _ungated(walk: _Walk, refs: dict[str, Any], t):
+def _ungated(walk: Walk, refs: dict[str, Any], t):
     """Cotangent of y before the gate, and what the gradient of the gate is made of."""
     grad = walk.channels_at(refs["grad_y"], t)
     if "z" not in refs:
@@ -431,12 +164,12 @@ def _ungated(walk: _Walk, refs: dict[str, Any], t):
     return grad * z * sigmoid, (grad, z, sigmoid)
 
 
-def _gradients(walk: _Walk, refs: dict[str, Any]) -> None:
+def _gradients(walk: Walk, refs: dict[str, Any]) -> None:
     """All gradients of the chunk, walking against the recurrence.
 
     A few tokens at a time: their states forward from the one that was kept, then back.
     """
-    a = walk.tile(refs["a"]) * _LOG2_E
+    a = walk.tile(refs["a"]) * LOG2_E
     d_skip = walk.channels_of(refs["d_skip"]) if "d_skip" in refs else None
     steps = walk.chunk // _BACKWARD_UNROLL
 
@@ -451,7 +184,7 @@ def _gradients(walk: _Walk, refs: dict[str, Any]) -> None:
             carry = _token_gradients(walk, refs, a, d_skip, t, h, delta, decay, carry)
         return carry
 
-    zero = _zeros(walk)
+    zero = walk.zeros()
     start = walk.tile(refs["adjoint"]), jnp.zeros_like(a), zero, zero
     entering, grad_a, grad_skip, grad_bias = lax.fori_loop(0, steps, body, start)
     walk.put_tile(refs["grad_entering"], entering)
@@ -462,7 +195,7 @@ def _gradients(walk: _Walk, refs: dict[str, Any]) -> None:
         walk.put_channels_of(refs["grad_delta_bias"], grad_bias)
 
 
-def _token_gradients(walk: _Walk, refs: dict[str, Any], a, d_skip, t, h, delta, decay, carry):
+def _token_gradients(walk: Walk, refs: dict[str, Any], a, d_skip, t, h, delta, decay, carry):
     """Gradients of one token; `carry` is the adjoint beyond it, and the sums over tokens."""
     adjoint, grad_a, grad_skip, grad_bias = carry
     add = walk.math.multiply_add
@@ -485,7 +218,7 @@ def _token_gradients(walk: _Walk, refs: dict[str, Any], a, d_skip, t, h, delta, 
     grad_drive = jnp.sum(g * b[:, None], axis=0)  # with respect to delta_t u_t
     through_decay = g * add(-b[:, None], scaled[None, :], h)  # g decay_t h_{t-1}
     grad_a = add(through_decay, delta[None, :], grad_a)
-    through_a = jnp.sum(through_decay * a, axis=0) * (1 / _LOG2_E)
+    through_a = jnp.sum(through_decay * a, axis=0) * (1 / LOG2_E)
     grad_delta = add(grad_drive, u, through_a)
     if walk.delta_softplus:
         grad_delta = grad_delta * walk.sigmoid(walk.before_softplus(refs, t))

@@ -99,7 +99,8 @@ def write_vcf(
                 for entry in columns[_INFO].split(";")
                 if entry not in (".", "") and entry.partition("=")[0] not in declarations
             ]
-            columns[_INFO] = ";".join([*info, *(f"{key}={v}" for key, v in values.items())])
+            fresh = (f"{key}={value}" for key, value in values.items())
+            columns[_INFO] = ";".join([*info, *fresh]) or "."
             file.write(_encode("\t".join(columns)))
 
 

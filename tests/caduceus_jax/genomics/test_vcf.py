@@ -188,8 +188,8 @@ def test_bytes_that_are_no_text_survive(tmp_path):
 @pytest.mark.parametrize(
     ("records", "says"),
     [
-        ("1\t9\t.\tA\tC\t.\t.\t.\n1\t8\t.\tA\tC\t.\t.\t.\n", "4: 1:8"),
-        ("1\t9\t.\tA\tC\t.\t.\t.\n2\t8\t.\tA\tC\t.\t.\t.\n1\t9\t.\tA\tC\t.\t.\t.\n", "5: 1:9"),
+        ("1\t9\t.\tA\tC\t.\t.\t.\n1\t8\t.\tA\tC\t.\t.\t.\n", "5: 1:8"),
+        ("1\t9\t.\tA\tC\t.\t.\t.\n2\t8\t.\tA\tC\t.\t.\t.\n1\t9\t.\tA\tC\t.\t.\t.\n", "6: 1:9"),
     ],
 )
 def test_what_is_not_sorted_gets_no_index(tmp_path, records, says):
@@ -204,6 +204,12 @@ def test_what_is_not_sorted_gets_no_index(tmp_path, records, says):
         "sort the input, for example with bcftools sort (the VCF is written, its index is not)"
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.vcf", "out.vcf.gz"]
+
+
+def test_info_without_a_field_is_a_dot(tmp_path):
+    source, out = write(tmp_path / "a.vcf", HEADER + "1\t9\t.\tA\tC\t.\t.\t.\n"), tmp_path / "o.vcf"
+    write_vcf(source, out, {}, [{}], provenance="##made", compress=False)
+    assert out.read_text().endswith("\n1\t9\t.\tA\tC\t.\t.\t.\n")
 
 
 def test_an_index_finds_records(tmp_path):
