@@ -12,6 +12,7 @@ from flax import nnx
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError, inference
 from caduceus_jax.inference import batches
 from caduceus_jax.inference.batches import plan
+from tests.models import randomised
 
 KINDS = {
     "ps": {"rcps": True},
@@ -27,10 +28,8 @@ run = jax.jit(lambda model, ids: model(ids))
 
 @functools.cache
 def build(**fields) -> CaduceusForMaskedLM:
-    return CaduceusForMaskedLM(
-        CaduceusConfig(**{"d_model": 16, "n_layer": 2, "initializer_range": 1.0} | fields),
-        rngs=nnx.Rngs(0),
-    )
+    config = CaduceusConfig(**{"d_model": 16, "n_layer": 2} | fields)
+    return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture(params=KINDS)

@@ -15,6 +15,7 @@ from caduceus_jax.genomics.embed import embed, embeddings
 from caduceus_jax.genomics.genome import Genome
 from caduceus_jax.genomics.sequences import around_regions
 from caduceus_jax.genomics.tiles import embed_tiled
+from tests.models import randomised
 
 D_MODEL = 16
 
@@ -22,7 +23,7 @@ D_MODEL = 16
 @pytest.fixture(scope="module")
 def model() -> CaduceusForMaskedLM:
     config = CaduceusConfig(d_model=D_MODEL, n_layer=2, rcps=True, initializer_range=1.0)
-    return CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
+    return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from caduceus_jax.genomics import every_base
 from caduceus_jax.genomics.every_base import entropy, information
 from caduceus_jax.genomics.genome import Genome
 from caduceus_jax.genomics.likelihood import likelihood, probabilities
+from tests.models import randomised
 
 polars = pytest.importorskip("polars")
 
@@ -40,7 +41,7 @@ def genome(tmp_path, sequences) -> Genome:
 
 def build(rcps: bool) -> CaduceusForMaskedLM:
     config = CaduceusConfig(d_model=16, n_layer=1, rcps=rcps, initializer_range=1.0)
-    return CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
+    return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError, cli
 from caduceus_jax.genomics.genome import Genome
 from caduceus_jax.genomics.mutagenesis import mutagenesis, scores
 from caduceus_jax.genomics.score_variants import score_variants
+from tests.models import randomised
 
 polars = pytest.importorskip("polars")
 
@@ -37,7 +38,7 @@ def genome(tmp_path, sequence) -> Genome:
 
 def build(rcps: bool) -> CaduceusForMaskedLM:
     config = CaduceusConfig(d_model=16, n_layer=1, rcps=rcps, initializer_range=1.0)
-    return CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
+    return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture

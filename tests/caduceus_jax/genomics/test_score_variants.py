@@ -12,6 +12,7 @@ from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserErr
 from caduceus_jax.genomics.genome import Genome
 from caduceus_jax.genomics.score_variants import score_variants, scores
 from caduceus_jax.genomics.vcf import Variants, read_vcf
+from tests.models import randomised
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 LENGTHS = {"chr1": 200, "chr2": 90}
@@ -39,7 +40,7 @@ def genome(tmp_path, sequences) -> Genome:
 
 def build(rcps: bool) -> CaduceusForMaskedLM:
     config = CaduceusConfig(d_model=16, n_layer=2, rcps=rcps, initializer_range=1.0)
-    return CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
+    return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
 
 
 @pytest.fixture(scope="module")

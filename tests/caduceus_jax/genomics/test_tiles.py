@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError, inference
 from caduceus_jax.genomics.tiles import cut, embed_tiled, middle
+from tests.models import randomised
 
 
 @pytest.fixture(scope="module")
 def model() -> CaduceusForMaskedLM:
     config = CaduceusConfig(d_model=8, n_layer=1, rcps=True, initializer_range=1.0)
-    return CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
+    return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
 
 
 def draw(*lengths: int) -> list[bytes]:
