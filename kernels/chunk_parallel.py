@@ -48,6 +48,20 @@ class PallasTriton:
     interpret: bool | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Triton:
+    """Options of `implementation="triton"`: NVIDIA GPUs, through jax-triton.
+
+    Args:
+        chunk_length: tokens a chunk, a multiple of 4; None chooses so that the device is busy.
+        interpret: run in Triton's interpreter, which is for tests, instead of compiling for a GPU;
+            None does so on CPU. It needs torch, and TRITON_INTERPRET=1 in the environment.
+    """
+
+    chunk_length: int | None = None
+    interpret: bool | None = None
+
+
 class Plan(NamedTuple):
     """What is fixed when the call is traced."""
 
@@ -110,7 +124,7 @@ class Lowering(Protocol):
 
 def scan(
     inputs: ScanInputs,
-    options: PallasTriton,
+    options: PallasTriton | Triton,
     lowering: Lowering,
     *,
     delta_softplus: bool,

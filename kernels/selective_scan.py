@@ -10,12 +10,17 @@ from jaxtyping import Array, Float
 from caduceus_jax.kernels import chunk_parallel, chunked, reference
 from caduceus_jax.kernels.inputs import check
 
-Options: TypeAlias = reference.Reference | chunked.Chunked | chunk_parallel.PallasTriton
-Implementation: TypeAlias = Literal["reference", "chunked", "pallas_triton"] | Options | None
+Options: TypeAlias = (
+    reference.Reference | chunked.Chunked | chunk_parallel.PallasTriton | chunk_parallel.Triton
+)
+Implementation: TypeAlias = (
+    Literal["reference", "chunked", "pallas_triton", "triton"] | Options | None
+)
 _DEFAULT_OPTIONS: dict[str, Options] = {
     "reference": reference.Reference(),
     "chunked": chunked.Chunked(),
     "pallas_triton": chunk_parallel.PallasTriton(),
+    "triton": chunk_parallel.Triton(),
 }
 
 
@@ -47,7 +52,11 @@ def selective_scan_with_state(
         return reference.scan(inputs, options, **how)
     if isinstance(options, chunked.Chunked):
         return chunked.scan(inputs, options, **how)
-    # Imported where it is asked for: it brings Pallas.
+    # Imported where they are asked for: they bring Pallas and Triton.
+    if isinstance(options, chunk_parallel.Triton):
+        from caduceus_jax.kernels import triton_lowering
+
+        return chunk_parallel.scan(inputs, options, triton_lowering, **how)
     from caduceus_jax.kernels import pallas_triton
 
     return chunk_parallel.scan(inputs, options, pallas_triton, **how)
@@ -95,8 +104,9 @@ def selective_scan(
             by default.
         implementation: None picks the fastest for the default backend when the call is traced;
             "reference" (the equation, token by token), "chunked" (portable, memory-lean),
-            "pallas_triton" (fused kernels for NVIDIA GPUs; interpreted on a CPU, for tests), or
-            an options object such as `Chunked(chunk_length=64)`: that one, or an error.
+            "pallas_triton" (fused kernels for NVIDIA GPUs; interpreted on a CPU, for tests),
+            "triton" (the same kernels through jax-triton), or an options object such as
+            `Chunked(chunk_length=64)`: that one, or an error.
 
     Returns:
         (batch, length, channels) of the dtype of `u`.

@@ -1,5 +1,7 @@
 """One suite for every implementation of the selective scan: values and all gradients."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from caduceus_jax.kernels import (
     Chunked,
     PallasTriton,
     Reference,
+    Triton,
     selective_scan,
     selective_scan_with_state,
 )
@@ -25,8 +28,12 @@ IMPLEMENTATIONS = {
     # Interpreted here; on a GPU the same tests run the compiled kernels.
     "pallas-triton": PallasTriton(16),
 }
-FAST = [name for name in IMPLEMENTATIONS if name != "reference"]
-FLOAT64 = [name for name in FAST if not name.startswith("pallas")]
+FLOAT64 = [name for name in IMPLEMENTATIONS if name.startswith("chunked")]
+FAST = [*FLOAT64, "pallas-triton"]
+if os.environ.get("TRITON_INTERPRET") == "1":
+    IMPLEMENTATIONS["triton"] = Triton(16)
+    FAST.append(pytest.param("triton", marks=pytest.mark.triton))
+EVERY = ["reference", *FAST]
 
 
 def example(length, *, batch=2, channels=12, state=4, groups=None, seed=0, **without):
@@ -175,7 +182,7 @@ def test_by_hand():
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("length", [1, 7, 64, 130])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", EVERY)
 def test_values_and_gradients_float32(implementation, length, reverse):
     arguments = example(length, seed=length)
     found = value_and_gradients(cast(arguments), IMPLEMENTATIONS[implementation], reverse=reverse)
@@ -228,7 +235,7 @@ def test_without_softplus(implementation):
     assert_close(found, in_float64(arguments, **options), SCAN_FP32)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", EVERY)
 def test_groups_are_separate_scans(implementation):
     arguments = example(21, batch=6, groups=3)
     y, state = numpy_scan(arguments)
@@ -290,7 +297,7 @@ def test_two_runs_are_bitwise_equal(implementation):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", EVERY)
 def test_vmap(implementation):
     several = [example(17, seed=seed) for seed in range(3)]
     stacked = {k: jnp.stack([cast(one)[k] for one in several]) for k in several[0]}

@@ -1,0 +1,66 @@
+"""Elementary functions as NVIDIA GPUs have them: PTX for inline assembly on float32.
+
+`$0` is the result, `$1` and on are the arguments, as in LLVM's inline assembly.
+"""
+
+import struct
+from collections.abc import Sequence
+
+EXP2 = "ex2.approx.ftz.f32 $0, $1;"
+LOG2 = "lg2.approx.ftz.f32 $0, $1;"
+RECIPROCAL = "rcp.approx.ftz.f32 $0, $1;"
+MULTIPLY_ADD = "fma.rn.f32 $0, $1, $2, $3;"
+
+# 2^f = 1 + c_1 f + c_2 f^2 + ... for f in [-1/2, 1/2]. No error at 0: decays near 1 stay exact, and
+# a state fades over 100,000 tokens as it should.
+_POLYNOMIALS = {
+    4: (0.693136734, 0.240225301, 0.0558382829, 0.00965671029),
+    5: (0.69314718, 0.24022349, 0.055503814, 0.00966636852, 0.00133811795),
+}
+# Added to a small number, it leaves the number rounded to an integer in the low bits.
+ROUND = 1.5 * 2**23
+SMALLEST_EXPONENT = -126.0
+
+
+def exp2_polynomial(bits: int) -> tuple[float, ...]:
+    """Coefficients c_1, c_2, ... of 2^f for inputs of that many bits: 16 or 32."""
+    return _POLYNOMIALS[4 if bits == 16 else 5]
+
+
+def mixed_exp2(count: int, coefficients: Sequence[float]) -> tuple[str, str]:
+    """2^x of `count` numbers: all but the last by the special-function unit.
+
+    That unit gives four results a cycle where the others give 32: one result of every few by a
+    polynomial evens the load. Arguments have to be below 127; below -126 the last is 2^-126.
+
+    Returns:
+        The assembly and its constraints, as in LLVM.
+    """
+    results, arguments = range(count), range(count, 2 * count)
+    lines = [
+        f"ex2.approx.ftz.f32 ${y}, ${x};" for y, x in zip(results[:-1], arguments[:-1], strict=True)
+    ]
+    *rest, highest = coefficients
+    lines += [
+        "{",
+        ".reg .f32 x, shifted, whole, f, p;",
+        ".reg .b32 exponent, bits;",
+        f"max.ftz.f32 x, ${arguments[-1]}, {_hexadecimal(SMALLEST_EXPONENT)};",
+        f"add.rn.ftz.f32 shifted, x, {_hexadecimal(ROUND)};",
+        f"sub.rn.ftz.f32 whole, shifted, {_hexadecimal(ROUND)};",
+        "sub.rn.ftz.f32 f, x, whole;",
+        f"mov.f32 p, {_hexadecimal(highest)};",
+        *(f"fma.rn.ftz.f32 p, p, f, {_hexadecimal(c)};" for c in (*reversed(rest), 1.0)),
+        "mov.b32 exponent, shifted;",
+        "shl.b32 exponent, exponent, 23;",
+        "mov.b32 bits, p;",
+        "add.s32 bits, bits, exponent;",
+        f"mov.b32 ${results[-1]}, bits;",
+        "}",
+    ]
+    return "\n".join(lines), ",".join(["=f"] * count + ["f"] * count)
+
+
+def _hexadecimal(number: float) -> str:
+    """As PTX writes float32 literals."""
+    return "0f" + struct.pack(">f", number).hex().upper()
