@@ -8,8 +8,8 @@ from jaxtyping import Array, Float
 
 from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import selective_scan
-from caduceus_jax.mamba import BiMamba, Scan, UniMamba, UntiedBiMamba
+from caduceus_jax.kernels import causal_conv1d, selective_scan
+from caduceus_jax.mamba import BiMamba, Conv, Scan, UniMamba, UntiedBiMamba
 from caduceus_jax.rcps import embed_strands, swap_strands
 from caduceus_jax.typing import PaddingMask, Strands, TokenIds
 
@@ -19,14 +19,16 @@ BlockInputs = Float[Array, "layer batch strand length d_model"]
 class Block(nnx.Module):
     """Add, norm, mix (Gu & Dao 2023, figure 3)."""
 
-    def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
+    def __init__(
+        self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, conv: Conv, rngs: nnx.Rngs
+    ):
         self.swap = config.strand_swap
         self.norm = _norm(config, dtype=dtype, rngs=rngs)
         if not config.bidirectional:
             mixer = UniMamba
         else:
             mixer = BiMamba if config.bidirectional_weight_tie else UntiedBiMamba
-        self.mixer = mixer(config, dtype=dtype, scan=scan, rngs=rngs)
+        self.mixer = mixer(config, dtype=dtype, scan=scan, conv=conv, rngs=rngs)
 
     def __call__(
         self, hidden: Strands, residual: Strands, padding_mask: PaddingMask | None = None
@@ -46,6 +48,7 @@ class Caduceus(nnx.Module):
         dtype: of activations and matrix products: float32 or bfloat16.
         remat: keep only each block's input for the backward pass and compute the block again.
         scan: the selective scan; training passes a sharded one.
+        conv: the causal convolution; likewise.
         rngs: draws the parameters.
     """
 
@@ -56,6 +59,7 @@ class Caduceus(nnx.Module):
         dtype: Dtype = jnp.float32,
         remat: bool = False,
         scan: Scan = selective_scan,
+        conv: Conv = causal_conv1d,
         rngs: nnx.Rngs,
     ):
         self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
@@ -67,7 +71,7 @@ class Caduceus(nnx.Module):
         )
 
         def block(key):
-            return Block(config, dtype=dtype, scan=scan, rngs=nnx.Rngs(key))
+            return Block(config, dtype=dtype, scan=scan, conv=conv, rngs=nnx.Rngs(key))
 
         self.layers: Block = jax.vmap(block)(jax.random.split(rngs.params(), config.n_layer))
         self.norm_f = _norm(config, dtype=dtype, rngs=rngs)

@@ -11,11 +11,11 @@ from flax.typing import Dtype
 from jaxtyping import Float
 
 from caduceus_jax.config import CaduceusConfig
-from caduceus_jax.kernels import causal_conv1d
 from caduceus_jax.typing import PaddingMask, Strands, StrandsInner
 
 T = TypeVar("T")
 Scan = Callable[..., jax.Array]
+Conv = Callable[..., jax.Array]
 
 
 class MambaCore(nnx.Module):
@@ -61,6 +61,7 @@ def read(
     *,
     reverse: bool,
     scan: Scan,
+    conv: Conv,
 ) -> StrandsInner:
     """Walks over every strand in one direction, strand s with the parameters `cores[s]`.
 
@@ -72,6 +73,7 @@ def read(
         reverse: walk from the last token to the first. Position t of the output belongs to token
             t either way: nothing is flipped.
         scan: the selective scan.
+        conv: the causal convolution.
 
     Returns:
         (batch, strand, length, d_inner).
@@ -81,7 +83,7 @@ def read(
     rows = (batch * strands, length)  # strand s of sequence i is row i * strands + s
     with jax.named_scope("mamba_core"):
         x = _clear_padding(x, padding_mask)
-        u = causal_conv1d(
+        u = conv(
             x.reshape(*rows, d_inner),
             core.conv_weight[...],
             None if core.conv_bias is None else core.conv_bias[...],
@@ -122,8 +124,10 @@ class BiMamba(nnx.Module):
     applied once, because `out_proj(y_fwd) + out_proj(y_rev) = out_proj(y_fwd + y_rev)`.
     """
 
-    def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
-        self.strategy, self.scan = config.bidirectional_strategy, scan
+    def __init__(
+        self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, conv: Conv, rngs: nnx.Rngs
+    ):
+        self.strategy, self.scan, self.conv = config.bidirectional_strategy, scan, conv
         self.in_proj, self.out_proj = _projections(config, dtype=dtype, rngs=rngs)
         self.fwd = MambaCore(config, rngs=rngs)
         self.rev = MambaCore(config, rngs=rngs)
@@ -140,6 +144,7 @@ class BiMamba(nnx.Module):
                 padding_mask,
                 reverse=reverse,
                 scan=self.scan,
+                conv=self.conv,
             )
             for reverse in (False, True)
         )
@@ -155,8 +160,10 @@ class BiMamba(nnx.Module):
 class UntiedBiMamba(nnx.Module):
     """Two reading directions that share nothing."""
 
-    def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
-        self.strategy, self.scan = config.bidirectional_strategy, scan
+    def __init__(
+        self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, conv: Conv, rngs: nnx.Rngs
+    ):
+        self.strategy, self.scan, self.conv = config.bidirectional_strategy, scan, conv
         self.fwd = Mamba(config, dtype=dtype, rngs=rngs)
         self.rev = Mamba(config, dtype=dtype, rngs=rngs)
 
@@ -169,6 +176,7 @@ class UntiedBiMamba(nnx.Module):
                 padding_mask,
                 reverse=reverse,
                 scan=self.scan,
+                conv=self.conv,
             )
             for reverse in (False, True)
         )
@@ -178,15 +186,24 @@ class UntiedBiMamba(nnx.Module):
 class UniMamba(nnx.Module):
     """One reading direction: 5' to 3' on every strand."""
 
-    def __init__(self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, rngs: nnx.Rngs):
-        self.scan = scan
+    def __init__(
+        self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, conv: Conv, rngs: nnx.Rngs
+    ):
+        self.scan, self.conv = scan, conv
         self.fwd = Mamba(config, dtype=dtype, rngs=rngs)
 
     def __call__(self, hidden: Strands, padding_mask: PaddingMask | None = None) -> Strands:
         """Mixes along the length of every strand."""
         return jnp.concatenate(
             [
-                _mix([self.fwd], strand, padding_mask, reverse=s == 1, scan=self.scan)
+                _mix(
+                    [self.fwd],
+                    strand,
+                    padding_mask,
+                    reverse=s == 1,
+                    scan=self.scan,
+                    conv=self.conv,
+                )
                 for s, strand in enumerate(jnp.split(hidden, hidden.shape[1], axis=1))
             ],
             axis=1,
@@ -200,6 +217,7 @@ def _mix(
     *,
     reverse: bool,
     scan: Scan,
+    conv: Conv,
 ) -> Strands:
     """Whole mixers over every strand in one direction, strand s with `mambas[s]`."""
 
@@ -209,7 +227,7 @@ def _mix(
 
     x, z = jnp.split(each_strand("in_proj", hidden), 2, axis=-1)
     cores = [mamba.core for mamba in mambas]
-    y = read(cores, x, z, padding_mask, reverse=reverse, scan=scan)
+    y = read(cores, x, z, padding_mask, reverse=reverse, scan=scan, conv=conv)
     return each_strand("out_proj", y)
 
 

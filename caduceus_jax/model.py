@@ -16,8 +16,8 @@ from caduceus_jax import checkpoint
 from caduceus_jax.backbone import Caduceus, complement
 from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import selective_scan
-from caduceus_jax.mamba import Scan
+from caduceus_jax.kernels import causal_conv1d, selective_scan
+from caduceus_jax.mamba import Conv, Scan
 from caduceus_jax.rcps import strand_logits, to_original_layout
 from caduceus_jax.typing import Hidden, Logits, PaddingMask, Strands, TokenIds
 
@@ -47,6 +47,7 @@ class CaduceusForMaskedLM(nnx.Module):
             recurrence and the logits are float32.
         remat: compute each block again in the backward pass instead of keeping its inside.
         scan: the selective scan; training passes a sharded one.
+        conv: the causal convolution; likewise.
         rngs: draws the parameters, distributed as in the original.
     """
 
@@ -57,10 +58,11 @@ class CaduceusForMaskedLM(nnx.Module):
         dtype: Dtype = jnp.float32,
         remat: bool = False,
         scan: Scan = selective_scan,
+        conv: Conv = causal_conv1d,
         rngs: nnx.Rngs,
     ):
         self.config = config
-        self.caduceus = Caduceus(config, dtype=dtype, remat=remat, scan=scan, rngs=rngs)
+        self.caduceus = Caduceus(config, dtype=dtype, remat=remat, scan=scan, conv=conv, rngs=rngs)
         shape = (config.vocab_size, config.d_model)
         if config.tie_word_embeddings:
             self.lm_head = None

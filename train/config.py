@@ -120,6 +120,8 @@ class PretrainConfig:
         steps: number of optimizer steps.
         batch_size: windows per step, over all devices.
         max_length: tokens per window.
+        sequence: devices that share the length of each window, for windows that are too long for
+            one; all devices together are a multiple of it.
         dtype: of activations and matrix products; parameters, norms and the recurrence are
             float32 either way.
         scan: implementation of the selective scan: "auto" picks for the device; "pallas_triton",
@@ -140,6 +142,7 @@ class PretrainConfig:
     steps: int = 10_000
     batch_size: int = 8
     max_length: int = 1024
+    sequence: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
     scan: Literal["auto", "chunked", "pallas_triton"] = "auto"
     remat: bool = False
@@ -151,12 +154,13 @@ class PretrainConfig:
     resume: Literal["auto", "never"] = "auto"
 
     def __post_init__(self):
-        positive = ("steps", "batch_size", "max_length", "log_every", "eval_every")
+        positive = ("steps", "batch_size", "max_length", "sequence", "log_every", "eval_every")
         for name in (*positive, "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it is at least 1")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed is {self.seed}; it is at least 0 and below 2**32")
+        self._check_shards()
         if self.model.rcps and self.data.rc_mode != "equivariant":
             raise UserError(
                 f"data.rc_mode is {self.data.rc_mode}, but model.rcps reads both strands by "
@@ -168,9 +172,24 @@ class PretrainConfig:
                 "data.rc_mode augment or none, or model.rcps true"
             )
 
+    def _check_shards(self):
+        tokens, left = divmod(self.max_length, self.sequence)
+        if left:
+            raise UserError(
+                f"max_length is {self.max_length}, which {self.sequence} devices along the "
+                f"sequence cannot share evenly: use {(tokens + 1) * self.sequence}"
+            )
+        if self.sequence > 1 and tokens < self.model.d_conv - 1:
+            raise UserError(
+                f"max_length is {self.max_length}, of which each of {self.sequence} devices along "
+                f"the sequence has {tokens}; model.d_conv {self.model.d_conv} needs at least "
+                f"{self.model.d_conv - 1}"
+            )
 
-# These may differ between a run and its continuation: they change no number that is computed.
-_FREE = ("out", "log_every", "eval_every", "checkpoint_every", "keep", "resume")
+
+# These may differ between a run and its continuation: like the number of devices, they change
+# no number that is computed but by rounding.
+_FREE = ("out", "sequence", "log_every", "eval_every", "checkpoint_every", "keep", "resume")
 
 
 def save_config(config: PretrainConfig, path: pathlib.Path) -> None:

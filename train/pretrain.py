@@ -1,27 +1,22 @@
 """`caduceus-jax pretrain`: the whole of a run, in the order in which it happens."""
 
-import functools
 import json
 import pathlib
 import shlex
 import time
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from caduceus_jax.configs import find
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
-from caduceus_jax.mamba import Scan
-from caduceus_jax.model import CaduceusForMaskedLM
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.baselines import baselines
 from caduceus_jax.train.checkpoint import Checkpoints
 from caduceus_jax.train.config import PretrainConfig, check_same_run, names, plain, save_config
 from caduceus_jax.train.data import Block, Windows, read_splits, train_dataset, validation_batches
 from caduceus_jax.train.interruption import EXIT_STATUS, Interruption
-from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
 from caduceus_jax.train.report import FIGURE, Report, plot_losses, summary
 from caduceus_jax.train.sharding import (
     abstract,
@@ -29,9 +24,9 @@ from caduceus_jax.train.sharding import (
     init_sharded,
     make_mesh,
     shard_batch,
-    sharded_scan,
+    share_of_rows,
 )
-from caduceus_jax.train.step import TrainState, init_state, make_eval_step, make_train_step
+from caduceus_jax.train.step import make_program
 
 
 def pretrain(config: PretrainConfig) -> None:
@@ -58,11 +53,11 @@ def pretrain(config: PretrainConfig) -> None:
     if recorded.exists():
         check_same_run(config, recorded)
 
-    # ---- Mesh: all devices along one axis ----
-    use_cores(config.batch_size)
-    mesh = make_mesh()
+    # ---- Mesh: all devices ----
+    use_cores(config.batch_size * config.sequence)
+    mesh = make_mesh(sequence=config.sequence)
     check_batch_size(config.batch_size, mesh)
-    process, processes = jax.process_index(), jax.process_count()
+    process = jax.process_index()
 
     # ---- Data: windows of the two splits ----
     splits = read_splits(config.data)
@@ -78,21 +73,12 @@ def pretrain(config: PretrainConfig) -> None:
     held_out = Windows(splits.genome, splits.validation, stride=config.max_length, **common)
     if not len(held_out):
         raise UserError("nothing is held out to validate on: raise data.validation_fraction")
-    shares = {"batch_size": config.batch_size, "process": process, "processes": processes}
+    share, of_shares = share_of_rows(mesh)
+    shares = {"batch_size": config.batch_size, "process": share, "processes": of_shares}
     batches = iter(train_dataset(train_windows, config.data, seed=config.seed, **shares))
 
     # ---- Model: what a step does; nothing is allocated yet ----
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    scan = sharded_scan(mesh, None if config.scan == "auto" else config.scan)
-    make_model = functools.partial(_model, config, scan)
-    graphdef, _ = nnx.split(nnx.eval_shape(make_model), nnx.Param)
-    schedule = cosine_schedule(config.optimizer, config.steps)
-    train_step = make_train_step(graphdef, optimizer, schedule, tokenizer)
-    eval_step = make_eval_step(graphdef, tokenizer)
-
-    def init() -> TrainState:
-        params = nnx.state(make_model(), nnx.Param)
-        return init_state(params, optimizer, jax.random.PRNGKey(config.seed))
+    graphdef, init, train_step, eval_step = make_program(config, mesh, tokenizer)
 
     def validate(params: nnx.State) -> dict[str, float]:
         fixed = validation_batches(held_out, config.data, **shares)
@@ -182,16 +168,6 @@ def pretrain(config: PretrainConfig) -> None:
         print("\n".join(summary(lines, report.rows, held)))
         print(f"{time.monotonic() - begun:.0f} s in all; curve: {folder / FIGURE}")
         print("\n".join(["next:", *_next_commands(config)]))
-
-
-def _model(config: PretrainConfig, scan: Scan) -> CaduceusForMaskedLM:
-    return CaduceusForMaskedLM(
-        config.model,
-        dtype=jnp.dtype(config.dtype),
-        remat=config.remat,
-        scan=scan,
-        rngs=nnx.Rngs(config.seed),
-    )
 
 
 def _check_vocabulary(config: PretrainConfig, tokenizer: Tokenizer) -> None:

@@ -2,16 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from caduceus_jax.kernels.selective_scan import Implementation
 from caduceus_jax.losses import masked_lm_loss
+from caduceus_jax.model import CaduceusForMaskedLM
 from caduceus_jax.tokenizer import Tokenizer
+from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
+from caduceus_jax.train.sharding import sharded_conv, sharded_scan
 
 Batch = dict[str, jax.Array]  # input_ids, labels int32 and weights float32, all (batch, length)
 Metrics = dict[str, jax.Array]  # scalars
@@ -40,6 +46,53 @@ def init_state(
 ) -> TrainState:
     """The state before the first step."""
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), rng)
+
+
+class Program(NamedTuple):
+    """What a run computes; nothing is allocated yet."""
+
+    graphdef: nnx.GraphDef
+    init: Callable[[], TrainState]
+    train_step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    eval_step: Callable[[Any, Batch], Metrics]
+
+
+def make_program(
+    config: PretrainConfig,
+    mesh: Mesh,
+    tokenizer: Tokenizer,
+    implementation: Implementation = None,
+) -> Program:
+    """Model, optimizer and steps of a run on these devices.
+
+    Args:
+        config: the run.
+        mesh: the devices.
+        tokenizer: the vocabulary.
+        implementation: of the scan; by default what the run names.
+    """
+    if implementation is None and config.scan != "auto":
+        implementation = config.scan
+    operations = {"scan": sharded_scan(mesh, implementation), "conv": sharded_conv(mesh)}
+    optimizer = make_optimizer(config.optimizer, config.steps)
+
+    def model() -> CaduceusForMaskedLM:
+        return CaduceusForMaskedLM(
+            config.model,
+            dtype=jnp.dtype(config.dtype),
+            remat=config.remat,
+            rngs=nnx.Rngs(config.seed),
+            **operations,
+        )
+
+    def init() -> TrainState:
+        params = nnx.state(model(), nnx.Param)
+        return init_state(params, optimizer, jax.random.PRNGKey(config.seed))
+
+    graphdef, _ = nnx.split(nnx.eval_shape(model), nnx.Param)
+    schedule = cosine_schedule(config.optimizer, config.steps)
+    train_step = make_train_step(graphdef, optimizer, schedule, tokenizer)
+    return Program(graphdef, init, train_step, make_eval_step(graphdef, tokenizer))
 
 
 def make_train_step(

@@ -7,9 +7,9 @@ import signal
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import caduceus_jax as cj
-from caduceus_jax.kernels import selective_scan
 from caduceus_jax.train import pretrain as module
 from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
 from caduceus_jax.train.pretrain import pretrain
@@ -74,7 +74,7 @@ def test_a_run_leaves_all_it_promises(whole, config):
 def test_the_trained_model_loads_from_the_runs_folder(whole, config):
     model = cj.CaduceusForMaskedLM.from_pretrained(whole)
     assert dataclasses.replace(model.config, hf_json="") == config.model
-    fresh = module._model(config, selective_scan)
+    fresh = cj.CaduceusForMaskedLM(config.model, rngs=nnx.Rngs(config.seed))
     trained = np.asarray(model.caduceus.embedding[...])
     assert np.abs(trained - np.asarray(fresh.caduceus.embedding[...])).max() > 1e-3
 
@@ -155,6 +155,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(config
     too_short.write_text(">one\nACG\n")
     cases = {
         "batch_size is 6": {"batch_size": len(jax.devices()) + 2},
+        "cannot form groups of 8": {"sequence": 8},
         "nothing is held out": {"data": DataConfig(fasta=str(too_short))},
         "does not exist": {"data": DataConfig(fasta="nowhere.fa")},
         "leave them out": {"model": cj.CaduceusConfig(rcps=True, pad_token_id=0)},

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 import caduceus_jax as cj
-from caduceus_jax.kernels import PallasTriton, selective_scan
+from caduceus_jax.kernels import PallasTriton, Reference, selective_scan
 from caduceus_jax.train.config import OptimizerConfig
 from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
 from caduceus_jax.train.sharding import (
@@ -16,9 +18,12 @@ from caduceus_jax.train.sharding import (
     make_mesh,
     path_name,
     shard_batch,
+    sharded_conv,
     sharded_scan,
+    share_of_rows,
 )
 from caduceus_jax.train.step import init_state, make_train_step
+from tests.models import randomised
 from tests.tolerances import SCAN_FP32, relative_error
 
 
@@ -31,7 +36,15 @@ def test_paths_are_joined_with_slashes():
 
 
 def test_the_mesh_spans_all_devices():
-    assert dict(make_mesh().shape) == {"data": len(jax.devices())}
+    assert dict(make_mesh().shape) == {"data": len(jax.devices()), "sequence": 1}
+
+
+def test_devices_that_share_a_window_are_neighbours():
+    mesh = make_mesh(jax.devices()[:4], sequence=2)
+    assert dict(mesh.shape) == {"data": 2, "sequence": 2}
+    assert [[device.id for device in row] for row in mesh.devices] == [[0, 1], [2, 3]]
+    with pytest.raises(cj.UserError, match="sequence is 3, but 4 devices cannot form groups of 3"):
+        make_mesh(jax.devices()[:4], sequence=3)
 
 
 def test_a_batch_that_does_not_split_is_refused_with_one_that_does():
@@ -39,6 +52,8 @@ def test_a_batch_that_does_not_split_is_refused_with_one_that_does():
     check_batch_size(8, mesh)
     with pytest.raises(cj.UserError, match="batch_size is 6, which 4 devices.*use 8"):
         check_batch_size(6, mesh)
+    with pytest.raises(cj.UserError, match="batch_size is 1, which 2 groups of 2 devices.*use 2"):
+        check_batch_size(1, make_mesh(jax.devices()[:4], sequence=2))
 
 
 def test_batches_are_split_and_states_replicated():
@@ -79,6 +94,77 @@ def test_the_sharded_scan_is_the_scan(implementation):
     found, expected = map(value_and_gradients, (sharded_scan(mesh, implementation), selective_scan))
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert relative_error(one, other) < SCAN_FP32
+
+
+def _processes(*rows):
+    """A mesh whose devices belong to these processes."""
+    devices = np.array([[SimpleNamespace(process_index=p) for p in row] for row in rows])
+    shape = {"data": len(rows), "sequence": len(rows[0])}
+    return SimpleNamespace(devices=devices, shape=shape, local_devices=devices[0])
+
+
+def test_processes_read_the_rows_that_their_devices_hold():
+    own = _processes([0, 0], [0, 0], [1, 1], [1, 1])
+    assert [share_of_rows(own, p) for p in (0, 1)] == [(0, 2), (1, 2)]
+    # Windows that span two processes each; both read them.
+    spanning = _processes([0, 0, 1, 1], [2, 2, 3, 3])
+    assert [share_of_rows(spanning, p) for p in range(4)] == [(0, 2), (0, 2), (1, 2), (1, 2)]
+    with pytest.raises(cj.UserError, match="sequence is 3, .* divisor or a multiple of the 3"):
+        share_of_rows(_processes([0, 0, 1], [1, 2, 2]), 0)
+    assert share_of_rows(make_mesh(jax.devices()[:4], sequence=2)) == (0, 1)
+
+
+def test_a_window_is_split_along_its_length():
+    mesh = make_mesh(jax.devices()[:4], sequence=2)
+    batch = shard_batch({"x": np.arange(8).reshape(2, 4)}, mesh)
+    shards = sorted(batch["x"].addressable_shards, key=lambda shard: shard.device.id)
+    assert [shard.data.tolist() for shard in shards] == [[[0, 1]], [[2, 3]], [[4, 5]], [[6, 7]]]
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"rcps": True, "n_layer": 2},
+        {"rcps": True, "bidirectional_weight_tie": False, "fused_add_norm": True},
+    ],
+    ids=["tied", "untied"],
+)
+def test_a_model_that_is_split_along_the_length_is_the_model(architecture):
+    """Logits and gradients, with padding on either side that reaches across shards."""
+    config = cj.CaduceusConfig(d_model=8, d_state=4, **architecture)
+    mesh = make_mesh(jax.devices()[:4], sequence=2)
+    ids = np.random.default_rng(0).integers(7, 11, (2, 32)).astype(np.int32)
+    mask = np.ones(ids.shape, bool)
+    mask[0, :18], mask[1, 13:] = False, False
+    weights = (
+        np.random.default_rng(1).normal(size=(*ids.shape, config.vocab_size)) * mask[..., None]
+    )
+
+    def run(mesh):
+        model = randomised(
+            lambda: cj.CaduceusForMaskedLM(
+                config,
+                scan=sharded_scan(mesh, Reference()),
+                conv=sharded_conv(mesh),
+                rngs=nnx.Rngs(0),
+            )
+        )
+        batch = shard_batch({"ids": ids, "mask": mask}, mesh)
+
+        @jax.jit
+        def value_and_gradients(model, batch):
+            def score(model):
+                logits = model(batch["ids"], batch["mask"]).logits
+                return jnp.sum(logits * weights), jnp.where(batch["mask"][..., None], logits, 0)
+
+            return jax.value_and_grad(score, has_aux=True)(model)
+
+        (_, logits), grads = value_and_gradients(model, batch)
+        return {"logits": logits, "grads": nnx.state(grads)}
+
+    expected = jax.tree_util.tree_leaves_with_path(run(make_mesh(jax.devices()[:1])))
+    for (path, one), other in zip(expected, jax.tree.leaves(run(mesh)), strict=True):
+        assert relative_error(other, one) < SCAN_FP32, path
 
 
 def _trained(devices, steps=3):

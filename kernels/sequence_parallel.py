@@ -1,0 +1,297 @@
+"""The selective scan and the causal convolution of sequences whose length is split over devices.
+
+Both are called within `jax.shard_map`; shard i of the mesh axis `axis_name` holds the i-th part of
+every sequence. What a shard needs of the others is small: the convolution a halo of width - 1
+tokens, the scan the state that enters the shard.
+
+Scan, forward. Each shard maps the state that enters it, h, to exp(A sum of steps) h + local, where
+`local` is what leaves it from a zero state. These pairs are gathered, and each shard composes those
+that are walked over before it. Then it runs the scan, in any implementation, from the state that
+enters. Backward likewise: each shard sends exp(A sum of steps) g + local to the shard before it,
+where g is the gradient with respect to the state that leaves, and `local` comes from the shard's
+own outputs. So per call and pass one collective of (batch, channels, state + 1) numbers a shard.
+
+`local` needs no recurrence: it is a sum over tokens, each decayed by the steps that follow. That is
+one exponential a state element for forward and for backward, beside those of the scan itself, and
+none of its other passes: the backward pass of the scan runs once, as on a single device.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from caduceus_jax.kernels import causal_conv
+from caduceus_jax.kernels.inputs import ScanInputs, check
+from caduceus_jax.kernels.selective_scan import Implementation, selective_scan_with_state
+
+# Tokens whose decays are computed side by side, and summed before the next ones.
+_CHUNK = 128
+
+
+class _Plan(NamedTuple):
+    """What is fixed when the call is traced."""
+
+    axis_name: str
+    implementation: Implementation
+    delta_softplus: bool
+    reverse: bool
+
+
+def selective_scan(
+    u: Float[Array, "batch length channels"],
+    delta: Float[Array, "batch length channels"],
+    A: Float[Array, "*groups channels state"],
+    B: Float[Array, "batch length state"],
+    C: Float[Array, "batch length state"],
+    D: Float[Array, "*groups channels"] | None = None,
+    z: Float[Array, "batch length channels"] | None = None,
+    delta_bias: Float[Array, "*groups channels"] | None = None,
+    *,
+    axis_name: str,
+    delta_softplus: bool = True,
+    reverse: bool = False,
+    initial_state: Float[Array, "batch channels state"] | None = None,
+    implementation: Implementation = None,
+) -> Float[Array, "batch length channels"]:
+    """`kernels.selective_scan` of one shard of the length; call it within `jax.shard_map`.
+
+    Args:
+        u: see `kernels.selective_scan`, as all the arrays; `length` is that of the shard.
+        delta: likewise.
+        A: likewise, the same on all shards.
+        B: likewise.
+        C: likewise.
+        D: likewise, the same on all shards.
+        z: likewise.
+        delta_bias: likewise, the same on all shards.
+        axis_name: the mesh axis over which the length is split.
+        delta_softplus: likewise.
+        reverse: likewise; the walk begins on the last shard.
+        initial_state: before the first token that is walked over, the same on all shards.
+        implementation: of the scan within a shard.
+
+    Returns:
+        The shard of y, (batch, length, channels) of the dtype of `u`.
+
+    Raises:
+        ValueError: shapes do not fit, or the implementation is unknown.
+    """
+    inputs = check(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    return _scan(_Plan(axis_name, implementation, delta_softplus, reverse), inputs)
+
+
+def causal_conv1d(
+    x: Float[Array, "batch length channels"],
+    weight: Float[Array, "*groups width channels"],
+    bias: Float[Array, "*groups channels"] | None = None,
+    *,
+    axis_name: str,
+    reverse: bool = False,
+    silu: bool = True,
+) -> Float[Array, "batch length channels"]:
+    """`kernels.causal_conv1d` of one shard of the length; call it within `jax.shard_map`.
+
+    Args:
+        x: see `kernels.causal_conv1d`; `length` is that of the shard.
+        weight: likewise, the same on all shards.
+        bias: likewise, the same on all shards.
+        axis_name: the mesh axis over which the length is split.
+        reverse: likewise.
+        silu: likewise.
+
+    Returns:
+        The shard of y, (batch, length, channels) of the dtype of `x`.
+
+    Raises:
+        ValueError: the shard is shorter than the halo, width - 1 tokens.
+    """
+    halo, length = weight.shape[-2] - 1, x.shape[1]
+    if length < halo:
+        raise ValueError(
+            f"a shard has {length} tokens; a convolution of width {halo + 1} needs at least {halo}"
+        )
+    convolve = functools.partial(
+        causal_conv.causal_conv1d, weight=weight, bias=bias, reverse=reverse, silu=silu
+    )
+    # The whole shard does not wait for its neighbour: only the tokens at the edge are done again.
+    y = convolve(x)
+    if not halo:
+        return y
+    first, last = x[:, :halo], x[:, length - halo :]
+    sent = _from_neighbour(first if reverse else last, axis_name, reverse)
+    if reverse:
+        edge = convolve(jnp.concatenate([last, sent], axis=1))[:, :halo]
+        return lax.dynamic_update_slice_in_dim(y, edge, length - halo, axis=1)
+    edge = convolve(jnp.concatenate([sent, first], axis=1))[:, halo:]
+    return lax.dynamic_update_slice_in_dim(y, edge, 0, axis=1)
+
+
+def _from_neighbour(x: jax.Array, axis_name: str, reverse: bool) -> jax.Array:
+    """What the shard walked over before this one holds; zeros on the first of them."""
+    shards = lax.axis_size(axis_name)
+    pairs = [(i, i + 1) for i in range(shards - 1)]
+    return lax.ppermute(x, axis_name, [pair[::-1] for pair in pairs] if reverse else pairs)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scan(plan: _Plan, inputs: ScanInputs) -> jax.Array:
+    entering, _ = _entering_state(plan, inputs)
+    return _local_scan(plan, inputs._replace(initial_state=entering))[0]
+
+
+def _scan_fwd(plan: _Plan, inputs: ScanInputs):
+    entering, steps = _entering_state(plan, inputs)
+    local = inputs._replace(initial_state=entering)
+    (y, _), pull = jax.vjp(functools.partial(_local_scan, plan), local)
+    return y, (pull, inputs, steps)
+
+
+def _scan_bwd(plan: _Plan, residuals, grad_y):
+    pull, inputs, steps = residuals
+    leaving = _leaving_adjoint(plan, inputs, steps, grad_y)
+    (grads,) = pull((grad_y, leaving))
+    if inputs.initial_state is None:
+        return (grads._replace(initial_state=None),)
+    # Each shard has the gradient of what entered it; the caller's state entered the first one.
+    shards = lax.axis_size(plan.axis_name)
+    first = lax.axis_index(plan.axis_name) == (shards - 1 if plan.reverse else 0)
+    entering = jnp.where(first, grads.initial_state, 0).astype(inputs.initial_state.dtype)
+    return (grads._replace(initial_state=entering),)
+
+
+_scan.defvjp(_scan_fwd, _scan_bwd)
+
+
+def _local_scan(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
+    """y of the shard, and the state that leaves it, (batch, channels, state)."""
+    *arrays, initial_state = inputs
+    return selective_scan_with_state(
+        *arrays,
+        initial_state=initial_state,
+        delta_softplus=plan.delta_softplus,
+        reverse=plan.reverse,
+        implementation=plan.implementation,
+    )
+
+
+def _entering_state(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
+    """The state that enters this shard (batch, channels, state), and every shard's summed steps.
+
+    The latter are (shards, batch, channels).
+    """
+    local, steps = _summary(
+        plan,
+        inputs,
+        (inputs.u, inputs.b),
+        lambda delta, u, b: (delta * u, b),
+        reverse=plan.reverse,
+        inclusive=False,
+    )
+    every_local, every_steps = lax.all_gather((local, steps), plan.axis_name)
+    first = jnp.zeros_like(local)
+    if inputs.initial_state is not None:
+        first = jnp.swapaxes(inputs.initial_state, 1, 2).astype(local.dtype)
+    state = _compose(plan, inputs, every_local, every_steps, first, reverse=plan.reverse)
+    return jnp.swapaxes(state, 1, 2), every_steps
+
+
+def _leaving_adjoint(plan: _Plan, inputs: ScanInputs, every_steps, grad_y) -> jax.Array:
+    """The gradient with respect to the state that leaves this shard, (batch, channels, state)."""
+    gate = () if inputs.z is None else (inputs.z,)
+
+    def source(_, c, grad, z=None):
+        return grad if z is None else grad * jax.nn.silu(z), c
+
+    local, _ = _summary(
+        plan,
+        inputs,
+        (inputs.c, grad_y, *gate),
+        source,
+        reverse=not plan.reverse,
+        inclusive=True,
+    )
+    every_local = lax.all_gather(local, plan.axis_name)
+    first = jnp.zeros_like(local)
+    adjoint = _compose(plan, inputs, every_local, every_steps, first, reverse=not plan.reverse)
+    return jnp.swapaxes(adjoint, 1, 2)
+
+
+def _compose(plan: _Plan, inputs: ScanInputs, every_local, every_steps, first, *, reverse: bool):
+    """What enters this shard when shards are walked over from `first`: (batch, state, channels)."""
+    a = _each_row(inputs, jnp.swapaxes(inputs.a, 1, 2))
+    here = lax.axis_index(plan.axis_name)
+    index = jnp.arange(len(every_steps))
+
+    def shard(state, x):
+        index, local, steps = x
+        before = index > here if reverse else index < here
+        return jnp.where(before, jnp.exp(a * steps[:, None]) * state + local, state), None
+
+    return lax.scan(shard, first, (index, every_local, every_steps), reverse=reverse)[0]
+
+
+def _summary(
+    plan: _Plan, inputs: ScanInputs, arrays, source, *, reverse: bool, inclusive: bool
+) -> tuple[jax.Array, jax.Array]:
+    """sum_t exp(A steps after t) k_t x_t, walking over the shard, and the sum of all steps.
+
+    Args:
+        plan: how.
+        inputs: the scan's, for the steps and A.
+        arrays: (batch, length, ...) of which x and k are made.
+        source: (delta, *pieces of the arrays) -> x (batch, time, channels), k (batch, time, state).
+        reverse: walk from the last token to the first.
+        inclusive: a token's own step is one of those that follow it.
+
+    Returns:
+        (batch, state, channels) and (batch, channels), in the dtype of the recurrence.
+    """
+    dtype = inputs.compute_dtype
+    a = _each_row(inputs, jnp.swapaxes(inputs.a, 1, 2))
+    bias = None if inputs.delta_bias is None else _each_row(inputs, inputs.delta_bias)
+
+    def advance(carry, start, time):
+        state, total = carry
+        delta, *pieces = (
+            lax.dynamic_slice_in_dim(array, start, time, axis=1).astype(dtype)
+            for array in (inputs.delta, *arrays)
+        )
+        delta = delta if bias is None else delta + bias[:, None]
+        delta = jax.nn.softplus(delta) if plan.delta_softplus else delta
+        x, k = source(delta, *pieces)
+        after = lax.cumsum(delta, axis=1, reverse=not reverse)
+        whole = jnp.sum(delta, axis=1)
+        decay = jnp.exp(a[:, None] * (after if inclusive else after - delta)[:, :, None])
+        added = jnp.sum(decay * x[:, :, None] * k[..., None], axis=1)
+        return (jnp.exp(a * whole[:, None]) * state + added, total + whole)
+
+    batch, length, channels = inputs.u.shape
+    state = jnp.zeros((batch, inputs.a.shape[-1], channels), dtype)
+    carry = (state, jnp.zeros((batch, channels), dtype))
+    for starts, time in _pieces(length, reverse):
+        carry, _ = lax.scan(
+            lambda carry, start, time=time: (advance(carry, start, time), None), carry, starts
+        )
+    return carry
+
+
+def _pieces(length: int, reverse: bool) -> Iterator[tuple[jax.Array, int]]:
+    """Starts and tokens of the pieces of a shard: whole chunks, and what is left at the end."""
+    chunk = min(_CHUNK, length)
+    whole, left = divmod(length, chunk)
+    pieces: list[tuple[Any, int]] = [(jnp.arange(whole) * chunk, chunk)]
+    if left:
+        pieces.append((jnp.array([whole * chunk]), left))
+    for starts, time in reversed(pieces) if reverse else pieces:
+        yield starts[::-1] if reverse else starts, time
+
+
+def _each_row(inputs: ScanInputs, x: jax.Array) -> jax.Array:
+    """(groups, ...) -> (batch, ...), in the dtype of the recurrence."""
+    copies = len(inputs.u) // inputs.groups
+    return jnp.tile(x.astype(inputs.compute_dtype), (copies, *(1 for _ in x.shape[1:])))
