@@ -21,6 +21,7 @@ import triton.language as tl
 from caduceus_jax.kernels import chunk_layout, ptx
 
 _LOG2_E = tl.constexpr(chunk_layout.LOG2_E)
+_LOG1P_1, _LOG1P_2, _LOG1P_3 = (tl.constexpr(c) for c in chunk_layout.LOG1P)
 _EXP2 = tl.constexpr(ptx.EXP2)
 _LOG2 = tl.constexpr(ptx.LOG2)
 _RECIPROCAL = tl.constexpr(ptx.RECIPROCAL)
@@ -91,10 +92,10 @@ def _sigmoid(x, p: tl.constexpr):
 def _softplus(x, p: tl.constexpr):
     """log(1 + e^x), to float32's accuracy where it is small too."""
     e = _exp2(x * _LOG2_E, p)
-    # The logarithm of 1 + e has an absolute error: below 1/16 its series is better.
-    series = e * (1 + e * (-1 / 2 + e * (1 / 3 + e * (-1 / 4 + e * (1 / 5)))))
+    # The logarithm of 1 + e has an absolute error: below 1/16 a polynomial is better.
+    small = e * (((_LOG1P_3 * e + _LOG1P_2) * e + _LOG1P_1) * e + 1)
     logarithm = _log2(1 + e, p) * (1 / _LOG2_E)
-    return tl.where(x > 20, x, tl.where(e < 1 / 16, series, logarithm))
+    return tl.where(x > 20, x, tl.where(e < 1 / 16, small, logarithm))
 
 
 @triton.jit
@@ -184,6 +185,7 @@ def _tile_at(array, index, at, p: tl.constexpr):
     """Pointers to the index-th (state, channels), and which of them exist."""
     n = tl.arange(0, p.state)
     pointers = array + (index * p.state + n[:, None]) * p.channels + at.channel[None, :]
+    pointers = tl.max_contiguous(pointers, [1, 4])
     return pointers, tl.broadcast_to(at.inside[None, :], (p.state, p.block))
 
 
