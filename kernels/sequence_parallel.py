@@ -192,7 +192,9 @@ def _entering_state(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Arr
         reverse=plan.reverse,
         inclusive=False,
     )
-    every_local, every_steps = lax.all_gather((local, steps), plan.axis_name)
+    # One array, because two are two collectives.
+    every = lax.all_gather(jnp.concatenate([local, steps[:, None]], axis=1), plan.axis_name)
+    every_local, every_steps = every[:, :, :-1], every[:, :, -1]
     first = jnp.zeros_like(local)
     if inputs.initial_state is not None:
         first = jnp.swapaxes(inputs.initial_state, 1, 2).astype(local.dtype)

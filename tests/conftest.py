@@ -16,6 +16,7 @@ install_import_hook([f"caduceus_jax.{name}" for name in _CHECKED], "beartype.bea
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
+jax.devices()  # from here on no test changes their number
 jax.config.update("jax_numpy_rank_promotion", "raise")
 nnx.set_graph_mode(False)
 

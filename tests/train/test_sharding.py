@@ -182,17 +182,17 @@ def _trained(devices, steps=3):
 
     graphdef, _ = nnx.split(nnx.eval_shape(model), nnx.Param)
     step = make_train_step(graphdef, optimizer, cosine_schedule(settings, steps), cj.Tokenizer())
-    state, losses, text = init_sharded(init, mesh), [], ""
+    state, losses, compiled = init_sharded(init, mesh), [], None
     rng = np.random.default_rng(0)
     for _ in range(steps):
         labels = rng.integers(7, 11, (8, 16)).astype(np.int32)
         ids = np.where(rng.random(labels.shape) < 0.5, np.int32(3), labels)
         rows = {"input_ids": ids, "labels": labels, "weights": np.ones(ids.shape, np.float32)}
         batch = shard_batch(rows, mesh)
-        text = text or step.lower(state, batch).compile().as_text()
-        state, metrics = step(state, batch)
+        compiled = compiled or step.lower(state, batch).compile()
+        state, metrics = compiled(state, batch)
         losses.append(float(metrics["loss"]))
-    return jax.device_get(state.params), losses, text
+    return jax.device_get(state.params), losses, compiled.as_text()
 
 
 def test_one_and_four_devices_train_alike():
