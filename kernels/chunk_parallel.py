@@ -171,7 +171,7 @@ def _scan(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     return _forward(plan, inputs, keep_ungated=False)[0]
 
 
-def _once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
+def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
     """Says so where a second derivative is asked for; its first argument is the plan."""
     differentiated = jax.custom_vjp(function, nondiff_argnums=(0,))
 
@@ -184,7 +184,7 @@ def _once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
     return differentiated
 
 
-@_once_differentiable
+@once_differentiable
 def _forward_with_residuals(plan: Plan, inputs: ScanInputs):
     return _forward(plan, inputs, keep_ungated=True)
 
@@ -219,7 +219,7 @@ def _forward(plan: Plan, inputs: ScanInputs, keep_ungated: bool):
     return (y, jnp.swapaxes(final, 1, 2)), (entering, decay, ungated)
 
 
-@_once_differentiable
+@once_differentiable
 def _backward(plan: Plan, inputs: ScanInputs, entering, decay, ungated, grad_y, grad_final):
     """Cotangents of the inputs, None where an input is None."""
     lowering = plan.lowering

@@ -7,20 +7,25 @@ from typing import Literal, TypeAlias
 
 from jaxtyping import Array, Float
 
-from caduceus_jax.kernels import chunk_parallel, chunked, reference
+from caduceus_jax.kernels import chunk_parallel, chunked, mosaic_tpu, reference
 from caduceus_jax.kernels.inputs import check
 
 Options: TypeAlias = (
-    reference.Reference | chunked.Chunked | chunk_parallel.PallasTriton | chunk_parallel.Triton
+    reference.Reference
+    | chunked.Chunked
+    | chunk_parallel.PallasTriton
+    | chunk_parallel.Triton
+    | mosaic_tpu.MosaicTPU
 )
 Implementation: TypeAlias = (
-    Literal["reference", "chunked", "pallas_triton", "triton"] | Options | None
+    Literal["reference", "chunked", "pallas_triton", "triton", "mosaic_tpu"] | Options | None
 )
 _DEFAULT_OPTIONS: dict[str, Options] = {
     "reference": reference.Reference(),
     "chunked": chunked.Chunked(),
     "pallas_triton": chunk_parallel.PallasTriton(),
     "triton": chunk_parallel.Triton(),
+    "mosaic_tpu": mosaic_tpu.MosaicTPU(),
 }
 
 
@@ -52,6 +57,8 @@ def selective_scan_with_state(
         return reference.scan(inputs, options, **how)
     if isinstance(options, chunked.Chunked):
         return chunked.scan(inputs, options, **how)
+    if isinstance(options, mosaic_tpu.MosaicTPU):
+        return mosaic_tpu.scan(inputs, options, **how)
     # Imported where they are asked for: they bring Pallas and Triton.
     if isinstance(options, chunk_parallel.Triton):
         from caduceus_jax.kernels import triton_lowering
@@ -105,7 +112,8 @@ def selective_scan(
         implementation: None picks the fastest for the default backend when the call is traced;
             "reference" (the equation, token by token), "chunked" (portable, memory-lean),
             "pallas_triton" (fused kernels for NVIDIA GPUs; interpreted on a CPU, for tests),
-            "triton" (the same kernels through jax-triton), or an options object such as
+            "triton" (the same kernels through jax-triton), "mosaic_tpu" (fused kernels for TPUs;
+            interpreted on a CPU, for tests), or an options object such as
             `Chunked(chunk_length=64)`: that one, or an error.
 
     Returns:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from caduceus_jax.kernels import (
     Chunked,
+    MosaicTPU,
     PallasTriton,
     Reference,
     Triton,
@@ -25,11 +26,12 @@ IMPLEMENTATIONS = {
     "chunked": Chunked(),
     "chunked-sequential-5": Chunked(5, "sequential"),
     "chunked-associative-32": Chunked(32, "associative"),
-    # Interpreted here; on a GPU the same tests run the compiled kernels.
+    # Interpreted here; on a GPU or a TPU the same tests run the compiled kernels.
     "pallas-triton": PallasTriton(16),
+    "mosaic-tpu": MosaicTPU(chunk_length=128),
 }
 FLOAT64 = [name for name in IMPLEMENTATIONS if name.startswith("chunked")]
-FAST = [*FLOAT64, "pallas-triton"]
+FAST = [*FLOAT64, "pallas-triton", "mosaic-tpu"]
 if os.environ.get("TRITON_INTERPRET") == "1":
     IMPLEMENTATIONS["triton"] = Triton(16)
     FAST.append(pytest.param("triton", marks=pytest.mark.triton))

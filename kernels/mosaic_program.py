@@ -1,0 +1,322 @@
+"""What the TPU kernels are made of: where their arrays lie, and elementary functions.
+
+A vector register is 8 sublanes x 128 lanes. Channels lie along lanes and states along sublanes,
+so that a state of 16 x 128 channels is two registers; the time step of a token is one row of
+channels, loaded into all sublanes at once; its B and C are a column of states, spread over the
+lanes once for all channels of a block.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from caduceus_jax.kernels.inputs import ScanInputs
+from caduceus_jax.kernels.mosaic_tpu import LANES, SUBLANES, Plan
+
+LOG2_E = math.log2(math.e)
+# Tokens unrolled in a round of the loops over tokens: a register's rows of a (tokens, channels).
+ROUND = SUBLANES
+# More than the default of 16 MiB: the states of a chunk of 256 tokens x 512 channels x 16 are 8.
+_VMEM_BYTES = 64 * 2**20
+
+
+class Call:
+    """Runs a kernel on every (sequence, block of channels, chunk), chunks in walking order."""
+
+    def __init__(self, plan: Plan, inputs: ScanInputs, *, backwards: bool, **extra: jax.Array):
+        self.plan, self.inputs = plan, inputs
+        self.batch, self.length, self.channels = inputs.u.shape
+        self.state = inputs.a.shape[1]
+        self.chunks = -(-self.length // plan.chunk)
+        self.blocks = self.channels // plan.block
+        self.descending = plan.reverse != backwards
+        # Decays are powers of two.
+        arrays = inputs._asdict() | {"a": inputs.a * LOG2_E} | extra
+        self.arrays = {name: x for name, x in arrays.items() if x is not None}
+
+    def __call__(
+        self,
+        kernel: Callable[[Plan, dict[str, Any]], None],
+        reads: tuple[str, ...],
+        writes: tuple[str, ...],
+        scratch: dict[str, tuple[int, ...]],
+    ) -> dict[str, jax.Array]:
+        """Runs one kernel.
+
+        Args:
+            kernel: called with the plan and the arrays by name.
+            reads: names of what it reads; those that this scan does not have are left out.
+            writes: names of what it writes.
+            scratch: shapes of what it has to itself, float32, by name.
+
+        Returns:
+            The arrays written, by name.
+        """
+        reads = tuple(name for name in reads if name in self.arrays)
+        names = (*reads, *writes, *scratch)
+
+        def body(*refs):
+            kernel(self.plan, dict(zip(names, refs, strict=True)))
+
+        written = pl.pallas_call(
+            body,
+            grid=(self.batch, self.blocks, self.chunks),
+            in_specs=[self._layout(name)[1] for name in reads],
+            out_specs=[self._layout(name)[1] for name in writes],
+            out_shape=[self._layout(name)[0] for name in writes],
+            scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch.values()],
+            compiler_params=pltpu.CompilerParams(
+                dimension_semantics=("parallel", "parallel", "arbitrary"),
+                vmem_limit_bytes=_VMEM_BYTES,
+            ),
+            interpret=self.plan.interpret,
+            name=f"selective_scan_{kernel.__name__}",
+        )(*(self.arrays[name] for name in reads))
+        return dict(zip(writes, written, strict=True))
+
+    def _layout(self, name: str) -> tuple[jax.ShapeDtypeStruct, pl.BlockSpec]:
+        """Shape of an array, and the part of it that belongs to program (row, block, k)."""
+        chunk, block, state, groups = (
+            self.plan.chunk,
+            self.plan.block,
+            self.state,
+            self.inputs.groups,
+        )
+
+        def at(k):
+            return self.chunks - 1 - k if self.descending else k
+
+        layouts: dict[tuple[str, ...], tuple[tuple[int, ...], pl.BlockSpec]] = {
+            ("u", "delta", "z", "y", "grad_y", "grad_u", "grad_delta", "grad_z"): (
+                (self.batch, self.length, self.channels),
+                pl.BlockSpec((None, chunk, block), lambda r, i, k: (r, at(k), i)),
+            ),
+            ("b", "c"): (
+                (self.batch, state, self.length),
+                pl.BlockSpec((None, state, chunk), lambda r, i, k: (r, 0, at(k))),
+            ),
+            ("grad_b", "grad_c"): (
+                (self.blocks, self.batch, state, self.length),
+                pl.BlockSpec((None, None, state, chunk), lambda r, i, k: (i, r, 0, at(k))),
+            ),
+            ("a",): (
+                (groups, state, self.channels),
+                pl.BlockSpec((None, state, block), lambda r, i, k: (r % groups, 0, i)),
+            ),
+            ("d_skip", "delta_bias"): (
+                (groups, 1, self.channels),
+                pl.BlockSpec((None, 1, block), lambda r, i, k: (r % groups, 0, i)),
+            ),
+            ("initial_state", "final_state", "grad_final", "grad_initial_state", "grad_a"): (
+                (self.batch, state, self.channels),
+                pl.BlockSpec((None, state, block), lambda r, i, k: (r, 0, i)),
+            ),
+            ("grad_d_skip", "grad_delta_bias"): (
+                (self.batch, SUBLANES, self.channels),
+                pl.BlockSpec((None, SUBLANES, block), lambda r, i, k: (r, 0, i)),
+            ),
+            ("entering",): (
+                (self.batch, self.chunks, state, self.channels),
+                pl.BlockSpec((None, None, state, block), lambda r, i, k: (r, at(k), 0, i)),
+            ),
+        }
+        shape, spec = next(found for names, found in layouts.items() if name in names)
+        like = {"y": "u", "grad_u": "u", "grad_delta": "delta", "grad_z": "z"}
+        dtype = self.arrays[like[name]].dtype if name in like else jnp.float32
+        return jax.ShapeDtypeStruct(shape, dtype), spec
+
+
+def softplus(x: jax.Array) -> jax.Array:
+    """log(1 + e^x), to float32's accuracy where it is small too."""
+    e = jnp.exp2(jnp.minimum(x, 21.0) * LOG2_E)
+    # The logarithm of 1 + e has an absolute error: below 1/16 its series is better.
+    series = jnp.full_like(e, 1 / 5)
+    for coefficient in (-1 / 4, 1 / 3, -1 / 2, 1.0):
+        series = series * e + coefficient
+    return jnp.where(x > 20, x, jnp.where(e < 1 / 16, series * e, jnp.log(1 + e)))
+
+
+class Walk:
+    """How a program walks over its chunk, a round of tokens at a time."""
+
+    def __init__(self, plan: Plan, refs: dict[str, Any], *, backwards: bool):
+        self.plan, self.refs = plan, refs
+        self.first: jax.Array | None = None  # token of the sequence; None where all exist
+        if plan.length % plan.chunk:
+            k, chunks = pl.program_id(2), -(-plan.length // plan.chunk)
+            self.first = (chunks - 1 - k if plan.reverse != backwards else k) * plan.chunk
+
+    def rounds(self, body: Callable, carry=None, *, backwards: bool = False):
+        """Runs `body(round, carry)` on every round of tokens in walking order."""
+        count = self.plan.chunk // ROUND
+        descending = self.plan.reverse != backwards
+        visit = lambda i, carry: body(count - 1 - i if descending else i, carry)  # noqa: E731
+        return lax.fori_loop(0, count, visit, carry)
+
+    def tokens(self, body: Callable, carry=None, *, backwards: bool = False):
+        """Runs `body(token of the round, carry)` in walking order, unrolled."""
+        descending = self.plan.reverse != backwards
+        if self.plan.interpret:  # XLA compiles that, and takes long where a loop is unrolled
+            visit = lambda k, carry: body(ROUND - 1 - k if descending else k, carry)  # noqa: E731
+            return lax.fori_loop(0, ROUND, visit, carry)
+        for j in range(ROUND)[:: -1 if descending else 1]:
+            carry = body(j, carry)
+        return carry
+
+    def real(self, token, shape: tuple[int, int], axis: int):
+        """Which of the tokens from `token` on exist, which lie along `axis`; None where all do."""
+        if self.first is None:
+            return None
+        return lax.broadcasted_iota(jnp.int32, shape, axis) < self.plan.length - self.first - token
+
+    def load(self, name: str, i) -> jax.Array:
+        """(ROUND, channels) float32 of round i; 0 where there is no token."""
+        x = self.refs[name][pl.ds(pl.multiple_of(i * ROUND, ROUND), ROUND), :]
+        return self.mask(i, x.astype(jnp.float32))
+
+    def mask(self, i, x: jax.Array) -> jax.Array:
+        """(ROUND, channels) of round i, with 0 where there is no token."""
+        real = self.real(i * ROUND, x.shape, 0)
+        return x if real is None else jnp.where(real, x, 0.0)
+
+    def store(self, name: str, i, value: jax.Array) -> None:
+        """Writes (ROUND, channels) of round i."""
+        ref = self.refs[name]
+        ref[pl.ds(pl.multiple_of(i * ROUND, ROUND), ROUND), :] = value.astype(ref.dtype)
+
+    def columns(self, name: str, i) -> jax.Array:
+        """(state, 128) of which the first lanes are the tokens of round i."""
+        token = i * ROUND
+        tile = pl.multiple_of(token & -LANES, LANES)
+        x = self.refs[name][:, pl.ds(tile, LANES)]
+        real = self.real(tile, x.shape, 1)
+        x = x if real is None else jnp.where(real, x, 0.0)
+        return pltpu.roll(x, LANES - (token & (LANES - 1)), 1)
+
+    def store_columns(self, name: str, i, value: jax.Array) -> None:
+        """Writes (state, 128): the 128 tokens among which round i is."""
+        tile = pl.multiple_of((i * ROUND) & -LANES, LANES)
+        self.refs[name][:, pl.ds(tile, LANES)] = value
+
+    def row(self, name: str, i, j) -> jax.Array:
+        """(1, channels): token j of round i of what `prepare` kept."""
+        return self.refs[name][i, pl.ds(j, 1), :]
+
+    def column(self, name: str, i, j) -> jax.Array:
+        """(state, channels): B or C of token j of round i, as `prepare` kept it."""
+        x = self.refs[name][i * ROUND + j]
+        return jnp.concatenate([x] * (self.plan.block // LANES), axis=1)
+
+    def before_softplus(self, i) -> jax.Array:
+        """(ROUND, channels) what time steps are made of."""
+        before = self.load("delta", i)
+        return before + self.refs["delta_bias"][...] if "delta_bias" in self.refs else before
+
+    def sigmoid(self, x: jax.Array) -> jax.Array:
+        """1 / (1 + e^-x); the exponential stays finite, because infinity x 0 is not a number."""
+        x = 1 + jnp.exp2(jnp.minimum(x * -LOG2_E, 126.0))
+        if self.plan.interpret:
+            return 1 / x
+        # The hardware's estimate and one step of Newton's, without the fix-ups of a division.
+        estimate = pl.reciprocal(x, approx=True)
+        return estimate * (2 - x * estimate)
+
+    def steps(self, i) -> jax.Array:
+        """(ROUND, channels) time steps; 0 where there is no token: decay 1, input 0."""
+        before = self.before_softplus(i)
+        return self.mask(i, softplus(before) if self.plan.delta_softplus else before)
+
+    def prepare(self, i) -> None:
+        """Keeps of round i what the loop over tokens reads one token at a time."""
+        delta = self.steps(i)
+        columns = {name: self.columns(name, i) for name in ("b", "c")}
+        self.refs["steps"][i] = delta
+        self.refs["drives"][i] = delta * self.load("u", i)
+
+        def body(j, carry):
+            for name, x in columns.items():
+                ref = self.refs[f"{name}_columns"]
+                column = _lane(x, j)
+                ref[i * ROUND + j] = jnp.broadcast_to(column, ref.shape[1:])
+
+        self.tokens(body)
+
+    def prepared_rounds(self, body: Callable, carry):
+        """`rounds`, where each is prepared during the one before it, which hides its latency."""
+        last = self.plan.chunk // ROUND - 1
+        self.prepare(last if self.plan.reverse else 0)
+
+        def visit(i, carry):
+            carry = body(i, carry)
+            self.prepare(jnp.maximum(i - 1, 0) if self.plan.reverse else jnp.minimum(i + 1, last))
+            return carry
+
+        return self.rounds(visit, carry)
+
+    def advance(self, i, j, h: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The state after token j of round i, and its decay."""
+        decay = jnp.exp2(self.row("steps", i, j) * self.refs["a"][...])
+        drive = self.column("b_columns", i, j) * self.row("drives", i, j)
+        return decay * h + drive, decay
+
+
+def prepared(plan: Plan, state: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of what `Walk.prepare` keeps."""
+    rows = (plan.chunk // ROUND, ROUND, plan.block)
+    columns = (plan.chunk, state, LANES)
+    return {"steps": rows, "drives": rows, "b_columns": columns, "c_columns": columns}
+
+
+def _lane(x: jax.Array, j) -> jax.Array:
+    """(state, 1): lane j, which is a Python integer but where interpreted."""
+    return x[:, j : j + 1] if isinstance(j, int) else lax.dynamic_slice_in_dim(x, j, 1, axis=1)
+
+
+def fold_states(x: jax.Array) -> jax.Array:
+    """(state, channels) -> (8, channels), which still have to be summed."""
+    parts = [x[i : i + SUBLANES] for i in range(0, len(x), SUBLANES)]
+    return functools.reduce(jnp.add, parts)
+
+
+def fold_lanes(x: jax.Array) -> jax.Array:
+    """(state, channels) -> (state, 1)."""
+    parts = [x[:, i : i + LANES] for i in range(0, x.shape[1], LANES)]
+    return jnp.sum(functools.reduce(jnp.add, parts), axis=1, keepdims=True)
+
+
+def sums_shape(plan: Plan) -> tuple[int, ...]:
+    """Of what `Sums` needs."""
+    return (plan.block // LANES, ROUND * SUBLANES, LANES)
+
+
+class Sums:
+    """Sums over states of a round of tokens.
+
+    A token's eight sublanes are written one below another and read back with a stride, so that
+    a register holds one sublane of every token: seven additions are the sums of eight tokens.
+    """
+
+    def __init__(self, ref):
+        self.ref = ref  # (blocks of 128 channels, ROUND x 8, 128): strides need whole lanes
+
+    def put(self, j, x: jax.Array) -> None:
+        """(state, channels) of token j of the round."""
+        x = fold_states(x)
+        for k in range(self.ref.shape[0]):
+            lanes = slice(k * LANES, (k + 1) * LANES)
+            self.ref[k, pl.ds(j * SUBLANES, SUBLANES), :] = x[:, lanes]
+
+    def take(self) -> jax.Array:
+        """(ROUND, channels)."""
+        return jnp.concatenate([self._take(k) for k in range(self.ref.shape[0])], axis=1)
+
+    def _take(self, k: int) -> jax.Array:
+        rows = [self.ref.at[k][pl.ds(i, ROUND, stride=SUBLANES), :] for i in range(SUBLANES)]
+        return functools.reduce(jnp.add, rows)
