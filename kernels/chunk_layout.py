@@ -13,7 +13,7 @@ KEPT_EVERY = 4
 LOG2_E = math.log2(math.e)
 # log(1 + e) = e (1 + c_1 e + c_2 e^2 + c_3 e^3) to 2.5e-8 of it, for e in [0, 1/16].
 LOG1P = (-0.49999192, 0.33254009, -0.22759385)
-_SMALLEST_BLOCK = 16
+_SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 128
 
 _TOKENS = ("u", "delta", "z", "y", "ungated", "grad_y", "grad_u", "grad_delta", "grad_z")
 _MAPS = ("b", "c")
@@ -69,12 +69,17 @@ class ChunkLayout:
         return next(shape for names, shape in shapes.items() if name in names)
 
 
-def layout(inputs: ScanInputs, chunk: int, block: int) -> ChunkLayout:
-    """That of a scan with `chunk` tokens a chunk and at most `block` channels a program."""
+def layout(inputs: ScanInputs, chunk: int, elements: int) -> ChunkLayout:
+    """That of a scan with `chunk` tokens a chunk.
+
+    A program has as many channels as make `elements` states with all states of each: as many as
+    its registers hold.
+    """
     batch, length, channels = inputs.u.shape
     groups, _, state = inputs.a.shape
-    power = max(1 << (channels - 1).bit_length(), _SMALLEST_BLOCK)
-    return ChunkLayout(batch, length, channels, state, groups, chunk, min(block, power))
+    needed = max(1 << (channels - 1).bit_length(), _SMALLEST_BLOCK)
+    block = min(max(elements // state, 1), needed, _LARGEST_BLOCK)
+    return ChunkLayout(batch, length, channels, state, groups, chunk, block)
 
 
 def arrays(inputs: ScanInputs, **extra: jax.Array | None) -> dict[str, jax.Array]:

@@ -22,7 +22,6 @@ from caduceus_jax.kernels import chunk_layout, ptx
 
 _LOG2_E = tl.constexpr(chunk_layout.LOG2_E)
 _LOG1P_1, _LOG1P_2, _LOG1P_3 = (tl.constexpr(c) for c in chunk_layout.LOG1P)
-_EXP2 = tl.constexpr(ptx.EXP2)
 _LOG2 = tl.constexpr(ptx.LOG2)
 _RECIPROCAL = tl.constexpr(ptx.RECIPROCAL)
 _ROUND = tl.constexpr(ptx.ROUND)
@@ -53,16 +52,6 @@ class _Place(NamedTuple):
 
 @triton.jit
 @no_type_check
-def _exp2(x, p: tl.constexpr):
-    if p.interpret:
-        y = tl.exp2(x)
-    else:
-        y = tl.inline_asm_elementwise(_EXP2, "=f,f", [x], tl.float32, True, 1)
-    return y
-
-
-@triton.jit
-@no_type_check
 def _log2(x, p: tl.constexpr):
     if p.interpret:
         y = tl.log2(x)
@@ -84,14 +73,14 @@ def _reciprocal(x, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _sigmoid(x, p: tl.constexpr):
-    return _reciprocal(1 + _exp2(x * -_LOG2_E, p), p)
+    return _reciprocal(1 + tl.exp2(x * -_LOG2_E), p)
 
 
 @triton.jit
 @no_type_check
 def _softplus(x, p: tl.constexpr):
     """log(1 + e^x), to float32's accuracy where it is small too."""
-    e = _exp2(x * _LOG2_E, p)
+    e = tl.exp2(x * _LOG2_E)
     # The logarithm of 1 + e has an absolute error: below 1/16 a polynomial is better.
     small = e * (((_LOG1P_3 * e + _LOG1P_2) * e + _LOG1P_1) * e + 1)
     logarithm = _log2(1 + e, p) * (1 / _LOG2_E)
@@ -118,7 +107,7 @@ def _polynomial_exp2(x, p: tl.constexpr):
 def _decay(exponent, p: tl.constexpr):
     """2^exponent of a (state, channels) tile, some of it by a polynomial."""
     if p.exp2_share == 0:
-        y = _exp2(exponent, p)
+        y = tl.exp2(exponent)
     elif p.interpret:
         # Which ones the hardware gets is not specified; here they are spread over the tile.
         index = tl.arange(0, p.state)[:, None] + tl.arange(0, p.block)[None, :]

@@ -25,16 +25,16 @@ _INTERPRETER = threading.Lock()
 class Tile(NamedTuple):
     """What fits in the registers of one warp without spilling."""
 
-    block: int  # channels of a program
+    elements: int  # states of all channels of a program
     unroll: int  # tokens of a round of its loop
     exp2_share: int = 0  # of so many decays one is computed by a polynomial; 0: none
 
 
 TILES = {
-    "summaries": Tile(128, 4, 4),
-    "outputs": Tile(128, 4, 8),
-    "adjoints": Tile(64, KEPT_EVERY),
-    "gradients": Tile(32, KEPT_EVERY),
+    "summaries": Tile(2048, 4, 4),
+    "outputs": Tile(2048, 4, 8),
+    "adjoints": Tile(1024, KEPT_EVERY),
+    "gradients": Tile(512, KEPT_EVERY),
 }
 
 
@@ -117,7 +117,7 @@ def _run(
     kernel, tile = getattr(kernels, f"selective_scan_{name}"), TILES[name]
     arrays = chunk_layout.arrays(inputs, **extra)
     program = Program(
-        **vars(chunk_layout.layout(inputs, plan.chunk, tile.block)),
+        **vars(chunk_layout.layout(inputs, plan.chunk, tile.elements)),
         unroll=tile.unroll,
         exp2_share=tile.exp2_share,
         polynomial=ptx.exp2_polynomial(8 * inputs.u.dtype.itemsize),

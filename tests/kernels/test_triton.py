@@ -168,7 +168,7 @@ def test_one_layout_for_every_array():
     from caduceus_jax.kernels.inputs import check
 
     inputs = check(**cast(example(21, channels=133, groups=2), jnp.bfloat16))
-    layout = chunk_layout.layout(inputs, 8, 32)
+    layout = chunk_layout.layout(inputs, 8, 128)
     assert (layout.chunks, layout.blocks, layout.block) == (3, 5, 32)
     assert layout.shape("grad_u") == (2, 21, 133)
     assert layout.shape("kept") == (2, 3, 2, 4, 133)
@@ -177,4 +177,8 @@ def test_one_layout_for_every_array():
     assert chunk_layout.dtype("kept", inputs) == jnp.bfloat16
     assert chunk_layout.dtype("states", inputs) == jnp.float32
     # A narrow model has one block, of no fewer channels than a warp's loads.
-    assert chunk_layout.layout(check(**cast(example(5, channels=3))), 8, 128).block == 16
+    assert chunk_layout.layout(check(**cast(example(5, channels=3))), 8, 512).block == 16
+    # A program of 2,048 states: 128 channels of 16, 64 of 32.
+    for state, block in ((8, 128), (16, 128), (32, 64)):
+        inputs = check(**cast(example(5, channels=200, state=state)))
+        assert chunk_layout.layout(inputs, 8, 2048).block == block
