@@ -51,7 +51,10 @@ COMMANDS = {
     ),
     "convert": Command("caduceus_jax.convert_command:convert", "convert weights, with a report"),
     "info": Command("caduceus_jax.info:info", "describe a model, or this installation"),
-    "bench": Command("caduceus_jax.bench:bench", "time the kernels on this machine"),
+    "bench scan": Command(
+        "caduceus_jax.bench.scan:scan", "time the selective scan on this machine"
+    ),
+    "bench model": Command("caduceus_jax.bench.model:model", "time a whole model on this machine"),
 }
 
 # The extra of this package that brings a package a command turned out to need.
@@ -82,9 +85,14 @@ def main(argv: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    if " ".join(words[:2]) in COMMANDS:  # `bench scan`
+        words[:2] = [" ".join(words[:2])]
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return DONE if words else BAD_INPUT
+    if words[0] in {name.partition(" ")[0] for name in COMMANDS if " " in name}:
+        print(_overview(words[0]))
+        return DONE if words[1:] and words[1] in ("-h", "--help") else BAD_INPUT
     if words[0] in ("-V", "--version"):
         print(f"caduceus-jax {__version__}")
         return DONE
@@ -107,9 +115,11 @@ def main(argv: list[str] | None = None) -> int:
     return DONE
 
 
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+def _overview(group: str = "") -> str:
+    """What there is, or what there is of commands in two words of which this is the first."""
+    names = [name for name in COMMANDS if name.startswith(f"{group} " if group else "")]
+    width = max(map(len, names))
+    lines = [f"  {name:{width}}  {COMMANDS[name].summary}" for name in names]
     return "\n".join(
         [
             "usage: caduceus-jax COMMAND [ARGUMENT ...]",

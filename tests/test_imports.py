@@ -16,8 +16,12 @@ FOLDERS = {
 FORBIDDEN = {"torch", "transformers", "mamba_ssm", "tensorflow", "pandas"}
 # The front door imports a command's module when the command is called.
 DOOR = ROOT / "caduceus_jax" / "cli.py"
-# Reads files that torch wrote, where torch is; the import is inside the function that needs it.
-READS_TORCH_FILES = ROOT / "caduceus_jax" / "checkpoint.py"
+# What may use torch where it is installed, inside the function that needs it: to read files that
+# torch wrote, and to time another kernel beside ours.
+USES = {
+    ROOT / "caduceus_jax" / "checkpoint.py": {"torch"},
+    ROOT / "caduceus_jax" / "bench" / "cuda_kernel.py": {"torch", "mamba_ssm"},
+}
 
 
 def sources():
@@ -60,7 +64,7 @@ def test_imports_point_one_way(path):
         assert other is None or other <= own, where
         root = module.split(".")[0]
         if root in FORBIDDEN:
-            assert root == "torch" and path == READS_TORCH_FILES and not top, where
+            assert root in USES.get(path, ()) and not top, where
         if folder == "kernels" and other is None:
             allowed = set(sys.stdlib_module_names) | {"jax", "jaxtyping", "numpy"}
             assert root in allowed, where

@@ -1,0 +1,1 @@
+"""`caduceus-jax bench`: the kernels and the model timed, beside what the machine can do."""

@@ -1,0 +1,96 @@
+"""Whether an implementation computes what it should: values and gradients against float64."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from caduceus_jax.bench.counts import Shape
+from caduceus_jax.kernels import selective_scan_with_state
+
+# Largest difference over the largest magnitude; why so much: tests/tolerances.py.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}
+
+_SEQUENCES = ("u", "delta", "B", "C", "z")
+
+
+class Problem(NamedTuple):
+    """Inputs, cotangents of y and final state, and what float64 makes of them."""
+
+    shape: Shape
+    dtype: str
+    reverse: bool
+    inputs: dict[str, np.ndarray]
+    cotangents: tuple[np.ndarray, np.ndarray]
+    expected: dict[str, np.ndarray]
+
+
+def problem(shape: Shape, dtype: str, reverse: bool, seed: int) -> Problem:
+    """Draws inputs with every optional array, and computes the reference in float64 on the CPU."""
+    rng = np.random.default_rng(seed)
+    batch, length, channels, state = shape
+    exact = {
+        "u": rng.normal(size=(batch, length, channels)),
+        "delta": rng.normal(size=(batch, length, channels)),
+        "A": -np.exp(rng.uniform(-1, 2.5, size=(channels, state))),
+        "B": rng.normal(size=(batch, length, state)),
+        "C": rng.normal(size=(batch, length, state)),
+        "D": rng.normal(size=(channels,)),
+        "z": rng.normal(size=(batch, length, channels)),
+        "delta_bias": rng.normal(size=(channels,)) - 2,
+        "initial_state": rng.normal(size=(batch, channels, state)),
+    }
+    inputs = {
+        name: value.astype(jnp.dtype(dtype if name in _SEQUENCES else "float32"))
+        for name, value in exact.items()
+    }
+    cotangents = (
+        rng.normal(size=exact["u"].shape).astype(jnp.dtype(dtype)),
+        rng.normal(size=exact["initial_state"].shape).astype(np.float32),
+    )
+    # Both sides start from the same rounded numbers.
+    with jax.enable_x64(True), jax.default_device(_cpu()):
+        wide = jax.tree.map(lambda x: x.astype(np.float64), (inputs, cotangents))
+        expected = _values_and_gradients(*wide, reverse=reverse, implementation="reference")
+        expected = {name: np.asarray(value) for name, value in expected.items()}
+    return Problem(shape, dtype, reverse, inputs, cotangents, expected)
+
+
+def errors(problem: Problem, implementation: Any) -> dict[str, float]:
+    """Of y, the final state and every gradient: largest difference over largest magnitude."""
+    found = _values_and_gradients(
+        *jax.tree.map(jnp.asarray, (problem.inputs, problem.cotangents)),
+        reverse=problem.reverse,
+        implementation=implementation,
+    )
+    return {
+        name: float(
+            np.abs(np.asarray(found[name], np.float64) - expected).max() / np.abs(expected).max()
+        )
+        for name, expected in problem.expected.items()
+    }
+
+
+def passes(errors: dict[str, float], dtype: str) -> bool:
+    """Every error is within the tolerance; not a number is not."""
+    return all(error <= TOLERANCES[dtype] for error in errors.values())
+
+
+@functools.partial(jax.jit, static_argnames=("reverse", "implementation"))
+def _values_and_gradients(inputs, cotangents, *, reverse: bool, implementation: Any):
+    def scan(inputs):
+        return selective_scan_with_state(**inputs, reverse=reverse, implementation=implementation)
+
+    (y, final), pull_back = jax.vjp(scan, inputs)
+    (gradients,) = pull_back((cotangents[0].astype(y.dtype), cotangents[1].astype(final.dtype)))
+    return {"y": y, "final_state": final} | {f"d_{name}": x for name, x in gradients.items()}
+
+
+def _cpu() -> jax.Device:
+    """Where float64 costs little; the default device where JAX was told to look at no other."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]

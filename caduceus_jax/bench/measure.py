@@ -1,0 +1,166 @@
+"""How things are timed, and what a machine can do at the most."""
+
+import math
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from caduceus_jax.version import __version__
+
+# A clock that starts and stops for each call of a few microseconds measures the dispatch of the
+# call. So many seconds of calls are in flight between two looks at the clock.
+_IN_FLIGHT_SECONDS, _MOST_IN_FLIGHT = 0.02, 64
+_MOST_REPEATS = 20
+
+
+def compile_call(
+    function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """Compiles a call.
+
+    Returns:
+        The call, and how long compiling took (`compile_ms`) and the memory that it needs beside
+        arguments and results (`temporary_bytes`, -1 where XLA does not say).
+    """
+    start = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    compile_ms = 1e3 * (time.perf_counter() - start)
+    memory = compiled.memory_analysis()
+    temporary = memory.temp_size_in_bytes if memory else -1
+    return lambda: compiled(*arguments), {"compile_ms": compile_ms, "temporary_bytes": temporary}
+
+
+def timed(
+    function: Callable[..., Any], arguments: tuple[Any, ...], repeats: int
+) -> dict[str, float]:
+    """Times in ms of a compiled call and of its compilation, and its temporary memory."""
+    call, cost = compile_call(function, arguments)
+    jax.block_until_ready(call())
+    times = [_clock(call, jax.block_until_ready, 1) for _ in range(repeats)]
+    return _spread(times) | cost
+
+
+def timed_within(
+    call: Callable[[], Any], seconds: float, wait: Callable[[Any], object] = jax.block_until_ready
+) -> dict[str, float]:
+    """Times in ms of a call, repeated for about that long, twice at the least.
+
+    Short calls are launched several at a time, so that the device does not wait for the host; the
+    time of one is then that of all over their number.
+
+    Args:
+        call: launches the work and returns what can be waited for.
+        seconds: how long to repeat it.
+        wait: returns when what `call` returned is there.
+
+    Returns:
+        `median_ms`, `min_ms`, `max_ms`, `repeats`, and how many calls were in flight at a time.
+    """
+    wait(call())
+    once = _clock(call, wait, 1)
+    in_flight = min(max(1, math.ceil(_IN_FLIGHT_SECONDS / once)), _MOST_IN_FLIGHT)
+    repeats = min(max(2, int(seconds / (once * in_flight))), _MOST_REPEATS)
+    times = [_clock(call, wait, in_flight) for _ in range(repeats)]
+    return _spread(times) | {"repeats": repeats, "calls_in_flight": in_flight}
+
+
+def _clock(call: Callable[[], Any], wait: Callable[[Any], object], calls: int) -> float:
+    """Seconds of one call among so many."""
+    start = time.perf_counter()
+    # Only the smallest result of each call is held: large ones would add up in memory.
+    wait([min(jax.tree.leaves(call()), key=lambda leaf: leaf.nbytes) for _ in range(calls)])
+    return (time.perf_counter() - start) / calls
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, float]:
+    return {
+        "median_ms": 1e3 * statistics.median(seconds),
+        "min_ms": 1e3 * min(seconds),
+        "max_ms": 1e3 * max(seconds),
+    }
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, without the pages that a compiler may add."""
+    text = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {text[:300]}".removesuffix(": ")
+
+
+def platform_of_jax() -> dict[str, str]:
+    """What computes."""
+    return {
+        "jax": jax.__version__,
+        "platform": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Device, versions, and the command that was given."""
+    device = jax.devices()[0]
+    return platform_of_jax() | {
+        "driver": " ".join(device.client.platform_version.split()),
+        "python": platform.python_version(),
+        "caduceus_jax": __version__,
+        "command": shlex.join(["caduceus-jax", *sys.argv[1:]]),
+        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def rates(dtypes: Sequence[str] = ()) -> dict[str, float]:
+    """What this machine can do in a second.
+
+    Returns:
+        `bytes` moved, `exponentials` taken, and for each of the dtypes the operations of matrix
+        products.
+    """
+    found = {"bytes": copy_bandwidth(), "exponentials": exponential_rate()}
+    return found | {dtype: matrix_product_rate(dtype) for dtype in dtypes}
+
+
+def copy_bandwidth() -> float:
+    """Bytes a second, read and written, of copying an array far larger than any cache."""
+    x = jnp.arange(2**28 if jax.default_backend() == "gpu" else 2**26, dtype=jnp.float32)
+    times = timed(lambda x: -x, (x,), 10)
+    return 2 * x.nbytes / (times["min_ms"] / 1e3)
+
+
+def exponential_rate() -> float:
+    """Exponentials a second, as fast as the device takes them.
+
+    On a GPU a chain of reciprocal roots: they run on the same units as powers of two at the same
+    rate (CUDA C++ Programming Guide, throughput of native arithmetic instructions), and XLA puts
+    three instructions around each, where an exponential has seven and would be bound by those. In
+    one fused kernel: a loop would write its numbers to memory in every round.
+    """
+    if jax.default_backend() == "gpu":
+        size, rounds = 2**26, 64
+
+        def chain(x):
+            for _ in range(rounds):
+                x = jax.lax.rsqrt(x)
+            return x
+
+    else:
+        size, rounds = 2**14, 1024  # numbers that stay in cache
+
+        def chain(x):
+            return jax.lax.fori_loop(0, rounds, lambda _, y: jnp.exp(-y), x)
+
+    times = timed(chain, (jnp.linspace(0.5, 1, size),), 10)
+    return size * rounds / (times["min_ms"] / 1e3)
+
+
+def matrix_product_rate(dtype: str) -> float:
+    """Operations a second of a large square matrix product; a multiply-add is two."""
+    size = 8192 if jax.default_backend() == "gpu" else 1024
+    x = jnp.ones((size, size), dtype)
+    times = timed(lambda x: x @ x, (x,), 10)
+    return 2 * size**3 / (times["min_ms"] / 1e3)

@@ -1,0 +1,85 @@
+"""What is timed: the scan and the mixer, forward and with all gradients, and their arguments."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from caduceus_jax.bench.counts import Shape
+from caduceus_jax.config import CaduceusConfig
+from caduceus_jax.kernels import selective_scan
+from caduceus_jax.model import CaduceusForMaskedLM
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def draw(shape: Shape, dtype: Any, seed: int = 0) -> dict[str, jax.Array]:
+    """Random arguments of a scan, of the size that those of a trained model have."""
+    keys = iter(jax.random.split(jax.random.key(seed), 8))
+    batch, length, channels, state = shape
+
+    def normal(*shape: int, dtype: Any = dtype) -> jax.Array:
+        return jax.random.normal(next(keys), shape, dtype)
+
+    return {
+        "u": normal(batch, length, channels),
+        "delta": normal(batch, length, channels),
+        "A": -jnp.exp(normal(channels, state, dtype=jnp.float32)),
+        "B": normal(batch, length, state),
+        "C": normal(batch, length, state),
+        "D": normal(channels, dtype=jnp.float32),
+        "z": normal(batch, length, channels),
+        "delta_bias": normal(channels, dtype=jnp.float32) - 4,
+    }
+
+
+def scan_forward(implementation: Any) -> Callable[..., Any]:
+    """The scan of `draw`'s arguments."""
+    return lambda inputs: selective_scan(**inputs, implementation=implementation)
+
+
+def scan_gradient(implementation: Any) -> Callable[..., Any]:
+    """Output and the gradients of every input, for a cotangent that is not constant."""
+
+    def run(inputs):
+        y, pull_back = jax.vjp(scan_forward(implementation), inputs)
+        return y, pull_back(y)
+
+    return run
+
+
+def mixer_config(shape: Shape) -> CaduceusConfig:
+    """The smallest model whose mixer scans so many channels and states."""
+    return CaduceusConfig(d_model=shape.channels // 2, n_layer=1, d_state=shape.state)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def draw_mixer(shape: Shape, dtype: Any, seed: int = 0) -> tuple[Any, jax.Array]:
+    """A BiMamba mixer of a model, and a hidden state (batch, strand=1, length, d_model) for it."""
+    config = mixer_config(shape)
+    model = CaduceusForMaskedLM(config, dtype=dtype, rngs=nnx.Rngs(seed))
+    mixer = jax.tree.map(lambda stacked: stacked[0], model.caduceus.layers.mixer)
+    size = (shape.batch, 1, shape.length, config.d_model)
+    return mixer, jax.random.normal(jax.random.key(seed), size, dtype)
+
+
+def mixer_forward(implementation: Any) -> Callable[..., jax.Array]:
+    """The mixer of `draw_mixer`, with this scan in it."""
+
+    def run(mixer, hidden):
+        mixer.scan = functools.partial(selective_scan, implementation=implementation)
+        return mixer(hidden)
+
+    return run
+
+
+def mixer_gradient(implementation: Any) -> Callable[..., Any]:
+    """Output and the gradients of hidden state and parameters."""
+
+    def run(mixer, hidden):
+        y, pull_back = jax.vjp(mixer_forward(implementation), mixer, hidden)
+        return y, pull_back(y)
+
+    return run

@@ -1,0 +1,119 @@
+"""The suites of `caduceus-jax bench scan`: what is checked and timed, in which order."""
+
+import dataclasses
+import importlib.util
+import itertools
+import pathlib
+import secrets
+import time
+import typing
+
+import jax
+
+from caduceus_jax.bench import check, jobs, measure, roofline
+from caduceus_jax.bench.counts import Shape
+from caduceus_jax.bench.report import Report
+from caduceus_jax.errors import UserError
+from caduceus_jax.kernels.selective_scan import Implementation
+
+# The packages that an implementation needs beside JAX.
+_NEEDS = {"triton": ("jax_triton", "triton")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """What is to be checked and timed.
+
+    Args:
+        shapes: that are timed.
+        checks: shape, dtype and `reverse` of each comparison with float64.
+        implementations: of the scan; those that this installation has are run.
+        dtypes: that are timed; bfloat16 first, which is what models are trained in.
+        seconds: for which each case is repeated.
+    """
+
+    shapes: tuple[Shape, ...]
+    checks: tuple[tuple[Shape, str, bool], ...]
+    implementations: tuple[str, ...]
+    dtypes: tuple[str, ...] = ("bfloat16", "float32")
+    seconds: float = 0.4
+
+
+# Lengths that fit no chunk, channels that fit no block; one is long.
+_SMALL, _WIDE, _LONG = Shape(2, 131, 96, 8), Shape(3, 515, 40, 32), Shape(1, 65_537, 8, 16)
+SUITES = {
+    "gpu": Suite(
+        shapes=(
+            Shape(1, 131_072, 512, 16),
+            Shape(4, 131_072, 512, 16),
+            Shape(8, 32_768, 512, 16),
+            Shape(256, 1024, 256, 16),
+            Shape(1, 1_048_576, 512, 16),
+        ),
+        checks=(
+            *((_SMALL, dtype, way) for dtype in check.TOLERANCES for way in (False, True)),
+            (_WIDE, "float32", False),
+            (_WIDE, "bfloat16", True),
+            (_LONG, "float32", True),
+            (_LONG, "bfloat16", False),
+        ),
+        implementations=("pallas_triton", "triton", "chunked"),
+    ),
+    "smoke": Suite(
+        shapes=(Shape(1, 40, 16, 4),),
+        checks=((Shape(1, 7, 6, 4), "float32", False), (Shape(1, 131, 6, 4), "bfloat16", True)),
+        implementations=("pallas_triton", "chunked"),
+        seconds=0.0,
+    ),
+}
+
+
+def run(name: str, out: pathlib.Path, *, minutes: float, seed: int | None) -> int:
+    """Runs a suite and writes `scan_NAME.json`, `.md` and `.png`.
+
+    Args:
+        name: of the suite.
+        out: folder to write to.
+        minutes: nothing new is begun after this long.
+        seed: of all inputs; None draws one.
+
+    Returns:
+        The exit status: 0, or 1 where a check failed.
+
+    Raises:
+        UserError: the suite needs a GPU, and there is none.
+    """
+    suite, deadline = SUITES[name], time.monotonic() + 60 * minutes
+    if name == "gpu" and jax.default_backend() != "gpu":
+        raise UserError(
+            f"--suite gpu needs an NVIDIA GPU, and JAX computes on {jax.default_backend()} here: "
+            "--suite smoke shows on any machine that the command works"
+        )
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    print(f"seed {seed}", flush=True)
+    head = {"suite": name, "title": "The selective scan", "seed": seed, **measure.machine()}
+    report = Report(out / f"scan_{name}", head)
+    implementations = [i for i in suite.implementations if _is_there(i)]
+    try:
+        for job in jobs.checks(suite.checks, implementations, seed):
+            report.add(job.kind, jobs.run(job, deadline))
+        rates = report.results["rates"] = measure.rates(suite.dtypes)
+        for dtype, shape in itertools.product(suite.dtypes, suite.shapes):
+            for job in jobs.cases(shape, dtype, implementations, seed, rates, suite.seconds):
+                report.add(job.kind, jobs.run(job, deadline))
+        report.results["finished"] = True
+    finally:  # interrupted, there is still what has been found
+        report.write()
+        roofline.draw(report.results, report.path.with_suffix(".png"))
+    print(f"wrote {report.path}.json, .md and .png")
+    if not report.passed:
+        print("FAILED: an implementation does not compute what it should")
+    return int(not report.passed)
+
+
+def _is_there(implementation: str) -> bool:
+    """Whether the registry knows the name, and what it needs is installed."""
+    known = [typing.get_args(part) for part in typing.get_args(Implementation)]
+    if not any(implementation in names for names in known):
+        return False
+    return all(importlib.util.find_spec(name) for name in _NEEDS.get(implementation, ()))
