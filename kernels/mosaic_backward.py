@@ -17,7 +17,7 @@ from caduceus_jax.kernels.mosaic_program import (
     Walk,
     fold_lanes,
     prepared,
-    sums_shape,
+    sums_of,
 )
 from caduceus_jax.kernels.mosaic_tpu import LANES, Plan
 
@@ -37,10 +37,10 @@ def backward(
     names = ["u", "delta", "b", "c", "a", *(n for n in optional if n in call.arrays)]
     state = call.state
     scratch = prepared(plan, state) | {
-        "states": (plan.chunk + 2, state, plan.block),
-        "grads": (plan.chunk // ROUND, ROUND, plan.block),
+        "states": pltpu.VMEM((plan.chunk + 2, state, plan.block), jnp.float32),
+        "grads": pltpu.VMEM((plan.chunk // ROUND, ROUND, plan.block), jnp.float32),
     }
-    scratch |= dict.fromkeys(_SUMS, sums_shape(plan))
+    scratch |= dict.fromkeys(_SUMS, sums_of(plan))
     found = call(
         _backward,
         ("u", "delta", "a", "b", "c", "d_skip", "z", "delta_bias", *extra),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from caduceus_jax.kernels.inputs import ScanInputs
-from caduceus_jax.kernels.mosaic_program import Call, Sums, Walk, prepared, sums_shape
+from caduceus_jax.kernels.mosaic_program import Call, Sums, Walk, prepared, sums_of
 from caduceus_jax.kernels.mosaic_tpu import Plan
 
 
@@ -18,7 +18,7 @@ def forward(plan: Plan, inputs: ScanInputs, keep: bool):
         _forward,
         ("u", "delta", "a", "b", "c", "d_skip", "z", "delta_bias", "initial_state"),
         writes,
-        prepared(plan, inputs.a.shape[1]) | {"sums": sums_shape(plan)},
+        prepared(plan, inputs.a.shape[1]) | {"sums": sums_of(plan)},
     )
     return (found["y"], found["final_state"]), found.get("entering")
 

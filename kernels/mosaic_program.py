@@ -23,6 +23,8 @@ from caduceus_jax.kernels.mosaic_tpu import LANES, SUBLANES, Plan
 LOG2_E = math.log2(math.e)
 # Tokens unrolled in a round of the loops over tokens: a register's rows of a (tokens, channels).
 ROUND = SUBLANES
+_ROUNDS = LANES // ROUND  # of a tile of 128 tokens
+_PARTS = 3  # bfloat16 numbers of which a float32 is the sum
 # More than the default of 16 MiB: the states of a chunk of 256 tokens x 512 channels x 16 are 8.
 _VMEM_BYTES = 64 * 2**20
 
@@ -37,8 +39,12 @@ class Call:
         self.chunks = -(-self.length // plan.chunk)
         self.blocks = self.channels // plan.block
         self.descending = plan.reverse != backwards
-        # Decays are powers of two.
+        # Decays are powers of two. B and C have a row for each round of tokens.
         arrays = inputs._asdict() | {"a": inputs.a * LOG2_E} | extra
+        for name in ("b", "c"):
+            whole = ((0, 0), (0, self.chunks * plan.chunk - self.length), (0, 0))
+            x = jnp.pad(getattr(inputs, name), whole)
+            arrays[name] = x.reshape(self.batch, -1, ROUND * self.state)
         self.arrays = {name: x for name, x in arrays.items() if x is not None}
 
     def __call__(
@@ -46,7 +52,7 @@ class Call:
         kernel: Callable[[Plan, dict[str, Any]], None],
         reads: tuple[str, ...],
         writes: tuple[str, ...],
-        scratch: dict[str, tuple[int, ...]],
+        scratch: dict[str, Any],
     ) -> dict[str, jax.Array]:
         """Runs one kernel.
 
@@ -54,7 +60,7 @@ class Call:
             kernel: called with the plan and the arrays by name.
             reads: names of what it reads; those that this scan does not have are left out.
             writes: names of what it writes.
-            scratch: shapes of what it has to itself, float32, by name.
+            scratch: what it has to itself, by name.
 
         Returns:
             The arrays written, by name.
@@ -71,7 +77,7 @@ class Call:
             in_specs=[self._layout(name)[1] for name in reads],
             out_specs=[self._layout(name)[1] for name in writes],
             out_shape=[self._layout(name)[0] for name in writes],
-            scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch.values()],
+            scratch_shapes=list(scratch.values()),
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=("parallel", "parallel", "arbitrary"),
                 vmem_limit_bytes=_VMEM_BYTES,
@@ -99,8 +105,8 @@ class Call:
                 pl.BlockSpec((None, chunk, block), lambda r, i, k: (r, at(k), i)),
             ),
             ("b", "c"): (
-                (self.batch, state, self.length),
-                pl.BlockSpec((None, state, chunk), lambda r, i, k: (r, 0, at(k))),
+                (self.batch, self.chunks * chunk // ROUND, ROUND * state),
+                pl.BlockSpec((None, chunk // ROUND, ROUND * state), lambda r, i, k: (r, at(k), 0)),
             ),
             ("grad_b", "grad_c"): (
                 (self.blocks, self.batch, state, self.length),
@@ -191,14 +197,30 @@ class Walk:
         ref = self.refs[name]
         ref[pl.ds(pl.multiple_of(i * ROUND, ROUND), ROUND), :] = value.astype(ref.dtype)
 
+    def spread(self) -> None:
+        """Lays B and C out to be multiplied: tokens and states along sublanes, rounds along lanes.
+
+        Each number as three of bfloat16, whose sum it is exactly.
+        """
+        for name in ("b", "c"):
+            x, ref = self.refs[name], self.refs[f"{name}_spread"]
+            for tile in range(ref.shape[0]):
+                parts = [x[pl.ds(tile * _ROUNDS, _ROUNDS), :]]
+                for _ in range(_PARTS - 1):
+                    high = _truncated(parts[-1])
+                    parts[-1:] = [high, parts[-1] - high]
+                zeros = jnp.zeros((LANES - _PARTS * _ROUNDS, x.shape[1]), jnp.float32)
+                ref[tile] = jnp.concatenate([*parts, zeros]).T.astype(jnp.bfloat16)
+
     def columns(self, name: str, i) -> jax.Array:
-        """(state, 128) of which the first lanes are the tokens of round i."""
-        token = i * ROUND
-        tile = pl.multiple_of(token & -LANES, LANES)
-        x = self.refs[name][:, pl.ds(tile, LANES)]
-        real = self.real(tile, x.shape, 1)
-        x = x if real is None else jnp.where(real, x, 0.0)
-        return pltpu.roll(x, LANES - (token & (LANES - 1)), 1)
+        """(ROUND x state, 128): B or C of round i along sublanes, the same in every lane."""
+        row = lax.broadcasted_iota(jnp.int32, (LANES, LANES), 0)
+        ours = ((row & (_ROUNDS - 1)) == (i & (_ROUNDS - 1))) & (row < _PARTS * _ROUNDS)
+        return jnp.dot(
+            self.refs[f"{name}_spread"][lax.div(i, jnp.int32(_ROUNDS))],
+            jnp.where(ours, 1.0, 0.0).astype(jnp.bfloat16),
+            preferred_element_type=jnp.float32,
+        )
 
     def store_columns(self, name: str, i, value: jax.Array) -> None:
         """Writes (state, 128): the 128 tokens among which round i is."""
@@ -211,7 +233,9 @@ class Walk:
 
     def column(self, name: str, i, j) -> jax.Array:
         """(state, channels): B or C of token j of round i, as `prepare` kept it."""
-        x = self.refs[name][i * ROUND + j]
+        ref = self.refs[name]
+        state = ref.shape[1] // ROUND
+        x = ref[i, pl.ds(j * state, state), :]
         return jnp.concatenate([x] * (self.plan.block // LANES), axis=1)
 
     def before_softplus(self, i) -> jax.Array:
@@ -236,20 +260,14 @@ class Walk:
     def prepare(self, i) -> None:
         """Keeps of round i what the loop over tokens reads one token at a time."""
         delta = self.steps(i)
-        columns = {name: self.columns(name, i) for name in ("b", "c")}
         self.refs["steps"][i] = delta
         self.refs["drives"][i] = delta * self.load("u", i)
-
-        def body(j, carry):
-            for name, x in columns.items():
-                ref = self.refs[f"{name}_columns"]
-                column = _lane(x, j)
-                ref[i * ROUND + j] = jnp.broadcast_to(column, ref.shape[1:])
-
-        self.tokens(body)
+        for name in ("b", "c"):
+            self.refs[f"{name}_columns"][i] = self.columns(name, i)
 
     def prepared_rounds(self, body: Callable, carry):
         """`rounds`, where each is prepared during the one before it, which hides its latency."""
+        self.spread()
         last = self.plan.chunk // ROUND - 1
         self.prepare(last if self.plan.reverse else 0)
 
@@ -267,16 +285,26 @@ class Walk:
         return decay * h + drive, decay
 
 
-def prepared(plan: Plan, state: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of what `Walk.prepare` keeps."""
-    rows = (plan.chunk // ROUND, ROUND, plan.block)
-    columns = (plan.chunk, state, LANES)
-    return {"steps": rows, "drives": rows, "b_columns": columns, "c_columns": columns}
+def prepared(plan: Plan, state: int) -> dict[str, Any]:
+    """What `Walk.prepare` needs and keeps."""
+    rounds, tiles = plan.chunk // ROUND, plan.chunk // LANES
+    rows = pltpu.VMEM((rounds, ROUND, plan.block), jnp.float32)
+    columns = pltpu.VMEM((rounds, ROUND * state, LANES), jnp.float32)
+    spread = pltpu.VMEM((tiles, ROUND * state, LANES), jnp.bfloat16)
+    return {
+        "steps": rows,
+        "drives": rows,
+        "b_columns": columns,
+        "c_columns": columns,
+        "b_spread": spread,
+        "c_spread": spread,
+    }
 
 
-def _lane(x: jax.Array, j) -> jax.Array:
-    """(state, 1): lane j, which is a Python integer but where interpreted."""
-    return x[:, j : j + 1] if isinstance(j, int) else lax.dynamic_slice_in_dim(x, j, 1, axis=1)
+def _truncated(x: jax.Array) -> jax.Array:
+    """Float32 of which the lower half is zero: a bfloat16."""
+    bits = lax.bitcast_convert_type(x, jnp.int32) & -(1 << 16)
+    return lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def fold_states(x: jax.Array) -> jax.Array:
@@ -291,9 +319,9 @@ def fold_lanes(x: jax.Array) -> jax.Array:
     return jnp.sum(functools.reduce(jnp.add, parts), axis=1, keepdims=True)
 
 
-def sums_shape(plan: Plan) -> tuple[int, ...]:
-    """Of what `Sums` needs."""
-    return (plan.block // LANES, ROUND * SUBLANES, LANES)
+def sums_of(plan: Plan) -> Any:
+    """What `Sums` needs."""
+    return pltpu.VMEM((plan.block // LANES, ROUND * SUBLANES, LANES), jnp.float32)
 
 
 class Sums:

@@ -88,34 +88,34 @@ def scan(
 def _padded(inputs: ScanInputs) -> ScanInputs:
     """Channels to whole lanes, states to whole sublanes: added ones have A, B, C and u of 0.
 
-    Per-channel arrays become (groups, state, channels) and (groups, 1, channels), B and C
-    (batch, state, length), states (batch, state, channels): what is last fills lanes.
+    Per-channel arrays become (groups, state, channels) and (groups, 1, channels), states (batch,
+    state, channels): what is last fills lanes.
     """
     more_channels = -inputs.u.shape[-1] % LANES
     more_states = -inputs.a.shape[-1] % SUBLANES
 
-    def pad(x, states=0):
-        return jnp.pad(x, ((0, 0), (0, states), (0, more_channels)))
+    def pad(x):
+        return jnp.pad(x, ((0, 0), (0, 0), (0, more_channels)))
 
-    def transpose(x, channels):
-        return jnp.pad(
-            jnp.swapaxes(x, 1, 2).astype(jnp.float32),
-            ((0, 0), (0, more_states), (0, channels)),
-        )
+    def pad_states(x):
+        return jnp.pad(x.astype(jnp.float32), ((0, 0), (0, 0), (0, more_states)))
+
+    def transpose(x):
+        return pad(jnp.swapaxes(pad_states(x), 1, 2))
 
     optional = {
         "d_skip": lambda x: pad(x[:, None].astype(jnp.float32)),
         "delta_bias": lambda x: pad(x[:, None].astype(jnp.float32)),
         "z": pad,
-        "initial_state": lambda x: transpose(x, more_channels),
+        "initial_state": transpose,
     }
     found = {name: getattr(inputs, name) for name in optional}
     return ScanInputs(
         u=pad(inputs.u),
         delta=pad(inputs.delta),
-        a=transpose(inputs.a, more_channels),
-        b=transpose(inputs.b, 0),
-        c=transpose(inputs.c, 0),
+        a=transpose(inputs.a),
+        b=pad_states(inputs.b),
+        c=pad_states(inputs.c),
         **{name: None if x is None else optional[name](x) for name, x in found.items()},
     )
 
@@ -166,8 +166,8 @@ def _backward(plan: Plan, inputs: ScanInputs, entering, grad_y, grad_final) -> S
 
     summed = grads | {
         "a": per_group(grads["a"]),
-        "b": jnp.sum(grads["b"], axis=0),
-        "c": jnp.sum(grads["c"], axis=0),
+        "b": jnp.swapaxes(jnp.sum(grads["b"], axis=0), 1, 2),
+        "c": jnp.swapaxes(jnp.sum(grads["c"], axis=0), 1, 2),
     }
     for name in ("d_skip", "delta_bias"):
         if name in grads:
