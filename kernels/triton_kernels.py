@@ -374,11 +374,11 @@ def selective_scan_gradients(
         walked = ()
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
+            entered = h
             h, decay, step, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
-            walked = walked + ((h, decay, step),)
-        for j in tl.static_range(p.unroll):
-            token = walked[p.unroll - 1 - j]
-            t = _token(i, p.unroll - 1 - j, p)
+            walked = walked + ((h, decay, step, entered),)
+        for j in tl.static_range(p.unroll - 1, -1, -1):
+            t, token = _token(i, j, p), walked[j]
             carry = _token_gradients(
                 inputs, outputs, decay_rate, bias, skip, t, token, carry, at, p
             )
@@ -396,7 +396,7 @@ def _token_gradients(inputs, outputs, decay_rate, bias, skip, t, token, carry, a
     """Gradients of one token; `carry` is the adjoint beyond it, and the sums over tokens."""
     u, b, c, z, delta, grad_y, ungated = inputs
     grad_u, grad_delta, grad_z, grad_b, grad_c = outputs
-    h, decay, step = token
+    h, decay, step, entered = token
     adjoint, grad_a, grad_skip, grad_bias = carry
     x = _load(_channels_at(u, t, at, p))
     drive, readout = _load(_states_at(b, t, at, p)), _load(_states_at(c, t, at, p))
@@ -411,7 +411,8 @@ def _token_gradients(inputs, outputs, decay_rate, bias, skip, t, token, carry, a
     scaled = step * x
     _store(_states_at(grad_b, t, at, p), tl.sum(g * scaled[None, :], axis=1))
     grad_drive = tl.sum(g * drive[:, None], axis=0)  # with respect to delta_t u_t
-    through_decay = g * (h - drive[:, None] * scaled[None, :])  # g decay_t h_{t-1}
+    g *= decay
+    through_decay = g * entered  # with respect to delta_t A
     grad_a += through_decay * step[None, :]
     grad_step = grad_drive * x + tl.sum(through_decay * decay_rate, axis=0) * (1 / _LOG2_E)
     if p.delta_softplus:
@@ -424,7 +425,7 @@ def _token_gradients(inputs, outputs, decay_rate, bias, skip, t, token, carry, a
         grad_skip += grad * x
     _store(_channels_at(grad_u, t, at, p), grad_input)
     _store(_channels_at(grad_delta, t, at, p), grad_step)
-    return decay * g, grad_a, grad_skip, grad_bias + grad_step
+    return g, grad_a, grad_skip, grad_bias + grad_step
 
 
 # Arguments that kernels write, which are the last ones, in their order.
