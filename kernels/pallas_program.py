@@ -5,140 +5,131 @@ one that knows it.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from caduceus_jax.kernels import chunk_layout, polynomials, ptx
+from caduceus_jax.kernels.chunk_layout import KEPT_EVERY, LOG2_E, ChunkLayout
 from caduceus_jax.kernels.chunk_parallel import Plan
 from caduceus_jax.kernels.inputs import ScanInputs
 
-# Tokens from one state that is kept for the backward pass to the next.
-KEPT_EVERY = 4
-LOG2_E = math.log2(math.e)
-_SMALLEST_BLOCK = 16
+# With more states than this, several warps share a tile.
+STATES_A_WARP = 16
+_ALL = slice(None)
 
 
 class Call:
-    """Runs kernels on every (sequence, chunk) and block of channels."""
+    """Runs kernels on every (sequence, chunk) and block of at most so many channels."""
 
     def __init__(self, plan: Plan, inputs: ScanInputs, block: int, **extra: jax.Array | None):
         self.plan, self.inputs = plan, inputs
-        self.batch, self.length, self.channels = inputs.u.shape
-        self.state = inputs.a.shape[-1]
-        self.chunks = -(-self.length // plan.chunk)
-        power = max(1 << (self.channels - 1).bit_length(), _SMALLEST_BLOCK)
-        self.block = min(block, power)
-        self.blocks = -(-self.channels // self.block)
-        # Transposed, a thread's columns are loaded side by side; B and C are small, and in
-        # float32 they are not unpacked again by every block of channels.
-        arrays = inputs._asdict() | {
-            "a": jnp.swapaxes(inputs.a, 1, 2).astype(jnp.float32),
-            "b": inputs.b.astype(jnp.float32),
-            "c": inputs.c.astype(jnp.float32),
-        }
-        self.arrays = {name: x for name, x in (arrays | extra).items() if x is not None}
+        self.sizes = chunk_layout.layout(inputs, plan.chunk, block * inputs.a.shape[-1])
+        self.arrays = chunk_layout.arrays(inputs, **extra)
 
-    def __call__(self, kernel: Callable, reads: tuple[str, ...], writes: tuple[str, ...]):
+    def __call__(
+        self,
+        kernel: Callable,
+        reads: tuple[str, ...],
+        writes: tuple[str, ...],
+        in_place: tuple[tuple[str, str], ...] = (),
+    ):
         """Runs one kernel.
 
         Args:
             kernel: called with a `Walk` and the arrays by name.
             reads: names of what it reads; those that this scan does not have are left out.
             writes: names of what it writes.
+            in_place: pairs of what is read and what is written over it, token by token.
 
         Returns:
             The arrays written, in the order of `writes`.
         """
         reads = tuple(name for name in reads if name in self.arrays)
+        sizes = self.sizes
 
         def body(*refs):
             kernel(self._walk(), dict(zip((*reads, *writes), refs, strict=True)))
 
         return pl.pallas_call(
             body,
-            grid=(self.batch * self.chunks, self.blocks),
-            in_specs=[self._layout(name)[1] for name in reads],
-            out_specs=[self._layout(name)[1] for name in writes],
-            out_shape=[self._layout(name)[0] for name in writes],
-            compiler_params=plgpu.CompilerParams(num_warps=1, num_stages=1),
+            grid=(sizes.batch * sizes.chunks, sizes.blocks),
+            in_specs=[_part(name, sizes) for name in reads],
+            out_specs=[_part(name, sizes) for name in writes],
+            out_shape=[self._written(name) for name in writes],
+            input_output_aliases={
+                reads.index(old): writes.index(new) for old, new in in_place if old in reads
+            },
+            compiler_params=plgpu.CompilerParams(
+                num_warps=max(1, sizes.state // STATES_A_WARP), num_stages=1
+            ),
             interpret=self.plan.interpret,
             name=f"selective_scan{kernel.__name__}",
         )(*(self.arrays[name] for name in reads))
 
     def _walk(self) -> "Walk":
         """This program's, within a kernel."""
-        chunk, block = self.plan.chunk, self.block
+        sizes = self.sizes
         tokens = channels = None
-        if self.length % chunk:
-            tokens = self.length - pl.program_id(0) % self.chunks * chunk
-        if self.channels % block:
-            channels = self.channels - pl.program_id(1) * block
+        if sizes.length % sizes.chunk:
+            tokens = sizes.length - pl.program_id(0) % sizes.chunks * sizes.chunk
+        if sizes.channels % sizes.block:
+            channels = sizes.channels - pl.program_id(1) * sizes.block
+        bits = 8 * self.inputs.u.dtype.itemsize
         return Walk(
-            chunk=chunk,
+            chunk=sizes.chunk,
             tokens=tokens,
-            block=block,
+            block=sizes.block,
             channels=channels,
             delta_softplus=self.plan.delta_softplus,
             reverse=self.plan.reverse,
+            exp2=ptx.exp2_polynomial(bits),
+            log1p=polynomials.log1p(bits),
             math=_EXACT if self.plan.interpret else _FAST,
         )
 
-    def _layout(self, name: str) -> tuple[jax.ShapeDtypeStruct, pl.BlockSpec]:
-        """Shape of an array, and the part of it that belongs to program (p, i)."""
-        chunk, block, state, chunks = self.plan.chunk, self.block, self.state, self.chunks
-        whole = (self.batch, self.length, self.channels)
-        per_chunk = (self.batch, chunks, self.channels)
-        states = (self.batch, chunks, state, self.channels)
-        groups, unrolled = self.inputs.groups, chunk // KEPT_EVERY
+    def _written(self, name: str) -> jax.ShapeDtypeStruct:
+        # Kept states are float32 here whatever u is: bfloat16 ones are loaded eight channels a
+        # thread, and the whole tile follows in a layout that spills.
+        dtype = jnp.float32 if name == "kept" else chunk_layout.dtype(name, self.inputs)
+        return jax.ShapeDtypeStruct(self.sizes.shape(name), dtype)
 
-        def at(p):
-            return p // chunks, p % chunks
 
-        layouts: dict[tuple[str, ...], tuple[tuple[int, ...], pl.BlockSpec]] = {
-            ("u", "delta", "z", "y", "ungated", "grad_y", "grad_u", "grad_delta", "grad_z"): (
-                whole,
-                pl.BlockSpec((None, chunk, block), lambda p, i: (*at(p), i)),
-            ),
-            ("b", "c"): (
-                (self.batch, self.length, state),
-                pl.BlockSpec((None, chunk, state), lambda p, i: (*at(p), 0)),
-            ),
-            ("grad_b", "grad_c"): (
-                (self.blocks, self.batch, self.length, state),
-                pl.BlockSpec((None, None, chunk, state), lambda p, i: (i, *at(p), 0)),
-            ),
-            ("a",): (
-                (groups, state, self.channels),
-                pl.BlockSpec((None, state, block), lambda p, i: (p // chunks % groups, 0, i)),
-            ),
-            ("d_skip", "delta_bias"): (
-                (groups, self.channels),
-                pl.BlockSpec((None, block), lambda p, i: (p // chunks % groups, i)),
-            ),
-            ("entering", "adjoint", "states", "grad_a", "grad_entering"): (
-                states,
-                pl.BlockSpec((None, None, state, block), lambda p, i: (*at(p), 0, i)),
-            ),
-            ("steps", "grad_d_skip", "grad_delta_bias"): (
-                per_chunk,
-                pl.BlockSpec((None, None, block), lambda p, i: (*at(p), i)),
-            ),
-            ("kept",): (
-                (self.batch, chunks, unrolled, state, self.channels),
-                pl.BlockSpec((None, None, unrolled, state, block), lambda p, i: (*at(p), 0, 0, i)),
-            ),
-        }
-        shape, spec = next(found for names, found in layouts.items() if name in names)
-        # Kept states in bfloat16 err by 2^-9 for a few tokens only: each is a fresh start.
-        like = dict.fromkeys(("y", "ungated", "grad_u"), "u")
-        like |= {"grad_delta": "delta", "grad_z": "z"}
-        dtype = self.arrays[like[name]].dtype if name in like else jnp.float32
-        return jax.ShapeDtypeStruct(shape, dtype), spec
+def _part(name: str, sizes: ChunkLayout) -> pl.BlockSpec:
+    """The part of an array that belongs to program (p, i): row p of chunks, block i of channels."""
+    chunk, block, state = sizes.chunk, sizes.block, sizes.state
+    unrolled = chunk // KEPT_EVERY
+
+    def at(p):
+        return p // sizes.chunks, p % sizes.chunks
+
+    def group(p):
+        return p // sizes.chunks % sizes.groups
+
+    match name:
+        case "b" | "c":
+            return pl.BlockSpec((None, chunk, state), lambda p, i: (*at(p), 0))
+        case "grad_b" | "grad_c":
+            return pl.BlockSpec((None, None, chunk, state), lambda p, i: (i, *at(p), 0))
+        case "a":
+            return pl.BlockSpec((None, state, block), lambda p, i: (group(p), 0, i))
+        case "d_skip" | "delta_bias":
+            return pl.BlockSpec((None, block), lambda p, i: (group(p), i))
+        case "entering" | "adjoint" | "states" | "grad_a" | "grad_entering":
+            return pl.BlockSpec((None, None, state, block), lambda p, i: (*at(p), 0, i))
+        case "steps" | "grad_d_skip" | "grad_delta_bias":
+            return pl.BlockSpec((None, None, block), lambda p, i: (*at(p), i))
+        case "kept":
+            return pl.BlockSpec(
+                (None, None, unrolled, state, block), lambda p, i: (*at(p), 0, 0, i)
+            )
+        case _:  # tokens x channels
+            return pl.BlockSpec((None, chunk, block), lambda p, i: (*at(p), i))
 
 
 class _Math(NamedTuple):
@@ -148,29 +139,49 @@ class _Math(NamedTuple):
     log2: Callable[[jax.Array], jax.Array]
     reciprocal: Callable[[jax.Array], jax.Array]
     multiply_add: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    # 2^x, one of so many by the polynomial of these coefficients.
+    mixed_exp2: Callable[[jax.Array, int, tuple[float, ...]], jax.Array]
 
 
-def _assembly(text: str, *arguments: jax.Array) -> jax.Array:
-    """One PTX instruction on every element."""
+def _assembly(text: str, *arguments: jax.Array, constraints: str = "", pack: int = 1) -> jax.Array:
+    """PTX on every `pack` elements."""
     shape = jnp.broadcast_shapes(*(x.shape for x in arguments))
     (result,) = plgpu.elementwise_inline_asm(
         text,
         args=[jnp.broadcast_to(x, shape) for x in arguments],
-        constraints=",".join(["=f"] + ["f"] * len(arguments)),
-        pack=1,
+        constraints=constraints or ",".join(["=f"] + ["f"] * len(arguments)),
+        pack=pack,
         result_shape_dtypes=[jax.ShapeDtypeStruct(shape, jnp.float32)],
     )
     return result
 
 
-_EXACT = _Math(jnp.exp2, jnp.log2, lambda x: 1 / x, lambda x, y, z: x * y + z)
+def _fast_mixed_exp2(x: jax.Array, share: int, exp2: tuple[float, ...]) -> jax.Array:
+    text, constraints = ptx.mixed_exp2(share, exp2)
+    return _assembly(text, x, constraints=constraints, pack=share)
+
+
+def _exact_mixed_exp2(x: jax.Array, share: int, exp2: tuple[float, ...]) -> jax.Array:
+    """What `_fast_mixed_exp2` computes, if not of the same elements."""
+    x = jnp.maximum(x, ptx.SMALLEST_EXPONENT)
+    whole, power = jnp.round(x), jnp.zeros_like(x)
+    for coefficient in (*reversed(exp2), 1.0):
+        power = power * (x - whole) + coefficient
+    bits = lax.bitcast_convert_type(power, jnp.int32) + (whole.astype(jnp.int32) << 23)
+    power = lax.bitcast_convert_type(bits, jnp.float32)
+    index = jnp.arange(x.shape[0])[:, None] + jnp.arange(x.shape[1])[None, :]
+    return jnp.where(index % share == 0, power, jnp.exp2(x))
+
+
+_EXACT = _Math(jnp.exp2, jnp.log2, lambda x: 1 / x, lambda x, y, z: x * y + z, _exact_mixed_exp2)
 # Plain operations keep fix-ups for denormals around the hardware's functions, and never contract
 # a product and a sum: half as many instructions again (docs/kernels.md).
 _FAST = _Math(
-    functools.partial(_assembly, "ex2.approx.ftz.f32 $0, $1;"),
-    functools.partial(_assembly, "lg2.approx.ftz.f32 $0, $1;"),
-    functools.partial(_assembly, "rcp.approx.ftz.f32 $0, $1;"),
-    functools.partial(_assembly, "fma.rn.f32 $0, $1, $2, $3;"),
+    *(
+        functools.partial(_assembly, text)
+        for text in (ptx.EXP2, ptx.LOG2, ptx.RECIPROCAL, ptx.MULTIPLY_ADD)
+    ),
+    _fast_mixed_exp2,
 )
 
 
@@ -183,6 +194,8 @@ class Walk(NamedTuple):
     channels: jax.Array | None  # from the block's start on; None if all exist
     delta_softplus: bool
     reverse: bool
+    exp2: tuple[float, ...]  # polynomial of 2^x
+    log1p: tuple[float, ...]  # polynomial of log(1 + x)
     math: _Math
 
     def token(self, k):
@@ -210,15 +223,14 @@ class Walk(NamedTuple):
         """(channels,) float32 of the whole chunk."""
         return self._load(ref.at[:], self._mask())
 
-    def states_at(self, ref, t) -> jax.Array:
-        """(state,) float32 of token t; 0 where there is none."""
-        real = self.real(t)
-        return self._load(ref.at[t, :], None if real is None else jnp.full(ref.shape[-1:], real))
+    def states_at(self, ref, t, states: slice = _ALL) -> jax.Array:
+        """(state,) float32 of token t, or some of them; 0 where there is none."""
+        real, count = self.real(t), len(range(ref.shape[-1])[states])
+        return self._load(ref.at[t, states], None if real is None else jnp.full((count,), real))
 
-    def tile(self, ref, *index) -> jax.Array:
-        """(state, channels) float32."""
-        at = ref.at[(*index, slice(None), slice(None))]
-        return self._load(at, self._tile_mask(ref))
+    def tile(self, ref, *index, states: slice = _ALL) -> jax.Array:
+        """(state, channels) float32, or some of the states."""
+        return self._load(ref.at[(*index, states, _ALL)], self._tile_mask(ref, states))
 
     def put_channels_at(self, ref, t, value) -> None:
         """Writes (channels,) at token t."""
@@ -234,14 +246,13 @@ class Walk(NamedTuple):
         mask = None if real is None else jnp.full(ref.shape[-1:], real)
         self._store(ref.at[t, :], value, mask, ref.dtype)
 
-    def put_tile(self, ref, value, *index) -> None:
-        """Writes (state, channels)."""
-        at = ref.at[(*index, slice(None), slice(None))]
-        self._store(at, value, self._tile_mask(ref), ref.dtype)
+    def put_tile(self, ref, value, *index, states: slice = _ALL) -> None:
+        """Writes (state, channels), or some of the states."""
+        self._store(ref.at[(*index, states, _ALL)], value, self._tile_mask(ref, states), ref.dtype)
 
-    def _tile_mask(self, ref):
-        mask = self._mask()
-        return None if mask is None else jnp.broadcast_to(mask[None], ref.shape[-2:])
+    def _tile_mask(self, ref, states: slice):
+        mask, count = self._mask(), len(range(ref.shape[-2])[states])
+        return None if mask is None else jnp.broadcast_to(mask[None], (count, self.block))
 
     @staticmethod
     def _load(at, mask) -> jax.Array:
@@ -252,28 +263,29 @@ class Walk(NamedTuple):
     def _store(at, value, mask, dtype) -> None:
         plgpu.store(at, value.astype(dtype), mask=mask)
 
-    def before_softplus(self, refs, t) -> jax.Array:
-        """(channels,) what the time step of token t is made of."""
+    def step(self, refs, t) -> tuple[jax.Array, jax.Array | None]:
+        """(channels,) time step of token t, 0 where there is no token; its slope in delta.
+
+        The slope is None where it is 1.
+        """
         delta = self.channels_at(refs["delta"], t)
-        return delta + self.channels_of(refs["delta_bias"]) if "delta_bias" in refs else delta
-
-    def step(self, refs, t) -> jax.Array:
-        """(channels,) time step of token t; 0 where there is no token."""
-        delta = self.before_softplus(refs, t)
-        delta = self.softplus(delta) if self.delta_softplus else delta
+        if "delta_bias" in refs:
+            delta = delta + self.channels_of(refs["delta_bias"])
+        slope = None
+        if self.delta_softplus:
+            delta, slope = self.softplus(delta)
         real = self.real(t)
-        return delta if real is None else jnp.where(real, delta, 0.0)
+        return (delta if real is None else jnp.where(real, delta, 0.0)), slope
 
-    def softplus(self, x) -> jax.Array:
-        """log(1 + e^x), to float32's accuracy where it is small too."""
-        e = self.math.exp2(x * LOG2_E)
-        # The logarithm of 1 + e has an absolute error: below 1/16 its series is better.
-        series = jnp.full_like(e, 1 / 5)
-        for coefficient in (-1 / 4, 1 / 3, -1 / 2, 1.0):
-            series = self.math.multiply_add(series, e, jnp.float32(coefficient))
-        series = series * e
-        logarithm = self.math.log2(1 + e) * (1 / LOG2_E)
-        return jnp.where(x > 20, x, jnp.where(e < 1 / 16, series, logarithm))
+    def softplus(self, x) -> tuple[jax.Array, jax.Array]:
+        """log(1 + e^x) to float32's accuracy, also where it is small; and its slope."""
+        e = self.math.exp2(jnp.abs(x) * -LOG2_E)
+        power = jnp.full_like(e, self.log1p[-1])
+        for coefficient in reversed(self.log1p[:-1]):
+            power = self.math.multiply_add(power, e, jnp.float32(coefficient))
+        value = self.math.multiply_add(power, e, jnp.maximum(x, 0.0))
+        inverse = self.math.reciprocal(1 + e)
+        return value, jnp.where(x < 0, e * inverse, inverse)
 
     def zeros(self) -> jax.Array:
         """(channels,) float32."""
@@ -283,10 +295,22 @@ class Walk(NamedTuple):
         """1 / (1 + e^-x)."""
         return self.math.reciprocal(1 + self.math.exp2(x * -LOG2_E))
 
-    def advance(self, refs, a, h, t):
-        """The state after token t, its decay, its time step and its input."""
-        delta = self.step(refs, t)
-        decay = self.math.exp2(delta[None, :] * a)
-        u, b = self.channels_at(refs["u"], t), self.states_at(refs["b"], t)
-        drive = b[:, None] * (delta * u)[None, :]
-        return self.math.multiply_add(decay, h, drive), decay, delta, u
+    def advance(self, refs, a, h, t, share=None):
+        """The state after token t; its decay, time step, slope of the time step, and input."""
+        delta, slope = self.step(refs, t)
+        u = self.channels_at(refs["u"], t)
+        h, decay = self.next_state(a, h, delta, delta * u, self.states_at(refs["b"], t), share)
+        return h, decay, delta, slope, u
+
+    def next_state(self, a, h, delta, scaled, b, share=None):
+        """The state after `h`, with `scaled` = delta u, and its decay.
+
+        With `share` one of so many decays is computed by a polynomial: special functions are the
+        bound where little else is computed.
+        """
+        exponent = delta[None, :] * a
+        if share is None:
+            decay = self.math.exp2(exponent)
+        else:
+            decay = self.math.mixed_exp2(exponent, share, self.exp2)
+        return self.math.multiply_add(decay, h, b[:, None] * scaled[None, :]), decay

@@ -14,13 +14,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from caduceus_jax.kernels.chunk_layout import KEPT_EVERY, LOG2_E
 from caduceus_jax.kernels.chunk_parallel import Gradients, Plan
 from caduceus_jax.kernels.inputs import ScanInputs
-from caduceus_jax.kernels.pallas_program import KEPT_EVERY, LOG2_E, Call, Walk
+from caduceus_jax.kernels.pallas_program import STATES_A_WARP, Call, Walk
 
 # Channels of a program and tokens of an unrolled round: what fits in registers without spilling.
 _FORWARD_BLOCK, _ADJOINT_BLOCK, _GRADIENT_BLOCK = 128, 64, 32
 _FORWARD_UNROLL, _BACKWARD_UNROLL = 2, KEPT_EVERY
+# States held together in `_outputs`.
+_OUTPUTS_STATES = 4
+# One of so many decays is computed by a polynomial.
+_SUMMARIES_SHARE, _OUTPUTS_SHARE = 4, 8
 
 
 def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
@@ -64,14 +69,16 @@ def gradients(
     adjoint: jax.Array,
 ) -> Gradients:
     """See `chunk_parallel.Lowering`."""
+    few = inputs.a.shape[-1] <= STATES_A_WARP
     extra = {"kept": kept, "ungated": ungated, "grad_y": grad_y, "adjoint": adjoint}
-    call = Call(plan, inputs, _GRADIENT_BLOCK, **extra)
+    call = Call(plan, inputs, _GRADIENT_BLOCK if few else _GRADIENT_BLOCK // 2, **extra)
     optional = {"z": inputs.z, "d_skip": inputs.d_skip, "delta_bias": inputs.delta_bias}
     names = [n for n in Gradients._fields if n not in optional or optional[n] is not None]
     found = call(
         _gradients,
         ("u", "delta", "b", "c", "a", "d_skip", "z", "delta_bias", *extra),
         tuple(f"grad_{name}" for name in names),
+        in_place=(("ungated", "grad_z"),),
     )
     every: dict[str, Any] = dict.fromkeys(optional) | dict(zip(names, found, strict=True))
     return Gradients(**every)
@@ -95,7 +102,7 @@ def _summaries(walk: Walk, refs: dict[str, Any]) -> None:
         h, steps = carry
         for j in range(_FORWARD_UNROLL):
             t = walk.token(i * _FORWARD_UNROLL + j)
-            h, _, delta, _ = walk.advance(refs, a, h, t)
+            h, _, delta, _, _ = walk.advance(refs, a, h, t, _SUMMARIES_SHARE)
             steps = steps + delta
         return h, steps
 
@@ -106,27 +113,46 @@ def _summaries(walk: Walk, refs: dict[str, Any]) -> None:
 
 
 def _outputs(walk: Walk, refs: dict[str, Any]) -> None:
-    """y, from the state that enters the chunk; and the state that leaves it."""
-    a = walk.tile(refs["a"]) * LOG2_E
+    """y, from the state that enters the chunk; and the state that leaves it.
+
+    The state is held a few states at a time: summing products over these tiles is a multiply-add,
+    which a sum within a tile is not.
+    """
+    number = refs["a"].shape[0]
+    parts = [slice(n, min(n + _OUTPUTS_STATES, number)) for n in range(0, number, _OUTPUTS_STATES)]
+    a = [walk.tile(refs["a"], states=part) * LOG2_E for part in parts]
     d_skip = walk.channels_of(refs["d_skip"]) if "d_skip" in refs else None
+
+    def token(h, t):
+        delta, _ = walk.step(refs, t)
+        u = walk.channels_at(refs["u"], t)
+        products, after = None, []
+        for n, part in enumerate(parts):
+            b, c = (walk.states_at(refs[name], t, part) for name in ("b", "c"))
+            state, _ = walk.next_state(a[n], h[n], delta, delta * u, b, _OUTPUTS_SHARE)
+            after.append(state)
+            c = c[:, None]
+            products = c * state if products is None else walk.math.multiply_add(c, state, products)
+        y = jnp.sum(products, axis=0)
+        if d_skip is not None:
+            y = walk.math.multiply_add(d_skip, u, y)
+        if "ungated" in refs:
+            walk.put_channels_at(refs["ungated"], t, y)
+        if "z" in refs:
+            z = walk.channels_at(refs["z"], t)
+            y = y * z * walk.sigmoid(z)
+        walk.put_channels_at(refs["y"], t, y)
+        return after
 
     def body(i, h):
         for j in range(_FORWARD_UNROLL):
-            t = walk.token(i * _FORWARD_UNROLL + j)
-            h, _, _, u = walk.advance(refs, a, h, t)
-            y = jnp.sum(h * walk.states_at(refs["c"], t)[:, None], axis=0)
-            if d_skip is not None:
-                y = walk.math.multiply_add(d_skip, u, y)
-            if "ungated" in refs:
-                walk.put_channels_at(refs["ungated"], t, y)
-            if "z" in refs:
-                z = walk.channels_at(refs["z"], t)
-                y = y * z * walk.sigmoid(z)
-            walk.put_channels_at(refs["y"], t, y)
+            h = token(h, walk.token(i * _FORWARD_UNROLL + j))
         return h
 
-    h = walk.tile(refs["entering"])
-    walk.put_tile(refs["states"], lax.fori_loop(0, walk.chunk // _FORWARD_UNROLL, body, h))
+    h = [walk.tile(refs["entering"], states=part) for part in parts]
+    h = lax.fori_loop(0, walk.chunk // _FORWARD_UNROLL, body, h)
+    for part, state in zip(parts, h, strict=True):
+        walk.put_tile(refs["states"], state, states=part)
 
 
 def _adjoints(walk: Walk, refs: dict[str, Any]) -> None:
@@ -143,7 +169,7 @@ def _adjoints(walk: Walk, refs: dict[str, Any]) -> None:
         walk.put_tile(refs["kept"], h, i)
         for j in range(_BACKWARD_UNROLL):
             t = walk.token(i * _BACKWARD_UNROLL + j)
-            h, decay, _, _ = walk.advance(refs, a, h, t)
+            h, decay, _, _, _ = walk.advance(refs, a, h, t)
             product = product * decay
             source = walk.states_at(refs["c"], t)[:, None] * _ungated(walk, refs, t)[0][None, :]
             adjoint = walk.math.multiply_add(product, source, adjoint)
@@ -161,7 +187,8 @@ def _ungated(walk: Walk, refs: dict[str, Any], t):
         return grad, None
     z = walk.channels_at(refs["z"], t)
     sigmoid = walk.sigmoid(z)
-    return grad * z * sigmoid, (grad, z, sigmoid)
+    silu = z * sigmoid
+    return grad * silu, (grad, silu, sigmoid)
 
 
 def _gradients(walk: Walk, refs: dict[str, Any]) -> None:
@@ -178,10 +205,11 @@ def _gradients(walk: Walk, refs: dict[str, Any]) -> None:
         h, walked = walk.tile(refs["kept"], i), []
         for j in range(_BACKWARD_UNROLL):
             t = walk.token(i * _BACKWARD_UNROLL + j)
-            h, decay, delta, _ = walk.advance(refs, a, h, t)
-            walked.append((t, h, delta, decay))
-        for t, h, delta, decay in reversed(walked):
-            carry = _token_gradients(walk, refs, a, d_skip, t, h, delta, decay, carry)
+            before = h
+            h, decay, delta, slope, _ = walk.advance(refs, a, before, t)
+            walked.append((t, before, h, delta, slope, decay))
+        for token in reversed(walked):
+            carry = _token_gradients(walk, refs, a, d_skip, *token, carry)
         return carry
 
     zero = walk.zeros()
@@ -195,33 +223,36 @@ def _gradients(walk: Walk, refs: dict[str, Any]) -> None:
         walk.put_channels_of(refs["grad_delta_bias"], grad_bias)
 
 
-def _token_gradients(walk: Walk, refs: dict[str, Any], a, d_skip, t, h, delta, decay, carry):
-    """Gradients of one token; `carry` is the adjoint beyond it, and the sums over tokens."""
+def _token_gradients(
+    walk: Walk, refs: dict[str, Any], a, d_skip, t, before, h, delta, slope, decay, carry
+):
+    """Gradients of one token, which led from state `before` to `h`.
+
+    `carry` is the adjoint beyond it, and the sums over tokens.
+    """
     adjoint, grad_a, grad_skip, grad_bias = carry
     add = walk.math.multiply_add
-    u, b, c = (
-        walk.channels_at(refs["u"], t),
-        walk.states_at(refs["b"], t),
-        walk.states_at(refs["c"], t),
-    )
+    # Loaded again: as much as is kept of a token is what fits in registers.
+    u = walk.channels_at(refs["u"], t)
+    b, c = walk.states_at(refs["b"], t), walk.states_at(refs["c"], t)
     grad, gate = _ungated(walk, refs, t)
     if gate is not None:
-        grad_y, z, sigmoid = gate
+        grad_y, silu, sigmoid = gate
         y = walk.channels_at(refs["ungated"], t)
-        slope = add(z, 1 - sigmoid, jnp.float32(1)) * sigmoid
-        walk.put_channels_at(refs["grad_z"], t, grad_y * y * slope)
+        walk.put_channels_at(refs["grad_z"], t, grad_y * y * add(silu, 1 - sigmoid, sigmoid))
     walk.put_states_at(refs["grad_c"], t, jnp.sum(h * grad[None, :], axis=1))
     # g is the gradient with respect to h_t, along every path through later states.
     g = add(c[:, None], grad[None, :], adjoint)
     scaled = delta * u
     walk.put_states_at(refs["grad_b"], t, jnp.sum(g * scaled[None, :], axis=1))
     grad_drive = jnp.sum(g * b[:, None], axis=0)  # with respect to delta_t u_t
-    through_decay = g * add(-b[:, None], scaled[None, :], h)  # g decay_t h_{t-1}
+    entering = decay * g
+    through_decay = entering * before
     grad_a = add(through_decay, delta[None, :], grad_a)
     through_a = jnp.sum(through_decay * a, axis=0) * (1 / LOG2_E)
     grad_delta = add(grad_drive, u, through_a)
-    if walk.delta_softplus:
-        grad_delta = grad_delta * walk.sigmoid(walk.before_softplus(refs, t))
+    if slope is not None:
+        grad_delta = grad_delta * slope
     real = walk.real(t)
     if real is not None:
         grad_delta = jnp.where(real, grad_delta, 0.0)
@@ -230,4 +261,4 @@ def _token_gradients(walk: Walk, refs: dict[str, Any], a, d_skip, t, h, delta, d
         grad_u, grad_skip = add(d_skip, grad, grad_u), add(grad, u, grad_skip)
     walk.put_channels_at(refs["grad_u"], t, grad_u)
     walk.put_channels_at(refs["grad_delta"], t, grad_delta)
-    return decay * g, grad_a, grad_skip, grad_bias + grad_delta
+    return entering, grad_a, grad_skip, grad_bias + grad_delta
