@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import causal_conv1d, selective_scan
+from caduceus_jax.kernels import causal_conv1d, selective_scan, sequence_parallel
 from caduceus_jax.mamba import BiMamba, Conv, Scan, UniMamba, UntiedBiMamba
 from caduceus_jax.rcps import embed_strands, swap_strands
 from caduceus_jax.typing import PaddingMask, Strands, TokenIds
@@ -109,11 +109,15 @@ class Caduceus(nnx.Module):
             hidden, residual = carry
             return block(hidden, residual, padding_mask), hidden if output_hidden_states else None
 
+        if self.remat:
+            # What other devices have sent is small: it is kept, and not sent again.
+            policy = jax.checkpoint_policies.save_only_these_names(sequence_parallel.RECEIVED)
+            layer = jax.checkpoint(layer, policy=policy)
         layers = self.layers
         if n_blocks is not None:
             layers = jax.tree.map(lambda stacked: stacked[:n_blocks], layers)
         (hidden, residual), inputs = jax.lax.scan(
-            jax.checkpoint(layer) if self.remat else layer,
+            layer,
             (hidden, jnp.zeros_like(hidden, residual_dtype)),
             layers,
         )

@@ -83,7 +83,7 @@ def _checked(
     `written` gets the file and line of each (setting, value) that a recipe has.
     """
     before = ""
-    for word in words:
+    for word, after in zip(words, (*words[1:], "--"), strict=False):
         option, equals, value = word.partition("=")
         if before == "--config" or (option == "--config" and equals):
             path = _recipe(value if option == "--config" else word, settings, written)
@@ -91,7 +91,8 @@ def _checked(
         else:
             if option.startswith("--") and option not in known:
                 raise UserError(f"there is no option {option}{_near(option, known)}")
-            yield word
+            alone = not equals and after.startswith("--")
+            yield f"{word}=true" if alone and settings.get(option[2:]) is bool else word
         before = word
 
 

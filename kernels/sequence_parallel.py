@@ -23,12 +23,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from caduceus_jax.kernels import causal_conv
 from caduceus_jax.kernels.inputs import ScanInputs, check
 from caduceus_jax.kernels.selective_scan import Implementation, selective_scan_with_state
 
+# Name of what shards have received, for policies of `jax.checkpoint`: it is small, and keeping it
+# spares the backward pass a second exchange.
+RECEIVED = "received from other shards"
 # Tokens whose decays are computed side by side, and summed before the next ones.
 _CHUNK = 128
 
@@ -124,6 +128,7 @@ def causal_conv1d(
         return y
     first, last = x[:, :halo], x[:, length - halo :]
     sent = _from_neighbour(first if reverse else last, axis_name, reverse)
+    sent = checkpoint_name(sent, RECEIVED)
     if reverse:
         edge = convolve(jnp.concatenate([last, sent], axis=1))[:, :halo]
         return lax.dynamic_update_slice_in_dim(y, edge, length - halo, axis=1)
@@ -199,6 +204,7 @@ def _entering_state(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Arr
     if inputs.initial_state is not None:
         first = jnp.swapaxes(inputs.initial_state, 1, 2).astype(local.dtype)
     state = _compose(plan, inputs, every_local, every_steps, first, reverse=plan.reverse)
+    state, every_steps = checkpoint_name((state, every_steps), RECEIVED)
     return jnp.swapaxes(state, 1, 2), every_steps
 
 

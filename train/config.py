@@ -124,8 +124,9 @@ class PretrainConfig:
             one; all devices together are a multiple of it.
         dtype: of activations and matrix products; parameters, norms and the recurrence are
             float32 either way.
-        scan: implementation of the selective scan: "auto" picks for the device; "pallas_triton",
-            fused kernels for NVIDIA GPUs, is not picked yet: it has not been timed.
+        scan: implementation of the selective scan: "auto" picks for the device. "pallas_triton"
+            and "triton", fused kernels for NVIDIA GPUs, and "mosaic_tpu", for TPUs, are not picked
+            yet: they have not been timed.
         remat: compute each block again in the backward pass: less memory, more time.
         seed: of the initial weights, the order of the windows and the masks.
         log_every: steps between two lines of metrics.
@@ -144,7 +145,7 @@ class PretrainConfig:
     max_length: int = 1024
     sequence: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
-    scan: Literal["auto", "chunked", "pallas_triton"] = "auto"
+    scan: Literal["auto", "chunked", "pallas_triton", "triton", "mosaic_tpu"] = "auto"
     remat: bool = False
     seed: int = 0
     log_every: int = 10

@@ -65,6 +65,15 @@ def test_a_setting_that_an_older_recording_lacks_had_its_default(tmp_path):
     [
         (lambda: PretrainConfig(steps=0), "steps is 0"),
         (lambda: PretrainConfig(seed=-1), "seed is -1"),
+        (lambda: PretrainConfig(sequence=0), "sequence is 0"),
+        (
+            lambda: PretrainConfig(max_length=1000, sequence=3),
+            "max_length is 1000, which 3 devices along the sequence cannot .* use 1002",
+        ),
+        (
+            lambda: PretrainConfig(max_length=16, sequence=8),
+            "max_length is 16, of which each of 8 .* has 2; model.d_conv 4 needs at least 3",
+        ),
         (lambda: DataConfig(mask_probability=1.5), "data.mask_probability is 1.5"),
         (lambda: DataConfig(validation_fraction=0.0), "data.validation_fraction is 0.0"),
         (lambda: DataConfig(soft_mask_weight=-0.1), "data.soft_mask_weight is -0.1"),

@@ -1,0 +1,100 @@
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from caduceus_jax import CaduceusConfig, UserError
+from caduceus_jax.cli import main
+from caduceus_jax.kernels import Chunked, MosaicTPU, PallasTriton, Triton
+from caduceus_jax.train import plan as module
+from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.costs import step_costs
+from caduceus_jax.train.plan import Attempt, PlanConfig, implementation_for, plan
+
+CONFIG = PlanConfig(
+    model=CaduceusConfig(d_model=8, n_layer=2, d_state=4, rcps=True),
+    batch_size=4,
+    max_length=16,
+    sequence=2,
+    topology="cpu:4",
+)
+
+
+def test_a_plan_says_what_was_compiled_counted_and_sent(capsys):
+    """In JSON, from the command line."""
+    words = "plan --topology cpu:4 --model.d_model 8 --model.n_layer 2 --model.d_state 4".split()
+    assert main([*words, "--batch_size=4", "--max_length=16", "--sequence=2", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["mesh"] == {"data": 2, "sequence": 2}
+    assert (report["devices"], report["windows"], report["windows_per_group"]) == (4, 4, 2)
+    assert report["fits"]
+    memory = report["memory"]
+    # Half of two windows of three arrays, and the state, whose place the new one takes.
+    assert memory["arguments"] - 2 * 8 * 3 * 4 == memory["reused"] <= memory["outputs"]
+    kept = memory["arguments"] + memory["outputs"] - memory["reused"]
+    assert report["needed_bytes"] == kept + memory["temporaries"] + memory["program"]
+    # Two layers, two directions.
+    gathers = [row for row in report["collectives"] if row["kind"] == "all-gather"]
+    assert sorted(row["count"] for row in gathers) == [4, 4]
+    whole = step_costs(CONFIG)
+    assert report["per_device"]["scans"]["flops"] == whole["scans"].flops // 4
+    assert report["lower_seconds"] > 0
+    assert report["compile_seconds"] > 0
+    assert report["host_bytes"] > 2**26
+    assert report["largest_windows_per_group"] is None
+
+
+@pytest.mark.parametrize(("largest", "tried"), [(5, [2, 4, 8, 6, 5]), (1, [2, 1]), (0, [2, 1])])
+def test_the_largest_batch_is_found_by_doubling_and_bisecting(monkeypatch, capsys, largest, tried):
+    def compiled(config, topology, mesh, windows):
+        attempt = Attempt(windows, windows <= largest, windows * 2**30, 0.0, 1.0)
+        return module.Compiled(attempt, None, [])
+
+    monkeypatch.setattr(module, "_compile", compiled)
+    plan(dataclasses.replace(CONFIG, search=True, json=True))
+    report = json.loads(capsys.readouterr().out)
+    assert [attempt["windows"] for attempt in report["tried"]] == tried
+    assert report["largest_windows_per_group"] == largest
+    plan(dataclasses.replace(CONFIG, search=True))
+    text = capsys.readouterr().out
+    assert text.endswith(
+        f"largest that fits: {largest} window{'s' * (largest != 1)} a group of 2 devices\n"
+    )
+    assert "| 2 | yes | 2.00 | 1 |" in text if largest >= 2 else "| 2 | no | 2.00 | 1 |" in text
+
+
+def test_what_the_compiler_refuses_does_not_fit(monkeypatch, capsys):
+    """The sentence is libtpu's."""
+
+    def refuse(self):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 25.50G of 15.75G hbm."
+        )
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    plan(CONFIG)
+    assert "does not fit: 25.50 of" in capsys.readouterr().out
+
+
+def test_a_plan_without_devices_or_with_others_than_the_batch_divides_by_is_refused():
+    with pytest.raises(UserError, match="--topology is missing"):
+        plan(dataclasses.replace(CONFIG, topology=""))
+    with pytest.raises(UserError, match="batch_size is 3, which 2 groups of 2 devices"):
+        plan(dataclasses.replace(CONFIG, batch_size=3))
+
+
+def test_the_scan_is_that_of_the_platform_and_not_of_this_machine():
+    assert implementation_for("auto", "tpu") == Chunked(inner="associative")
+    assert implementation_for("chunked", "gpu") == Chunked(inner="associative")
+    assert implementation_for("auto", "cpu") == Chunked(inner="sequential")
+    assert implementation_for("pallas_triton", "gpu") == PallasTriton(interpret=False)
+    assert implementation_for("mosaic_tpu", "tpu") == MosaicTPU(interpret=False)
+    assert implementation_for("triton", "cpu") == Triton(interpret=True)
+    with pytest.raises(UserError, match="scan is mosaic_tpu, which is for TPUs: use auto"):
+        implementation_for("mosaic_tpu", "gpu")
+
+
+def test_every_setting_of_a_run_is_one_of_a_plan():
+    recipe = {field.name for field in dataclasses.fields(PretrainConfig)}
+    assert recipe < {field.name for field in dataclasses.fields(PlanConfig)}

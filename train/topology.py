@@ -1,0 +1,126 @@
+"""Devices that are not there, by name: what an ahead-of-time compilation is for."""
+
+import contextlib
+import difflib
+import importlib.util
+import itertools
+import os
+import re
+from typing import Any, NamedTuple
+
+import jax
+
+from caduceus_jax.errors import UserError
+from caduceus_jax.kernels import h200
+
+GIB = 2**30
+
+
+class _Chip(NamedTuple):
+    memory: int  # bytes that a program may use
+    shapes: tuple[str, ...]
+
+
+_FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_SOLID = (
+    *("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
+    *("8x8x16", "8x16x16", "16x16x16", "16x16x24"),
+)
+# Memory is what the TPU compiler calls available when it refuses a program.
+_TPUS = {
+    "v5e": _Chip(int(15.75 * GIB), _FLAT),
+    "v5p": _Chip(int(95.73 * GIB), _SOLID),
+    "v6e": _Chip(int(31.24 * GIB), _FLAT),
+}
+# JAX takes three quarters of a GPU unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+_H200 = 150_754_820_096 * 3 // 4
+_COUNTED = ("h200", "cpu")
+
+
+class Topology(NamedTuple):
+    """Devices to compile for."""
+
+    name: str
+    platform: str  # "tpu", "gpu" or "cpu"
+    devices: list[Any]
+    memory: int  # bytes that a program may use on each device
+
+    def compiling(self, mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager[Any]:
+        """The context in which a program for a mesh of these devices is lowered."""
+        return h200.compiling_for(mesh) if self.platform == "gpu" else contextlib.nullcontext()
+
+
+def find_topology(name: str) -> Topology:
+    """The devices called `name`.
+
+    JAX must not have begun to compute: it then looks for no accelerator, and has as many CPU
+    devices as are asked for.
+
+    Args:
+        name: a TPU slice such as "v5e:16x16" or "v5p:8x8x4", "h200:8", or "cpu:8".
+
+    Raises:
+        UserError: no such devices, or their compiler is not installed.
+    """
+    chip, _, shape = name.partition(":")
+    if chip in _TPUS and _known(chip, shape):
+        return Topology(name, "tpu", _tpus(name), _TPUS[chip].memory)
+    if chip not in _COUNTED or not re.fullmatch("[1-9][0-9]*", shape):
+        raise UserError(f"topology {name!r} is not known{_near(name)}")
+    count = int(shape)
+    if chip == "h200":
+        return Topology(name, "gpu", _h200s(count), _H200)
+    with contextlib.suppress(RuntimeError):  # JAX has begun to compute
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", count)
+    devices = jax.devices("cpu")
+    if len(devices) < count:
+        raise UserError(f"topology is {name}, but JAX runs with {len(devices)} CPU devices")
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Topology(name, "cpu", devices[:count], host // count)
+
+
+def _known(chip: str, shape: str) -> bool:
+    """Whether there is such a slice; its sides in any order."""
+    orders = {"x".join(sides) for sides in itertools.permutations(shape.split("x"))}
+    return not orders.isdisjoint(_TPUS[chip].shapes)
+
+
+def _near(name: str) -> str:
+    known = [f"{chip}:{shape}" for chip, (_, shapes) in _TPUS.items() for shape in shapes]
+    known += [f"{chip}:{count}" for chip in _COUNTED for count in (1, 8)]
+    near = difflib.get_close_matches(name, known, n=1)
+    return (
+        f"; did you mean {near[0]}?" if near else "; it is one such as v5e:16x16, h200:8 or cpu:8"
+    )
+
+
+def _tpus(name: str) -> list[Any]:
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(f"topology {name} needs the TPU compiler: pip install libtpu")
+    # libtpu looks for the TPU it runs on, and for other processes that use it; there is none.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    _only_cpu()
+    from jax.experimental import topologies
+
+    return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+
+
+def _h200s(count: int) -> list[Any]:
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} {h200.FLAGS}".strip()
+    _only_cpu()
+    try:
+        return list(h200.mesh(count).devices.flat)
+    except ModuleNotFoundError:
+        version = jax.__version__
+        raise UserError(
+            "topology h200 needs the GPU compiler: pip install --no-deps "
+            f"jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}"
+        ) from None
+
+
+def _only_cpu() -> None:
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_platforms", "cpu")
