@@ -56,6 +56,7 @@ COMMANDS = {
         "caduceus_jax.bench.scan:scan", "time the selective scan on this machine"
     ),
     "bench model": Command("caduceus_jax.bench.model:model", "time a whole model on this machine"),
+    "bench step": Command("caduceus_jax.train.bench_step:step", "time the training step on a GPU"),
 }
 
 # The extra of this package that brings a package a command turned out to need.

@@ -1,7 +1,9 @@
 """The work of a suite in pieces, each of which may fail without harm to the others."""
 
 import functools
+import importlib.util
 import time
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,7 +12,10 @@ import jax.numpy as jnp
 
 from caduceus_jax.bench import check, cuda_kernel, measure, runs
 from caduceus_jax.bench.counts import Counts, Shape, floors, mixer_counts, scan_counts
+from caduceus_jax.kernels.selective_scan import Implementation
 
+# The packages that an implementation needs beside JAX.
+_NEEDS = {"triton": ("jax_triton", "triton")}
 Rates = dict[str, float]
 
 
@@ -30,6 +35,14 @@ def run(job: Job, deadline: float) -> dict[str, Any]:
         return job.about | job.work()
     except Exception as error:
         return job.about | {"error": measure.one_line(error)}
+
+
+def is_there(implementation: str) -> bool:
+    """Whether the registry knows the name, and what it needs is installed."""
+    known = [typing.get_args(part) for part in typing.get_args(Implementation)]
+    if not any(implementation in names for names in known):
+        return False
+    return all(importlib.util.find_spec(name) for name in _NEEDS.get(implementation, ()))
 
 
 def checks(

@@ -25,16 +25,29 @@ def compile_call(
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
     """Compiles a call.
 
+    Args:
+        function: to compile; where it is jitted already, as it was jitted.
+        arguments: of the call.
+
     Returns:
         The call, and how long compiling took (`compile_ms`) and the memory that it needs beside
         arguments and results (`temporary_bytes`, -1 where XLA does not say).
     """
+    compiled, cost = compile_for(function, arguments)
+    return lambda: compiled(*arguments), cost
+
+
+def compile_for(
+    function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> tuple[jax.stages.Compiled, dict[str, Any]]:
+    """Compiles for arguments that may be abstract; returns the program and its cost."""
     start = time.perf_counter()
-    compiled = jax.jit(function).lower(*arguments).compile()
+    jitted = function if isinstance(function, jax.stages.Wrapped) else jax.jit(function)
+    compiled = jitted.lower(*arguments).compile()
     compile_ms = 1e3 * (time.perf_counter() - start)
     memory = compiled.memory_analysis()
     temporary = memory.temp_size_in_bytes if memory else -1
-    return lambda: compiled(*arguments), {"compile_ms": compile_ms, "temporary_bytes": temporary}
+    return compiled, {"compile_ms": compile_ms, "temporary_bytes": temporary}
 
 
 def timed(
@@ -67,7 +80,8 @@ def timed_within(
     once = _clock(call, wait, 1)
     in_flight = min(max(1, math.ceil(_IN_FLIGHT_SECONDS / once)), _MOST_IN_FLIGHT)
     repeats = min(max(2, int(seconds / (once * in_flight))), _MOST_REPEATS)
-    times = [_clock(call, wait, in_flight) for _ in range(repeats)]
+    times = [once] if in_flight == 1 else []
+    times += [_clock(call, wait, in_flight) for _ in range(repeats - len(times))]
     return _spread(times) | {"repeats": repeats, "calls_in_flight": in_flight}
 
 

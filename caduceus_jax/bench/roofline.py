@@ -7,7 +7,8 @@ import matplotlib.figure
 import matplotlib.lines
 import matplotlib.ticker
 
-from caduceus_jax.bench.report import PASSES, size
+from caduceus_jax.bench.report import size
+from caduceus_jax.bench.scan_page import PASSES
 
 _COLOURS = {"pallas_triton": "C0", "triton": "C2", "chunked": "C1", "mamba_ssm": "C3"}
 _MARKERS = {"pallas_triton": "o", "triton": "D", "chunked": "s", "mamba_ssm": "^"}
@@ -26,7 +27,7 @@ def draw(results: dict[str, Any], path: pathlib.Path) -> None:
     reach if it did nothing but that one kind of work.
 
     Args:
-        results: of a `Report`; cases that failed are left out.
+        results: of a suite; cases that failed are left out.
         path: PNG file to write.
     """
     cases = [case for case in results["cases"] if "error" not in case]

@@ -1,23 +1,17 @@
 """The suites of `caduceus-jax bench scan`: what is checked and timed, in which order."""
 
 import dataclasses
-import importlib.util
 import itertools
 import pathlib
 import secrets
 import time
-import typing
 
 import jax
 
-from caduceus_jax.bench import check, jobs, measure, roofline
+from caduceus_jax.bench import check, jobs, measure, roofline, scan_page
 from caduceus_jax.bench.counts import Shape
 from caduceus_jax.bench.report import Report
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels.selective_scan import Implementation
-
-# The packages that an implementation needs beside JAX.
-_NEEDS = {"triton": ("jax_triton", "triton")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,28 +86,28 @@ def run(name: str, out: pathlib.Path, *, minutes: float, seed: int | None) -> in
     seed = secrets.randbelow(2**31) if seed is None else seed
     print(f"seed {seed}", flush=True)
     head = {"suite": name, "title": "The selective scan", "seed": seed, **measure.machine()}
-    report = Report(out / f"scan_{name}", head)
-    implementations = [i for i in suite.implementations if _is_there(i)]
+    report = Report(out / f"scan_{name}", head, scan_page.markdown)
+    results = report.results
+    results |= {"rates": {}, "checks": [], "comparisons": []}
+    implementations = [i for i in suite.implementations if jobs.is_there(i)]
     try:
         for job in jobs.checks(suite.checks, implementations, seed):
-            report.add(job.kind, jobs.run(job, deadline))
-        rates = report.results["rates"] = measure.rates(suite.dtypes)
+            _add(report, job, deadline)
+        rates = results["rates"] = measure.rates(suite.dtypes)
         for dtype, shape in itertools.product(suite.dtypes, suite.shapes):
             for job in jobs.cases(shape, dtype, implementations, seed, rates, suite.seconds):
-                report.add(job.kind, jobs.run(job, deadline))
-        report.results["finished"] = True
+                _add(report, job, deadline)
+        results["finished"] = True
     finally:  # interrupted, there is still what has been found
         report.write()
-        roofline.draw(report.results, report.path.with_suffix(".png"))
+        roofline.draw(results, report.path.with_suffix(".png"))
     print(f"wrote {report.path}.json, .md and .png")
-    if not report.passed:
+    failed = not all(row.get("passed", False) for row in results["checks"])
+    if failed:
         print("FAILED: an implementation does not compute what it should")
-    return int(not report.passed)
+    return int(failed)
 
 
-def _is_there(implementation: str) -> bool:
-    """Whether the registry knows the name, and what it needs is installed."""
-    known = [typing.get_args(part) for part in typing.get_args(Implementation)]
-    if not any(implementation in names for names in known):
-        return False
-    return all(importlib.util.find_spec(name) for name in _NEEDS.get(implementation, ()))
+def _add(report: Report, job: jobs.Job, deadline: float) -> None:
+    row = jobs.run(job, deadline)
+    report.add(job.kind, row, scan_page.line(job.kind, row))

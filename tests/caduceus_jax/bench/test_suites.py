@@ -8,7 +8,7 @@ import matplotlib.image
 import pytest
 
 from caduceus_jax import cli
-from caduceus_jax.bench import check, jobs, measure, report, suites
+from caduceus_jax.bench import check, jobs, measure, scan_page, suites
 from caduceus_jax.bench.counts import Shape
 
 RATES = {"bytes": 1e9, "exponentials": 2e9, "float32": 1e10}
@@ -75,11 +75,11 @@ def test_floors_are_those_of_the_shape(ran):
 def test_the_table_says_what_the_json_says(ran):
     _, out, results = ran
     page = (out / "scan_smoke.md").read_text()
-    assert "seed 3" in page and "Not finished" not in page
+    assert "Seed of the inputs: 3." in page and "Not finished" not in page
     assert "Measured here: 1 GB/s copied; 2.0 billion exponentials a second;" in page
     table = {tuple(row[:4]): row[4:] for row in rows(page)}
     for case in results["cases"]:
-        what = f"{case['what']}, {report.PASSES[case['pass']]}"
+        what = f"{case['what']}, {scan_page.PASSES[case['pass']]}"
         cells = table["1 x 12 x 8 x 3", "float32", what, case["implementation"]]
         if "error" in case:
             assert cells[0] == case["error"]
