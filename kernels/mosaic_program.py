@@ -83,7 +83,7 @@ class Call:
                 vmem_limit_bytes=_VMEM_BYTES,
             ),
             interpret=self.plan.interpret,
-            name=f"selective_scan_{kernel.__name__}",
+            name=f"selective_scan{kernel.__name__}",
         )(*(self.arrays[name] for name in reads))
         return dict(zip(writes, written, strict=True))
 

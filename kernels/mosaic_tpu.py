@@ -68,13 +68,13 @@ def scan(
         raise ValueError(f"u is {inputs.u.dtype}; this implementation takes float32 or bfloat16")
     _, length, channels = inputs.u.shape
     padded = _padded(inputs)
-    block = options.block or _block(padded.u.shape[-1])
+    block = options.block or default_block(padded.u.shape[-1])
     if block % LANES or padded.u.shape[-1] % block:
         raise ValueError(
             f"block is {block}; it must be a multiple of 128 that divides the channels, "
             f"{padded.u.shape[-1]} when padded to whole lanes"
         )
-    chunk = options.chunk_length or min(_CHUNK, -(-length // LANES) * LANES)
+    chunk = options.chunk_length or default_chunk(length)
     if chunk < 1 or chunk % LANES:
         raise ValueError(f"chunk_length is {chunk}; it must be a multiple of 128")
     interpret = options.interpret
@@ -120,9 +120,14 @@ def _padded(inputs: ScanInputs) -> ScanInputs:
     )
 
 
-def _block(channels: int) -> int:
+def default_block(channels: int) -> int:
     """The largest block that divides the channels, themselves a multiple of 128."""
     return next(n for n in range(_LARGEST_BLOCK, 0, -LANES) if channels % n == 0)
+
+
+def default_chunk(length: int) -> int:
+    """Tokens of a chunk; of a short sequence the whole, rounded up to whole lanes."""
+    return min(_CHUNK, -(-length // LANES) * LANES)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
