@@ -100,9 +100,10 @@ class Caduceus(nnx.Module):
             The final state (batch, strand, length, d_model), and None or the blocks' inputs
             (n_layer, batch, strand, length, d_model).
         """
-        embedding = self.embedding[...].astype(self.dtype)
         other = complement(self.config) if self.config.rcps or both_strands else None
-        hidden = embed_strands(embedding, input_ids, other)
+        # Rounded after the look-up: the gradient of a token is summed over all places where it
+        # occurs, and in bfloat16 such a sum stops growing after some hundred of them.
+        hidden = embed_strands(self.embedding[...], input_ids, other).astype(self.dtype)
         residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
 
         def layer(carry, block: Block):

@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 
 import caduceus_jax as cj
+from caduceus_jax.backbone import Caduceus
 from caduceus_jax.kernels import Reference, selective_scan
 from caduceus_jax.rcps import to_original_layout
 from tests.caduceus_jax.test_rcps import (
@@ -190,3 +191,24 @@ def test_compile_time_does_not_grow_with_depth():
         )
 
     assert len(text(9)) < 1.02 * len(text(2))
+
+
+def test_gradients_of_long_sequences_do_not_saturate_in_bfloat16():
+    """A token's embedding adds up gradients over all places where the token occurs."""
+    ids = jnp.asarray(np.random.default_rng(0).integers(7, 11, (1, 8192)))
+    weight = 1 + jnp.arange(8.0)[None, None, None]
+
+    def gradient(dtype):
+        config = cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4)
+        model = randomised(lambda: Caduceus(config, dtype=dtype, rngs=nnx.Rngs(0)))
+
+        @jax.jit
+        def run(model):
+            # The final norm of the embedding alone: no block is in the way.
+            return jax.grad(lambda m: jnp.sum(m(ids, n_blocks=0)[0] * weight, dtype=jnp.float32))(
+                model
+            )
+
+        return run(model).embedding[...]
+
+    assert relative_error(gradient(jnp.bfloat16), gradient(jnp.float32)) < MODEL_BF16
