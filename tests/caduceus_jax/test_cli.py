@@ -24,6 +24,15 @@ def test_overview(capsys):
     assert run(capsys, "--version") == (0, f"caduceus-jax {__version__}\n", "")
 
 
+def test_commands_of_two_words_are_listed_by_their_first(capsys):
+    status, out, _ = run(capsys, "bench", "--help")
+    assert status == 0
+    commands = [line.split()[:2] for line in out.splitlines() if line.startswith("  ")]
+    assert commands == [["bench", "scan"], ["bench", "model"], ["bench", "step"]]
+    assert run(capsys, "bench") == run(capsys, "bench", "scna") == (2, out, "")
+    assert run(capsys, "bench", "model", "--help")[1].startswith("usage: caduceus-jax bench model")
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_a_manual_page(capsys, name):
     status, out, _ = run(capsys, name, "--help")
@@ -40,7 +49,7 @@ def test_every_command_has_a_manual_page(capsys, name):
     ("words", "message"),
     [
         (["embd"], "caduceus-jax embd: is not a command; did you mean embed?"),
-        (["zzz"], "caduceus-jax zzz: is not a command; there are pretrain, embed,"),
+        (["zzz"], "caduceus-jax zzz: is not a command; there are pretrain, plan, embed,"),
         (["info", "--modle", "x"], "unrecognized arguments: --modle x; did you mean --model?"),
         (["convert", "x"], "the following arguments are required: out; see caduceus-jax convert"),
         (["bench", "scan", "--batch", "two"], "argument --batch: invalid int value: 'two'"),
