@@ -89,7 +89,7 @@ def plan(config: PlanConfig) -> None:
 
     Printed are the memory of each device by kind, what the devices send each other (kind, origin,
     how often and how many bytes a step), and the arithmetic and the memory traffic of a step,
-    counted by hand. The TPU compiler comes with `pip install libtpu`.
+    counted by hand. The TPU compiler comes with `pip install 'jax[tpu]'`.
 
     Args:
         config: everything there is to choose.
@@ -246,9 +246,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
     rows = [
         (
             kind,
-            f"{cost['flops'] / 1e12:.3f}",
-            f"{cost['exponentials'] / 1e9:.1f}",
-            f"{cost['bytes'] / 1e9:.1f}",
+            f"{cost['flops'] / 1e12:.4g}",
+            f"{cost['exponentials'] / 1e9:.4g}",
+            f"{cost['bytes'] / 1e9:.4g}",
         )
         for kind, cost in report["per_device"].items()
     ]

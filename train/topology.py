@@ -97,7 +97,9 @@ def _near(name: str) -> str:
 
 def _tpus(name: str) -> list[Any]:
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError(f"topology {name} needs the TPU compiler: pip install libtpu")
+        raise UserError(
+            f"topology {name} needs the TPU compiler: pip install 'jax[tpu]=={jax.__version__}'"
+        )
     # libtpu looks for the TPU it runs on, and for other processes that use it; there is none.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")

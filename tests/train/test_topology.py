@@ -40,7 +40,7 @@ def test_nothing_like_it_is_answered_with_examples():
 @pytest.mark.parametrize(
     ("name", "install"),
     [
-        ("v5p:8x8x4", "pip install libtpu"),
+        ("v5p:8x8x4", r"pip install 'jax\[tpu\]=="),
         ("h200:8", "pip install --no-deps jax-cuda13-plugin==.* jax-cuda13-pjrt=="),
     ],
 )
