@@ -1,6 +1,7 @@
 """Causal depthwise convolution, in either reading direction."""
 
 import functools
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ def causal_conv1d(
     *,
     reverse: bool = False,
     silu: bool = True,
+    implementation: Literal["xla", "pallas_triton"] | None = None,
 ) -> Float[Array, "batch length channels"]:
     """Convolves each channel with its own short filter, then applies SiLU.
 
@@ -30,51 +32,81 @@ def causal_conv1d(
         bias: (channels,), or (groups, channels).
         reverse: walk right to left: `x[t + k]` in place of `x[t - k]`. Nothing is flipped.
         silu: apply `y * sigmoid(y)`.
+        implementation: of the backward pass: "xla", or "pallas_triton", which is one kernel for
+            NVIDIA GPUs that reads and writes every array once (interpreted on a CPU, for tests).
+            None is "xla".
 
     Returns:
         (batch, length, channels) of the dtype of `x`; summed in at least float32.
 
     Raises:
-        ValueError: channels or groups do not fit.
+        ValueError: channels or groups do not fit, or the implementation does not take x's dtype.
     """
+    fused = implementation == "pallas_triton"
+    if fused and x.dtype not in (jnp.float32, jnp.bfloat16):
+        raise ValueError(f"x is {x.dtype}; this implementation takes float32 or bfloat16")
     if weight.ndim == 2:
         weight, bias = weight[None], None if bias is None else bias[None]
     groups, _, channels = weight.shape
     if channels != x.shape[2] or x.shape[0] % groups:
         raise ValueError(f"weight has shape {weight.shape}, which does not fit x {x.shape}")
-    return _conv(reverse, silu, x, weight, bias)
+    return _conv(_Plan(reverse, silu, fused), x, weight, bias)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _conv(reverse: bool, silu: bool, x, weight, bias):
-    y = _convolve(x, weight, bias, reverse)
-    return (jax.nn.silu(y) if silu else y).astype(x.dtype)
+class _Plan(NamedTuple):
+    """What is fixed when the call is traced."""
+
+    reverse: bool
+    silu: bool
+    fused: bool
 
 
-def _conv_fwd(reverse: bool, silu: bool, x, weight, bias):
-    return _conv(reverse, silu, x, weight, bias), (x, weight, bias)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(plan: _Plan, x, weight, bias):
+    y = _convolve(x, weight, bias, plan.reverse)
+    return (jax.nn.silu(y) if plan.silu else y).astype(x.dtype)
 
 
-def _conv_bwd(reverse: bool, silu: bool, residuals, grad):
+def _conv_fwd(plan: _Plan, x, weight, bias):
+    return _conv(plan, x, weight, bias), (x, weight, bias)
+
+
+def _conv_bwd(plan: _Plan, residuals, grad):
     x, weight, bias = residuals
-    groups, width, _ = weight.shape
+    gradients = _fused_gradients if plan.fused else _gradients
+    grad_x, per_row, bias_per_row = gradients(plan, x, weight, bias, grad)
+    grad_weight = _sum_groups(per_row, weight.shape[0]).astype(weight.dtype)
+    if bias is None:
+        return grad_x, grad_weight, None
+    return grad_x, grad_weight, _sum_groups(bias_per_row, weight.shape[0]).astype(bias.dtype)
+
+
+_conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+def _fused_gradients(plan: _Plan, x, weight, bias, grad):
+    # Imported where it is asked for: it brings Pallas.
+    from caduceus_jax.kernels import pallas_conv
+
+    interpret = jax.default_backend() == "cpu"
+    return pallas_conv.gradients(
+        x, weight, bias, grad, reverse=plan.reverse, silu=plan.silu, interpret=interpret
+    )
+
+
+def _gradients(plan: _Plan, x, weight, bias, grad):
+    """Gradients of x, and for each sequence those of weight and bias."""
     grad = grad.astype(_compute_dtype(x))
-    if silu:
-        y = _convolve(x, weight, bias, reverse)
+    if plan.silu:
+        y = _convolve(x, weight, bias, plan.reverse)
         sigmoid = jax.nn.sigmoid(y)
         # Five sums read this: without the barrier XLA computes it five times.
         grad = lax.optimization_barrier(grad * sigmoid * (1 + y * (1 - sigmoid)))
     # The transpose of walking one way is walking the other way.
-    grad_x = _convolve(grad, weight, None, not reverse).astype(x.dtype)
-    per_row = [sum_length(grad * tap) for tap in _taps(x, width, reverse)]
-    grad_weight = _sum_groups(jnp.stack(per_row, axis=1), groups).astype(weight.dtype)
-    grad_bias = None
-    if bias is not None:
-        grad_bias = _sum_groups(sum_length(grad), groups).astype(bias.dtype)
-    return grad_x, grad_weight, grad_bias
-
-
-_conv.defvjp(_conv_fwd, _conv_bwd)
+    grad_x = _convolve(grad, weight, None, not plan.reverse).astype(x.dtype)
+    taps = _taps(x, weight.shape[1], plan.reverse)
+    per_row = jnp.stack([sum_length(grad * tap) for tap in taps], axis=1)
+    return grad_x, per_row, sum_length(grad)
 
 
 def _convolve(x, weight, bias, reverse: bool):

@@ -6,7 +6,7 @@ one that knows it.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,23 @@ from caduceus_jax.kernels.inputs import ScanInputs
 # With more states than this, several warps share a tile.
 STATES_A_WARP = 16
 _ALL = slice(None)
+
+
+def launch(kernel: Callable, arrays: list[jax.Array], *, warps: int = 1, **options: Any) -> Any:
+    """`pallas_call`, lowered through Triton."""
+    parameters = plgpu.CompilerParams(num_warps=warps, num_stages=1)
+    return pl.pallas_call(kernel, compiler_params=parameters, **options)(*arrays)
+
+
+def load(at, mask: jax.Array | None) -> jax.Array:
+    """float32 of a part of a reference; 0 where there is no mask."""
+    other = None if mask is None else 0.0
+    return plgpu.load(at, mask=mask, other=other).astype(jnp.float32)
+
+
+def store(at, value: jax.Array, mask: jax.Array | None, dtype: jnp.dtype) -> None:
+    """Writes a part of a reference of that dtype, where there is a mask."""
+    plgpu.store(at, value.astype(dtype), mask=mask)
 
 
 class Call:
@@ -56,8 +73,10 @@ class Call:
         def body(*refs):
             kernel(self._walk(), dict(zip((*reads, *writes), refs, strict=True)))
 
-        return pl.pallas_call(
+        return launch(
             body,
+            [self.arrays[name] for name in reads],
+            name=f"selective_scan{kernel.__name__}",
             grid=(sizes.batch * sizes.chunks, sizes.blocks),
             in_specs=[_part(name, sizes) for name in reads],
             out_specs=[_part(name, sizes) for name in writes],
@@ -65,12 +84,9 @@ class Call:
             input_output_aliases={
                 reads.index(old): writes.index(new) for old, new in in_place if old in reads
             },
-            compiler_params=plgpu.CompilerParams(
-                num_warps=max(1, sizes.state // STATES_A_WARP), num_stages=1
-            ),
+            warps=max(1, sizes.state // STATES_A_WARP),
             interpret=self.plan.interpret,
-            name=f"selective_scan{kernel.__name__}",
-        )(*(self.arrays[name] for name in reads))
+        )
 
     def _walk(self) -> "Walk":
         """This program's, within a kernel."""
@@ -90,7 +106,7 @@ class Call:
             reverse=self.plan.reverse,
             exp2=ptx.exp2_polynomial(bits),
             log1p=polynomials.log1p(bits),
-            math=_EXACT if self.plan.interpret else _FAST,
+            math=EXACT if self.plan.interpret else FAST,
         )
 
     def _written(self, name: str) -> jax.ShapeDtypeStruct:
@@ -132,15 +148,18 @@ def _part(name: str, sizes: ChunkLayout) -> pl.BlockSpec:
             return pl.BlockSpec((None, chunk, block), lambda p, i: (*at(p), i))
 
 
-class _Math(NamedTuple):
+class Math(NamedTuple):
     """Elementary functions on float32 tiles."""
 
     exp2: Callable[[jax.Array], jax.Array]
-    log2: Callable[[jax.Array], jax.Array]
     reciprocal: Callable[[jax.Array], jax.Array]
     multiply_add: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     # 2^x, one of so many by the polynomial of these coefficients.
     mixed_exp2: Callable[[jax.Array, int, tuple[float, ...]], jax.Array]
+
+    def sigmoid(self, x: jax.Array) -> jax.Array:
+        """1 / (1 + e^-x)."""
+        return self.reciprocal(1 + self.exp2(x * -LOG2_E))
 
 
 def _assembly(text: str, *arguments: jax.Array, constraints: str = "", pack: int = 1) -> jax.Array:
@@ -173,14 +192,11 @@ def _exact_mixed_exp2(x: jax.Array, share: int, exp2: tuple[float, ...]) -> jax.
     return jnp.where(index % share == 0, power, jnp.exp2(x))
 
 
-_EXACT = _Math(jnp.exp2, jnp.log2, lambda x: 1 / x, lambda x, y, z: x * y + z, _exact_mixed_exp2)
+EXACT = Math(jnp.exp2, lambda x: 1 / x, lambda x, y, z: x * y + z, _exact_mixed_exp2)
 # Plain operations keep fix-ups for denormals around the hardware's functions, and never contract
 # a product and a sum: half as many instructions again (docs/kernels.md).
-_FAST = _Math(
-    *(
-        functools.partial(_assembly, text)
-        for text in (ptx.EXP2, ptx.LOG2, ptx.RECIPROCAL, ptx.MULTIPLY_ADD)
-    ),
+FAST = Math(
+    *(functools.partial(_assembly, text) for text in (ptx.EXP2, ptx.RECIPROCAL, ptx.MULTIPLY_ADD)),
     _fast_mixed_exp2,
 )
 
@@ -196,7 +212,7 @@ class Walk(NamedTuple):
     reverse: bool
     exp2: tuple[float, ...]  # polynomial of 2^x
     log1p: tuple[float, ...]  # polynomial of log(1 + x)
-    math: _Math
+    math: Math
 
     def token(self, k):
         """Index in the chunk of the k-th token walked over."""
@@ -217,51 +233,42 @@ class Walk(NamedTuple):
 
     def channels_at(self, ref, t) -> jax.Array:
         """(channels,) float32 of token t; 0 where there is none."""
-        return self._load(ref.at[t, :], self._mask(t))
+        return load(ref.at[t, :], self._mask(t))
 
     def channels_of(self, ref) -> jax.Array:
         """(channels,) float32 of the whole chunk."""
-        return self._load(ref.at[:], self._mask())
+        return load(ref.at[:], self._mask())
 
     def states_at(self, ref, t, states: slice = _ALL) -> jax.Array:
         """(state,) float32 of token t, or some of them; 0 where there is none."""
         real, count = self.real(t), len(range(ref.shape[-1])[states])
-        return self._load(ref.at[t, states], None if real is None else jnp.full((count,), real))
+        return load(ref.at[t, states], None if real is None else jnp.full((count,), real))
 
     def tile(self, ref, *index, states: slice = _ALL) -> jax.Array:
         """(state, channels) float32, or some of the states."""
-        return self._load(ref.at[(*index, states, _ALL)], self._tile_mask(ref, states))
+        return load(ref.at[(*index, states, _ALL)], self._tile_mask(ref, states))
 
     def put_channels_at(self, ref, t, value) -> None:
         """Writes (channels,) at token t."""
-        self._store(ref.at[t, :], value, self._mask(t), ref.dtype)
+        store(ref.at[t, :], value, self._mask(t), ref.dtype)
 
     def put_channels_of(self, ref, value) -> None:
         """Writes (channels,) of the whole chunk."""
-        self._store(ref.at[:], value, self._mask(), ref.dtype)
+        store(ref.at[:], value, self._mask(), ref.dtype)
 
     def put_states_at(self, ref, t, value) -> None:
         """Writes (state,) at token t."""
         real = self.real(t)
         mask = None if real is None else jnp.full(ref.shape[-1:], real)
-        self._store(ref.at[t, :], value, mask, ref.dtype)
+        store(ref.at[t, :], value, mask, ref.dtype)
 
     def put_tile(self, ref, value, *index, states: slice = _ALL) -> None:
         """Writes (state, channels), or some of the states."""
-        self._store(ref.at[(*index, states, _ALL)], value, self._tile_mask(ref, states), ref.dtype)
+        store(ref.at[(*index, states, _ALL)], value, self._tile_mask(ref, states), ref.dtype)
 
     def _tile_mask(self, ref, states: slice):
         mask, count = self._mask(), len(range(ref.shape[-2])[states])
         return None if mask is None else jnp.broadcast_to(mask[None], (count, self.block))
-
-    @staticmethod
-    def _load(at, mask) -> jax.Array:
-        other = None if mask is None else 0.0
-        return plgpu.load(at, mask=mask, other=other).astype(jnp.float32)
-
-    @staticmethod
-    def _store(at, value, mask, dtype) -> None:
-        plgpu.store(at, value.astype(dtype), mask=mask)
 
     def step(self, refs, t) -> tuple[jax.Array, jax.Array | None]:
         """(channels,) time step of token t, 0 where there is no token; its slope in delta.
@@ -290,10 +297,6 @@ class Walk(NamedTuple):
     def zeros(self) -> jax.Array:
         """(channels,) float32."""
         return jnp.zeros((self.block,), jnp.float32)
-
-    def sigmoid(self, x) -> jax.Array:
-        """1 / (1 + e^-x)."""
-        return self.math.reciprocal(1 + self.math.exp2(x * -LOG2_E))
 
     def advance(self, refs, a, h, t, share=None):
         """The state after token t; its decay, time step, slope of the time step, and input."""

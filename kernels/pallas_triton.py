@@ -140,7 +140,7 @@ def _outputs(walk: Walk, refs: dict[str, Any]) -> None:
             walk.put_channels_at(refs["ungated"], t, y)
         if "z" in refs:
             z = walk.channels_at(refs["z"], t)
-            y = y * z * walk.sigmoid(z)
+            y = y * z * walk.math.sigmoid(z)
         walk.put_channels_at(refs["y"], t, y)
         return after
 
@@ -186,7 +186,7 @@ def _ungated(walk: Walk, refs: dict[str, Any], t):
     if "z" not in refs:
         return grad, None
     z = walk.channels_at(refs["z"], t)
-    sigmoid = walk.sigmoid(z)
+    sigmoid = walk.math.sigmoid(z)
     silu = z * sigmoid
     return grad * silu, (grad, silu, sigmoid)
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caduceus_jax.kernels import causal_conv1d
+from caduceus_jax.kernels import causal_conv1d, pallas_conv
+from tests.kernels.test_pallas_triton import abstract_gpu
 from tests.tolerances import SCAN_BF16, SCAN_FP32, relative_error
 
 
@@ -73,6 +74,54 @@ def test_gradients_are_those_of_the_sum_written_out(silu, reverse):
     _, found = jax.vjp(ours, x, weight, bias)
     for one, other in zip(found(cotangent), expected(cotangent), strict=True):
         assert relative_error(one, other) < SCAN_FP32
+
+
+@pytest.mark.parametrize(
+    ("length", "width", "reverse", "silu", "dtype"),
+    [
+        (300, 4, False, True, jnp.float32),
+        (256, 4, True, True, jnp.float32),
+        (5, 3, True, False, jnp.float32),
+        (130, 4, True, True, jnp.bfloat16),
+    ],
+)
+def test_the_fused_gradients_are_the_same(length, width, reverse, silu, dtype):
+    rng = np.random.default_rng(length)
+    shapes = ((4, length, 20), (2, width, 20), (2, 20), (4, length, 20))
+    x, weight, bias, cotangent = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes)
+    x, cotangent = x.astype(dtype), cotangent.astype(dtype)
+
+    def gradients(implementation, cotangent):
+        options = {"reverse": reverse, "silu": silu, "implementation": implementation}
+        return jax.vjp(lambda *a: causal_conv1d(*a, **options), x, weight, bias)[1](cotangent)
+
+    found = jax.jit(lambda g: gradients("pallas_triton", g))(cotangent)
+    expected = gradients("xla", cotangent)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        bound = SCAN_BF16 if one.dtype == jnp.bfloat16 else SCAN_FP32
+        assert relative_error(one, other) < bound
+
+
+@pytest.mark.filterwarnings("ignore:.*Triton.*:DeprecationWarning")
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_the_fused_gradients_lower_for_cuda(dtype):
+    x = jax.ShapeDtypeStruct((2, 1000, 200), dtype)
+    weight = jax.ShapeDtypeStruct((4, 200), jnp.float32)
+
+    def gradients(x, weight, grad):
+        return pallas_conv.gradients(
+            x, weight[None], None, grad, reverse=True, silu=True, interpret=False
+        )
+
+    with abstract_gpu():
+        lowered = jax.jit(gradients).trace(x, weight, x).lower(lowering_platforms=("cuda",))
+    assert "causal_conv_gradients" in lowered.as_text()
+
+
+def test_the_fused_gradients_refuse_float64():
+    with jax.enable_x64(True), pytest.raises(ValueError, match="x is float64; .* float32 or bfl"):
+        causal_conv1d(jnp.ones((2, 5, 2)), jnp.ones((4, 2)), implementation="pallas_triton")
 
 
 def test_bfloat16_is_summed_in_float32():
