@@ -175,7 +175,7 @@ def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
     """Says so where a second derivative is asked for; its first argument is the plan."""
     differentiated = jax.custom_vjp(function, nondiff_argnums=(0,))
 
-    def refuse(plan: Plan, *arguments):
+    def refuse(plan: Any, *arguments):
         raise NotImplementedError(
             "second derivatives of this scan are not implemented: use implementation='chunked'"
         )

@@ -23,6 +23,7 @@ from caduceus_jax.kernels.inputs import ScanInputs
 LANES, SUBLANES = 128, 8
 # What the compiler's schedule is best with (python -m caduceus_jax.kernels.verify_tpu).
 _LARGEST_BLOCK, _CHUNK = 512, 256
+_MOST_STATES = 40  # with more, a chunk does not fit in fast memory beside its states
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +63,16 @@ def scan(
         y (batch, length, channels) of the dtype of u, and the final state (batch, channels, state).
 
     Raises:
-        ValueError: a dtype, a block or a chunk length that the kernels do not have.
+        ValueError: a dtype, a number of states, a block or a chunk that the kernels do not have.
     """
     if inputs.u.dtype not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"u is {inputs.u.dtype}; this implementation takes float32 or bfloat16")
     _, length, channels = inputs.u.shape
+    state = inputs.a.shape[-1]
+    if state > _MOST_STATES:
+        raise ValueError(
+            f"A has {state} states; this implementation takes at most {_MOST_STATES}: use 'chunked'"
+        )
     padded = _padded(inputs)
     block = options.block or default_block(padded.u.shape[-1])
     if block % LANES or padded.u.shape[-1] % block:
@@ -81,7 +87,6 @@ def scan(
     if interpret is None:
         interpret = jax.default_backend() == "cpu"
     y, final = _scan(Plan(block, chunk, length, delta_softplus, reverse, interpret), padded)
-    state = inputs.a.shape[-1]
     return y[..., :channels], jnp.swapaxes(final[:, :state, :channels], 1, 2)
 
 

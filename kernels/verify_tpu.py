@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Prints the tables.
 
     Args:
-        arguments: of the command line; `--chips v5e v6e` takes these only, `--no-chunked` leaves
+        arguments: of the command line; `--chips v5e v6e` takes these only, `--no-memory` leaves
             the third table out.
 
     Returns:
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m caduceus_jax.kernels.verify_tpu")
     names = [chip.name for chip in CHIPS]
     parser.add_argument("--chips", nargs="+", choices=names, default=names)
-    parser.add_argument("--no-chunked", action="store_true", help="leave the third table out")
+    parser.add_argument("--no-memory", action="store_true", help="leave the third table out")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("libtpu") is None:
         print('needs the TPU compiler, which pip install "jax[tpu]" brings', file=sys.stderr)
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         _prepare(folder)
         _print_clocks(chips)
         missed = _print_kernels(chips, pathlib.Path(folder))
-        if not options.no_chunked:
+        if not options.no_memory:
             _print_memory(chips)
     for sentence in missed:
         print(sentence, file=sys.stderr)

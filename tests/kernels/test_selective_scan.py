@@ -1,5 +1,6 @@
 """One suite for every implementation of the selective scan: values and all gradients."""
 
+import functools
 import os
 
 import jax
@@ -102,7 +103,10 @@ def value_and_gradients(arguments, implementation, **options):
     def run(arguments):
         return selective_scan_with_state(**arguments, implementation=implementation, **options)
 
-    @jax.jit
+    # Interpreted, the program for TPUs is long, and it runs once.
+    quick = {"xla_backend_optimization_level": 0} if isinstance(implementation, MosaicTPU) else None
+
+    @functools.partial(jax.jit, compiler_options=quick)
     def both(arguments):
         (y, state), pull_back = jax.vjp(run, arguments)
         rng = np.random.default_rng(7)
