@@ -121,8 +121,8 @@ def step(
         if compile_only is not None:
             work = functools.partial(_compiled_ahead, config, mesh, implementation)
         about = {"recipe": recipe, "length": config.max_length, "implementation": implementation}
-        row = jobs.run(jobs.Job("cases", about, work), deadline)
-        report.add("cases", row, _line(row))
+        for _, row in jobs.run([jobs.Job("cases", about, work)], deadline):
+            report.add("cases", row, _line(row))
     report.results["finished"] = True
     report.write()
     print(f"wrote {report.path}.json and .md")
@@ -159,7 +159,7 @@ def _timed(
         state, metrics = compiled(state, batch)
         return metrics
 
-    times = measure.timed_within(call, seconds)
+    times = measure.timed_within(call, jax.block_until_ready, seconds)
     tokens = 1e3 * config.batch_size * config.max_length
     peak = _peak(device)
     return {

@@ -1,6 +1,7 @@
 """Whether an implementation computes what it should: values and gradients against float64."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,8 +28,11 @@ class Problem(NamedTuple):
     expected: dict[str, np.ndarray]
 
 
-def problem(shape: Shape, dtype: str, reverse: bool, seed: int) -> Problem:
-    """Draws inputs with every optional array, and computes the reference in float64 on the CPU."""
+Arrays = tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def draw(shape: Shape, dtype: str, seed: int) -> Arrays:
+    """Inputs with every optional array, and cotangents of y and of the final state."""
     rng = np.random.default_rng(seed)
     batch, length, channels, state = shape
     exact = {
@@ -50,7 +54,12 @@ def problem(shape: Shape, dtype: str, reverse: bool, seed: int) -> Problem:
         rng.normal(size=exact["u"].shape).astype(jnp.dtype(dtype)),
         rng.normal(size=exact["initial_state"].shape).astype(np.float32),
     )
-    # Both sides start from the same rounded numbers.
+    return inputs, cotangents
+
+
+def problem(shape: Shape, dtype: str, reverse: bool, seed: int) -> Problem:
+    """Computes the reference in float64 on the CPU, from the same rounded numbers."""
+    inputs, cotangents = draw(shape, dtype, seed)
     with jax.enable_x64(True), jax.default_device(_cpu()):
         wide = jax.tree.map(lambda x: x.astype(np.float64), (inputs, cotangents))
         expected = _values_and_gradients(*wide, reverse=reverse, implementation="reference")
@@ -58,13 +67,17 @@ def problem(shape: Shape, dtype: str, reverse: bool, seed: int) -> Problem:
     return Problem(shape, dtype, reverse, inputs, cotangents, expected)
 
 
-def errors(problem: Problem, implementation: Any) -> dict[str, float]:
+def lower(
+    shape: Shape, dtype: str, reverse: bool, seed: int, implementation: Any
+) -> jax.stages.Lowered:
+    """An implementation, ready to be compiled for `errors`."""
+    options = {"reverse": reverse, "implementation": implementation}
+    return _values_and_gradients.lower(*draw(shape, dtype, seed), **options)
+
+
+def errors(problem: Problem, compiled: Callable[..., dict[str, jax.Array]]) -> dict[str, float]:
     """Of y, the final state and every gradient: largest difference over largest magnitude."""
-    found = _values_and_gradients(
-        *jax.tree.map(jnp.asarray, (problem.inputs, problem.cotangents)),
-        reverse=problem.reverse,
-        implementation=implementation,
-    )
+    found = compiled(*jax.tree.map(jnp.asarray, (problem.inputs, problem.cotangents)))
     return {
         name: float(
             np.abs(np.asarray(found[name], np.float64) - expected).max() / np.abs(expected).max()

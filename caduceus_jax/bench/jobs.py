@@ -1,10 +1,12 @@
 """The work of a suite in pieces, each of which may fail without harm to the others."""
 
+import concurrent.futures
 import functools
 import importlib.util
+import itertools
 import time
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -24,17 +26,52 @@ class Job(NamedTuple):
 
     kind: str  # checks, comparisons or cases
     about: dict[str, Any]  # the row's first columns
-    work: Callable[[], dict[str, Any]]  # returns the others
+    work: Callable[..., dict[str, Any]]  # returns the others
+    # Where there is something to compile: `work` then gets the program and what compiling cost.
+    lower: Callable[[], jax.stages.Lowered] | None = None
 
 
-def run(job: Job, deadline: float) -> dict[str, Any]:
-    """The row, with `error` where the work failed or it is later than `deadline` (monotonic)."""
-    if time.monotonic() > deadline:
-        return job.about | {"error": "left out: the time was up"}
+def run(jobs: Iterable[Job], deadline: float) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """The rows of the jobs, with `error` where one failed or it was later than `deadline`.
+
+    All is compiled first, side by side, because most of the time of a suite is compiling; then
+    one job after another works, so that nothing disturbs its times.
+
+    Args:
+        jobs: what there is to do.
+        deadline: nothing is begun later, by `time.monotonic`.
+    """
+    jobs = list(jobs)
+    pool = concurrent.futures.ThreadPoolExecutor()
     try:
-        return job.about | job.work()
+        started = [_start(job, pool, deadline) for job in jobs]
+        concurrent.futures.wait(x for x in started if isinstance(x, concurrent.futures.Future))
+        for job, compiling in zip(jobs, started, strict=True):
+            yield job, job.about | _row(job, compiling, deadline)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start(job: Job, pool: concurrent.futures.Executor, deadline: float) -> Any:
+    """Its compilation; None where there is none; what went wrong, as text."""
+    if job.lower is None or time.monotonic() > deadline:
+        return None
+    start = time.perf_counter()
+    try:
+        return pool.submit(measure.compile_lowered, job.lower(), start)
     except Exception as error:
-        return job.about | {"error": measure.one_line(error)}
+        return measure.one_line(error)
+
+
+def _row(job: Job, compiling: Any, deadline: float) -> dict[str, Any]:
+    if isinstance(compiling, str):
+        return {"error": compiling}
+    if time.monotonic() > deadline:
+        return {"error": "left out: the time was up"}
+    try:
+        return job.work(*(compiling.result() if compiling else ()))
+    except Exception as error:
+        return {"error": measure.one_line(error)}
 
 
 def is_there(implementation: str) -> bool:
@@ -58,14 +95,15 @@ def checks(
     for shape, dtype, reverse in which:
         problem = functools.cache(functools.partial(check.problem, shape, dtype, reverse, seed))
 
-        def compare(implementation: str, dtype: str = dtype, problem: Any = problem):
-            errors = check.errors(problem(), implementation)
+        def compare(compiled: Any, _: Any, dtype: str = dtype, problem: Any = problem):
+            errors = check.errors(problem(), compiled)
             return {"errors": errors, "passed": check.passes(errors, dtype)}
 
         for implementation in implementations:
             about = _about(shape, dtype, implementation)
             about |= {"reverse": reverse, "tolerance": check.TOLERANCES[dtype]}
-            yield Job("checks", about, functools.partial(compare, implementation))
+            lower = functools.partial(check.lower, shape, dtype, reverse, seed, implementation)
+            yield Job("checks", about, compare, lower)
 
 
 def cases(
@@ -81,75 +119,76 @@ def cases(
         rates: what the machine can do.
         seconds: for which each case is repeated.
     """
-    inputs = functools.cache(functools.partial(runs.draw, shape, dtype, seed))
-    itemsize = jnp.dtype(dtype).itemsize
-    counts = scan_counts(shape, itemsize)
+    scan_arguments = lambda: (runs.draw(shape, dtype, seed),)  # noqa: E731
+    mixer_arguments = lambda: runs.draw_mixer(shape, dtype, seed)  # noqa: E731
+    inputs = functools.cache(scan_arguments)
+    calls = functools.cache(lambda: cuda_kernel.runs(*inputs()))
+    limits = rates | {"products": rates[dtype]}
+    config, itemsize = runs.mixer_config(shape), jnp.dtype(dtype).itemsize
+    counted = {
+        "scan": scan_counts(shape, itemsize),
+        "mixer": mixer_counts(shape, itemsize, config.d_model, config.delta_rank),
+    }
 
-    def case(
-        what: str, name: str, implementation: str, counts: dict[str, Counts], prepare: Any
-    ) -> Job:
-        about = _about(shape, dtype, implementation) | {"what": what, "pass": name}
-        limits = rates | {"products": rates[dtype]}
-        return Job("cases", about, lambda: _timed(prepare, counts[name], limits, seconds))
-
-    for implementation in implementations:
-        functions = {"forward": runs.scan_forward, "forward_backward": runs.scan_gradient}
-        for name, function in functions.items():
-            scan = functools.partial(_compiled, function(implementation), lambda: (inputs(),))
-            yield case("scan", name, implementation, counts, scan)
-    if cuda_kernel.importable():
-        calls = functools.cache(lambda: cuda_kernel.runs(inputs()))
-        for name in ("forward", "forward_backward"):
-            kernel = lambda name=name: (calls()[name], {}, cuda_kernel.wait)  # noqa: E731
-            yield case("scan", name, "mamba_ssm", counts, kernel)
-        for implementation in implementations[:1]:
-            about = _about(shape, dtype, implementation)
-            differ = functools.partial(_differences, implementation, inputs, calls)
-            yield Job("comparisons", about, differ)
+    @functools.cache
+    def hidden():
+        inputs.cache_clear()  # the mixer needs the memory
         calls.cache_clear()
-    inputs.cache_clear()  # memory for the mixer
-    config = runs.mixer_config(shape)
-    counts = mixer_counts(shape, itemsize, config.d_model, config.delta_rank)
-    mixer = functools.cache(functools.partial(runs.draw_mixer, shape, dtype, seed))
-    for implementation in implementations:
-        functions = {"forward": runs.mixer_forward, "forward_backward": runs.mixer_gradient}
-        for name, function in functions.items():
-            whole = functools.partial(_compiled, function(implementation), mixer)
-            yield case("mixer", name, implementation, counts, whole)
+        return mixer_arguments()
+
+    def case(what: str, name: str, implementation: str, prepare: Any, lower: Any = None) -> Job:
+        def work(*compiled: Any) -> dict[str, Any]:
+            times = measure.timed_within(*prepare(*compiled[:1]), seconds=seconds)
+            cost = compiled[1] if compiled else {}
+            return times | cost | _floors(counted[what][name], limits, times["median_ms"])
+
+        about = _about(shape, dtype, implementation) | {"what": what, "pass": name}
+        return Job("cases", about, work, lower)
+
+    def ours(what: str, functions: dict[str, Any], abstract: Any, draw: Any) -> Iterator[Job]:
+        def prepare(program: Any) -> tuple[Any, Any]:
+            arguments = draw()
+            return lambda: program(*arguments), jax.block_until_ready
+
+        for implementation, name in itertools.product(implementations, functions):
+            lower = functools.partial(_lower, functions[name](implementation), abstract)
+            yield case(what, name, implementation, prepare, lower)
+
+    yield from ours("scan", runs.SCAN, scan_arguments, inputs)
+    if cuda_kernel.importable():
+        for name in runs.SCAN:
+            prepare = lambda name=name: (calls()[name], cuda_kernel.wait)  # noqa: E731
+            yield case("scan", name, "mamba_ssm", prepare)
+        first = implementations[0]
+        differ = lambda program, _: _differences(program, inputs(), calls())  # noqa: E731
+        lower = functools.partial(_lower, runs.SCAN["forward_backward"](first), scan_arguments)
+        yield Job("comparisons", _about(shape, dtype, first), differ, lower)
+    yield from ours("mixer", runs.MIXER, mixer_arguments, hidden)
 
 
 def _about(shape: Shape, dtype: str, implementation: str) -> dict[str, Any]:
     return {"shape": shape._asdict(), "dtype": dtype, "implementation": implementation}
 
 
-def _compiled(function: Callable[..., Any], arguments: Callable[[], tuple[Any, ...]]) -> Any:
-    return (*measure.compile_call(function, arguments()), jax.block_until_ready)
+def _lower(function: Callable[..., Any], arguments: Callable[[], Any]) -> jax.stages.Lowered:
+    """Without making the arguments, which are large."""
+    return jax.jit(function).lower(*jax.eval_shape(arguments))
 
 
-def _timed(
-    prepare: Callable[[], tuple[Callable[[], Any], dict[str, Any], Callable[[Any], object]]],
-    counts: Counts,
-    rates: Rates,
-    seconds: float,
-) -> dict[str, Any]:
-    call, cost, wait = prepare()
-    times = measure.timed_within(call, seconds, wait)
+def _floors(counts: Counts, rates: Rates, median: float) -> dict[str, Any]:
     least = floors(counts, rates)
     bound = max(least, key=lambda kind: least[kind])
     return {
-        **times,
-        **cost,
         "counts": counts,
         "floors_ms": least,
         "floor_ms": least[bound],
         "bound": bound,
-        "floor_percent": 100 * least[bound] / times["median_ms"],
+        "floor_percent": 100 * least[bound] / median,
     }
 
 
-def _differences(implementation: str, inputs: Any, calls: Any) -> dict[str, Any]:
+def _differences(program: Any, inputs: tuple[Any, ...], calls: Any) -> dict[str, Any]:
     """Our results beside those of the CUDA kernel, for the same inputs."""
-    y, (gradients,) = jax.jit(runs.scan_gradient(implementation))(inputs())
+    y, (gradients,) = program(*inputs)
     ours = {"y": y} | {f"d_{name}": value for name, value in gradients.items()}
-    theirs = calls()["forward_backward"]()
-    return {"differences": cuda_kernel.differences(theirs, ours)}
+    return {"differences": cuda_kernel.differences(calls["forward_backward"](), ours)}

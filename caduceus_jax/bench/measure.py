@@ -43,7 +43,14 @@ def compile_for(
     """Compiles for arguments that may be abstract; returns the program and its cost."""
     start = time.perf_counter()
     jitted = function if isinstance(function, jax.stages.Wrapped) else jax.jit(function)
-    compiled = jitted.lower(*arguments).compile()
+    return compile_lowered(jitted.lower(*arguments), start)
+
+
+def compile_lowered(
+    lowered: jax.stages.Lowered, start: float
+) -> tuple[jax.stages.Compiled, dict[str, Any]]:
+    """The second half of `compile_for`, which began at `start` by `time.perf_counter`."""
+    compiled = lowered.compile()
     compile_ms = 1e3 * (time.perf_counter() - start)
     memory = compiled.memory_analysis()
     temporary = memory.temp_size_in_bytes if memory else -1
@@ -61,7 +68,7 @@ def timed(
 
 
 def timed_within(
-    call: Callable[[], Any], seconds: float, wait: Callable[[Any], object] = jax.block_until_ready
+    call: Callable[[], Any], wait: Callable[[Any], object], seconds: float
 ) -> dict[str, float]:
     """Times in ms of a call, repeated for about that long, twice at the least.
 
@@ -70,8 +77,8 @@ def timed_within(
 
     Args:
         call: launches the work and returns what can be waited for.
-        seconds: how long to repeat it.
         wait: returns when what `call` returned is there.
+        seconds: how long to repeat it.
 
     Returns:
         `median_ms`, `min_ms`, `max_ms`, `repeats`, and how many calls were in flight at a time.

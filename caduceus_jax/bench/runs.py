@@ -83,3 +83,7 @@ def mixer_gradient(implementation: Any) -> Callable[..., Any]:
         return y, pull_back(y)
 
     return run
+
+
+SCAN = {"forward": scan_forward, "forward_backward": scan_gradient}
+MIXER = {"forward": mixer_forward, "forward_backward": mixer_gradient}

@@ -21,7 +21,7 @@ def scan(
     *,
     suite: Literal["gpu", "smoke"] | None = None,
     out: pathlib.Path = pathlib.Path("runs/bench"),
-    minutes: float = 7.0,
+    minutes: float = 6.5,
     seed: int | None = None,
     batch: int = 1,
     length: int = 1024,
@@ -57,7 +57,7 @@ def scan(
     Args:
         suite: time many shapes and implementations; its sizes are its own.
         out: folder for what a suite writes.
-        minutes: a suite begins no new case after this long.
+        minutes: a suite begins nothing new after this long.
         seed: of a suite's inputs; by default another one each time, which is printed.
         batch: sequences.
         length: tokens of each.

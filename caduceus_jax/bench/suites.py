@@ -5,6 +5,7 @@ import itertools
 import pathlib
 import secrets
 import time
+from collections.abc import Iterable
 
 import jax
 
@@ -91,12 +92,11 @@ def run(name: str, out: pathlib.Path, *, minutes: float, seed: int | None) -> in
     results |= {"rates": {}, "checks": [], "comparisons": []}
     implementations = [i for i in suite.implementations if jobs.is_there(i)]
     try:
-        for job in jobs.checks(suite.checks, implementations, seed):
-            _add(report, job, deadline)
+        _run(report, jobs.checks(suite.checks, implementations, seed), deadline)
         rates = results["rates"] = measure.rates(suite.dtypes)
         for dtype, shape in itertools.product(suite.dtypes, suite.shapes):
-            for job in jobs.cases(shape, dtype, implementations, seed, rates, suite.seconds):
-                _add(report, job, deadline)
+            cases = jobs.cases(shape, dtype, implementations, seed, rates, suite.seconds)
+            _run(report, cases, deadline)
         results["finished"] = True
     finally:  # interrupted, there is still what has been found
         report.write()
@@ -108,6 +108,6 @@ def run(name: str, out: pathlib.Path, *, minutes: float, seed: int | None) -> in
     return int(failed)
 
 
-def _add(report: Report, job: jobs.Job, deadline: float) -> None:
-    row = jobs.run(job, deadline)
-    report.add(job.kind, row, scan_page.line(job.kind, row))
+def _run(report: Report, work: Iterable[jobs.Job], deadline: float) -> None:
+    for job, row in jobs.run(work, deadline):
+        report.add(job.kind, row, scan_page.line(job.kind, row))
