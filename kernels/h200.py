@@ -35,6 +35,11 @@ device_description_str: "NVIDIA H200"
 FLAGS = "--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0"
 
 
+def installed(package: str) -> bool:
+    """Whether a package is there; it is not imported."""
+    return importlib.util.find_spec(package) is not None
+
+
 def mesh(devices: int = 1) -> Mesh:
     """H200s that are not there, along one axis called `data`.
 
@@ -49,7 +54,7 @@ def mesh(devices: int = 1) -> Mesh:
     Raises:
         ModuleNotFoundError: the plugin is not installed.
     """
-    if importlib.util.find_spec("jax_cuda13_plugin") is None:
+    if not installed("jax_cuda13_plugin"):
         raise ModuleNotFoundError("No module named 'jax_cuda13_plugin'", name="jax_cuda13_plugin")
     from jax.experimental import topologies
 

@@ -22,6 +22,13 @@ from caduceus_jax.kernels.pallas_program import STATES_A_WARP, Call, Walk
 # Channels of a program and tokens of an unrolled round: what fits in registers without spilling.
 _FORWARD_BLOCK, _ADJOINT_BLOCK, _GRADIENT_BLOCK = 128, 64, 32
 _FORWARD_UNROLL, _BACKWARD_UNROLL = 2, KEPT_EVERY
+# Channels of a program and tokens of a round of its loop, for each kernel.
+TILES = {
+    "summaries": (_FORWARD_BLOCK, _FORWARD_UNROLL),
+    "outputs": (_FORWARD_BLOCK, _FORWARD_UNROLL),
+    "adjoints": (_ADJOINT_BLOCK, _BACKWARD_UNROLL),
+    "gradients": (_GRADIENT_BLOCK, _BACKWARD_UNROLL),
+}
 # States held together in `_outputs`.
 _OUTPUTS_STATES = 4
 # One of so many decays is computed by a polynomial.
@@ -82,16 +89,6 @@ def gradients(
     )
     every: dict[str, Any] = dict.fromkeys(optional) | dict(zip(names, found, strict=True))
     return Gradients(**every)
-
-
-def tiles() -> dict[str, tuple[int, int]]:
-    """Channels of a program and tokens of a round of its loop, for each kernel."""
-    return {
-        "summaries": (_FORWARD_BLOCK, _FORWARD_UNROLL),
-        "outputs": (_FORWARD_BLOCK, _FORWARD_UNROLL),
-        "adjoints": (_ADJOINT_BLOCK, _BACKWARD_UNROLL),
-        "gradients": (_GRADIENT_BLOCK, _BACKWARD_UNROLL),
-    }
 
 
 def _summaries(walk: Walk, refs: dict[str, Any]) -> None:

@@ -1,19 +1,20 @@
 """Compiles the GPU kernels ahead of time for an H200, on any machine, and counts what they cost.
 
-    pip install --no-deps jax-cuda13-plugin==JAX jax-cuda13-pjrt==JAX triton
+    pip install --no-deps jax-cuda13-plugin==JAX jax-cuda13-pjrt==JAX triton jax-triton
     python -m caduceus_jax.kernels.verify_gpu
 
 JAX is the version of jax that is installed. No GPU and no driver is needed: XLA compiles for a
-description of the device. Triton is there for its assembler and disassembler only.
+description of the device. Triton brings its assembler and disassembler; jax-triton is needed for
+`implementation="triton"` only.
 
-Prints a Markdown table: registers, spilled bytes, and for the loop over tokens the instructions
-issued, special-function instructions and shuffles for each state element (a token, a channel, a
-state), as counted in the machine code; and the temporary memory of forward and backward. Exits
-with 1 where a kernel spills.
+Prints a Markdown table for each implementation and dtype: registers, spilled bytes, and for the
+loop over tokens the instructions issued, special-function instructions and shuffles for each state
+element (a token, a channel, a state), as counted in the machine code; and the temporary memory of
+forward and backward. Of the convolution's gradients the element is a token and a channel. Then
+what other sizes spill. Exits with 1 where a kernel of the first table spills.
 """
 
 import collections
-import importlib.util
 import os
 import pathlib
 import re
@@ -21,33 +22,35 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
-# What XLA is told of the device.
-_H200 = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32
-  shared_memory_per_block: 49152 shared_memory_per_core: 233472
-  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 4800000000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  device_memory_size: 150754820096 shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 minor: 0 }
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 12 }
-runtime_version { major: 13 minor: 0 patch: 0 }
-device_description_str: "NVIDIA H200"
-"""
+import jax
+import jax.numpy as jnp
+
+from caduceus_jax.kernels import PallasTriton, Triton, h200, selective_scan
+from caduceus_jax.kernels.h200 import installed
+
 _ARCHITECTURE = "sm_90a"
-_BATCH, _LENGTH, _CHANNELS, _STATE = 1, 131_072, 512, 16
 _WARP = 32
+_COLUMNS = (
+    *("implementation", "dtype", "kernel", "registers", "spilled"),
+    *("instructions", "MUFU", "SHFL"),
+)
+# Other sizes than the first: they are looked at for spilled registers only.
+_OTHER_SIZES = ((131_072, 512, 8), (131_072, 512, 32), (100_001, 400, 16), (100_001, 400, 8))
+
+
+class Size(NamedTuple):
+    """Of one sequence."""
+
+    length: int = 131_072
+    channels: int = 512
+    state: int = 16
 
 
 class Cost(NamedTuple):
-    """Of one kernel; the last three for each state element."""
+    """Of one kernel; the last three for each element."""
 
     name: str
     registers: int
@@ -58,140 +61,193 @@ class Cost(NamedTuple):
 
 
 def main() -> int:
-    """Prints the table.
+    """Prints the tables.
 
     Returns:
         The exit status: 0, 1 where a kernel spills registers, 2 where something is missing.
     """
-    missing = [name for name in ("jax_cuda13_plugin", "triton") if not _installed(name)]
+    missing = [name for name in ("jax_cuda13_plugin", "triton") if not installed(name)]
     if missing:
         print(f"needs {' and '.join(missing)}: see the head of {__file__}", file=sys.stderr)
         return 2
-    tools = pathlib.Path(_find("triton")) / "backends/nvidia/bin"
-    spills = False
     with tempfile.TemporaryDirectory() as folder:
-        programs = _watch_assembler(pathlib.Path(folder), tools / "ptxas")
-        print("| dtype | kernel | registers | spilled | instructions | MUFU | SHFL |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
-        memory = {}
-        for dtype in ("bfloat16", "float32"):
-            memory[dtype] = _compile(dtype)
-            for cost in _costs(programs, tools):
-                name = cost.name.removeprefix("selective_scan_")
-                rates = " | ".join(f"{x:.2f}" for x in cost[3:])
-                print(f"| {dtype} | {name} | {cost.registers} | {cost.spilled_bytes} | {rates} |")
-                spills |= cost.spilled_bytes > 0
-    for dtype, size in memory.items():
-        print(f"\n{dtype}: {size / 2**30:.2f} GiB of temporary memory, forward and backward")
-    return int(spills)
+        assembler = Assembler(pathlib.Path(folder))
+        jax.config.update("jax_platforms", "cpu")  # the plugin would look for a driver
+        implementations: dict[str, Any] = {"pallas_triton": PallasTriton(interpret=False)}
+        if installed("jax_triton"):
+            implementations["triton"] = Triton(interpret=False)
+        print(
+            "| implementation | dtype | kernel | registers | spilled | instructions | MUFU | SHFL |"
+        )
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        summary, spilled = [], 0
+        for name, options in implementations.items():
+            for dtype in (jnp.bfloat16, jnp.float32):
+                memory = _compile(_scan(options, dtype, Size()))
+                costs = [*assembler.costs(_elements(name))]
+                spilled += sum(cost.spilled_bytes for cost in costs)
+                summary.append(_rows(name, dtype, costs, memory))
+        for dtype in (jnp.bfloat16, jnp.float32):
+            memory = _compile(_convolution(dtype, Size()))
+            costs = [*assembler.costs({"causal_conv_gradients": 128 * 4})]
+            spilled += sum(cost.spilled_bytes for cost in costs)
+            summary.append(_rows("causal_conv1d", dtype, costs, memory))
+        print("", *summary, "", sep="\n")
+        for name, options in implementations.items():
+            for length, channels, state in _OTHER_SIZES:
+                for dtype in (jnp.bfloat16, jnp.float32):
+                    _compile(_scan(options, dtype, Size(length, channels, state)))
+                    found = [cost.spilled_bytes for cost in assembler.costs(_elements(name))]
+                    print(
+                        f"{name}, {jnp.dtype(dtype).name}, {length} x {channels} x {state}: "
+                        f"{sum(found)} bytes spilled by {len(found)} kernels",
+                        flush=True,
+                    )
+    return int(spilled > 0)
 
 
-def _find(package: str) -> str:
-    spec = importlib.util.find_spec(package)
-    return "" if spec is None or spec.origin is None else str(pathlib.Path(spec.origin).parent)
+def _rows(implementation: str, dtype: Any, costs: list[Cost], memory: int) -> str:
+    """Prints rows of the table; what all of them come to."""
+    dtype = jnp.dtype(dtype).name
+    issued = {}
+    for cost in costs:
+        name = cost.name.removeprefix("selective_scan_")
+        issued[name] = cost.instructions
+        rates = " | ".join(f"{x:.2f}" for x in cost[3:])
+        print(
+            f"| {implementation} | {dtype} | {name} | {cost.registers} | {cost.spilled_bytes} "
+            f"| {rates} |",
+            flush=True,
+        )
+    passes = ""
+    if "outputs" in issued:
+        forward = issued["summaries"] + issued["outputs"]
+        backward = issued["adjoints"] + issued["gradients"]
+        passes = f"forward {forward:.2f} and backward {backward:.2f} instructions an element, "
+    return f"{implementation}, {dtype}: {passes}{memory / 2**30:.2f} GiB of temporary memory"
 
 
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def _elements(implementation: str) -> dict[str, int]:
+    """State elements of one round of each kernel's loop."""
+    if implementation == "triton":
+        from caduceus_jax.kernels import triton_lowering
 
-
-def _watch_assembler(folder: pathlib.Path, assembler: pathlib.Path) -> pathlib.Path:
-    """Makes XLA assemble through a script that keeps each program; before JAX has any backend."""
-    programs, wrapper = folder / "programs", folder / "cuda/bin/ptxas"
-    programs.mkdir()
-    wrapper.parent.mkdir(parents=True)
-    wrapper.write_text(
-        f'#!/bin/sh\ncp "$1" "$(mktemp {programs}/XXXXXXXX.ptx)"\n{assembler} "$@"\n'
-    )
-    wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
-    os.environ["PATH"] = f"{wrapper.parent}:{os.environ['PATH']}"
-    os.environ["XLA_FLAGS"] = " ".join(
-        [
-            os.environ.get("XLA_FLAGS", ""),
-            "--xla_gpu_enable_libnvptxcompiler=false --xla_gpu_enable_libnvjitlink=false",
-            f"--xla_gpu_cuda_data_dir={folder / 'cuda'}",
-        ]
-    )
-    return programs
-
-
-def _compile(dtype: str) -> int:
-    """Forward and backward with every optional argument; its temporary memory in bytes."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    from jax.experimental import topologies
-    from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
-    from caduceus_jax.kernels import PallasTriton, selective_scan
-
-    jax.config.update("jax_platforms", "cpu")  # the plugin would look for a driver
-    topology = topologies.get_topology_desc(
-        platform="cuda", topology_name="H200", target_config=_H200, topology="1x1x1"
-    )
-    mesh = Mesh(np.array(topology.devices), ("x",), axis_types=(AxisType.Auto,))
-    there = NamedSharding(mesh, PartitionSpec())
-
-    def array(*shape: int, dtype=jnp.float32):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=there)
-
-    sequence = array(_BATCH, _LENGTH, _CHANNELS, dtype=jnp.dtype(dtype))
-    maps = array(_BATCH, _LENGTH, _STATE, dtype=jnp.dtype(dtype))
-    arguments = {
-        "u": sequence,
-        "delta": sequence,
-        "A": array(_CHANNELS, _STATE),
-        "B": maps,
-        "C": maps,
-        "D": array(_CHANNELS),
-        "z": sequence,
-        "delta_bias": array(_CHANNELS),
-    }
-
-    def both(arguments):
-        scan = lambda a: selective_scan(**a, implementation=PallasTriton(interpret=False))  # noqa: E731
-        y, pull_back = jax.vjp(scan, arguments)
-        return y, pull_back(y)
-
-    # Since jax 0.11 Pallas asks the mesh what GPU it is for.
-    if hasattr(jax.sharding, "use_abstract_mesh"):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            compiled = jax.jit(both).lower(arguments).compile()
+        tiles = {name: tile[:2] for name, tile in triton_lowering.TILES.items()}
     else:
-        compiled = jax.jit(both).lower(arguments).compile()
+        from caduceus_jax.kernels import pallas_triton
+
+        tiles = {name: (16 * block, n) for name, (block, n) in pallas_triton.TILES.items()}
+    return {f"selective_scan_{name}": size * tokens for name, (size, tokens) in tiles.items()}
+
+
+def _compile(function_and_arguments: tuple[Callable[..., Any], Any]) -> int:
+    """Its temporary memory in bytes."""
+    function, arguments = function_and_arguments
+    mesh = h200.mesh()
+    there = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    arguments = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=there), arguments
+    )
+    with h200.compiling_for(mesh):
+        compiled = jax.jit(function).lower(arguments).compile()
     memory = compiled.memory_analysis()
     if memory is None:
         raise RuntimeError("this version of XLA says nothing of memory")
     return memory.temp_size_in_bytes
 
 
-def _costs(programs: pathlib.Path, tools: pathlib.Path) -> Iterator[Cost]:
-    """The cost of each kernel among the programs, which are removed."""
-    from caduceus_jax.kernels import pallas_triton
+def _scan(options: Any, dtype: Any, size: Size) -> tuple[Callable[..., Any], Any]:
+    """Forward and backward with every optional argument."""
+    sequence = jax.ShapeDtypeStruct((1, size.length, size.channels), dtype)
+    maps = jax.ShapeDtypeStruct((1, size.length, size.state), dtype)
+    per_channel = jax.ShapeDtypeStruct((size.channels,), jnp.float32)
+    arguments = {
+        "u": sequence,
+        "delta": sequence,
+        "A": jax.ShapeDtypeStruct((size.channels, size.state), jnp.float32),
+        "B": maps,
+        "C": maps,
+        "D": per_channel,
+        "z": sequence,
+        "delta_bias": per_channel,
+    }
 
-    found = {}
-    for program in programs.glob("*.ptx"):
-        name = re.search(r"\.entry (selective_scan_\w+)", program.read_text())
-        if name:
-            found[name[1]] = program
-    tiles = pallas_triton.tiles()
-    for name, program in sorted(found.items()):
-        binary = program.with_suffix(".cubin")
-        said = _run(tools / "ptxas", "-v", f"-arch={_ARCHITECTURE}", program, "-o", binary)
-        loop = _largest_loop(_run(tools / "nvdisasm", "-c", binary))
-        kinds = collections.Counter(_operation(instruction) for instruction in loop)
-        channels, tokens = tiles[name.removeprefix("selective_scan_")]
-        elements = channels * tokens * _STATE / _WARP  # of a thread, in one round of the loop
-        yield Cost(
-            name,
-            int(re.findall(r"Used (\d+) registers", said)[0]),
-            int(re.findall(r"(\d+) bytes spill stores", said)[0]),
-            len(loop) / elements,
-            kinds["MUFU"] / elements,
-            kinds["SHFL"] / elements,
+    def both(arguments):
+        scan = lambda a: selective_scan(**a, implementation=options)  # noqa: E731
+        y, pull_back = jax.vjp(scan, arguments)
+        return y, pull_back(y)
+
+    return both, arguments
+
+
+def _convolution(dtype: Any, size: Size) -> tuple[Callable[..., Any], Any]:
+    """The fused gradients of the causal convolution, of width 4."""
+    from caduceus_jax.kernels import pallas_conv
+
+    sequence = jax.ShapeDtypeStruct((1, size.length, size.channels), dtype)
+    weight = jax.ShapeDtypeStruct((1, 4, size.channels), jnp.float32)
+    bias = jax.ShapeDtypeStruct((1, size.channels), jnp.float32)
+
+    def gradients(arguments):
+        return pallas_conv.gradients(*arguments, reverse=False, silu=True, interpret=False)
+
+    return gradients, (sequence, weight, bias, sequence)
+
+
+class Assembler:
+    """Keeps every program that XLA or jax-triton makes, and reads its machine code."""
+
+    def __init__(self, folder: pathlib.Path):
+        """Has to come before JAX has any backend."""
+        import triton
+
+        self.tools = pathlib.Path(triton.__file__).parent / "backends/nvidia/bin"
+        self.programs, wrapper = folder / "programs", folder / "cuda/bin/ptxas"
+        self.programs.mkdir()
+        wrapper.parent.mkdir(parents=True)
+        wrapper.write_text(
+            f'#!/bin/sh\ncp "$1" "$(mktemp {self.programs}/XXXXXXXX.ptx)"\n'
+            f'{self.tools / "ptxas"} "$@"\n'
         )
-    for file in programs.iterdir():
-        file.unlink()
+        wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
+        os.environ["PATH"] = f"{wrapper.parent}:{os.environ['PATH']}"
+        os.environ["JAX_TRITON_DUMP_DIR"] = str(self.programs)
+        os.environ["XLA_FLAGS"] = " ".join(
+            [
+                os.environ.get("XLA_FLAGS", ""),
+                "--xla_gpu_enable_libnvptxcompiler=false --xla_gpu_enable_libnvjitlink=false",
+                f"--xla_gpu_cuda_data_dir={folder / 'cuda'}",
+            ]
+        )
+
+    def costs(self, elements: dict[str, int]) -> Iterator[Cost]:
+        """The cost of each of these kernels among the programs, which are removed.
+
+        Args:
+            elements: in one round of the kernel's loop, by the kernel's name.
+        """
+        found = {}
+        for program in self.programs.rglob("*.ptx"):
+            name = re.search(r"\.entry (\w+)", program.read_text())
+            if name and name[1] in elements:
+                found[name[1]] = program
+        for name, program in sorted(found.items()):
+            binary = program.with_suffix(".cubin")
+            said = _run(self.tools / "ptxas", "-v", f"-arch={_ARCHITECTURE}", program, "-o", binary)
+            loop = _largest_loop(_run(self.tools / "nvdisasm", "-c", binary))
+            kinds = collections.Counter(_operation(instruction) for instruction in loop)
+            of_a_thread = elements[name] / _WARP
+            yield Cost(
+                name,
+                int(re.findall(r"Used (\d+) registers", said)[0]),
+                int(re.findall(r"(\d+) bytes spill stores", said)[0]),
+                len(loop) / of_a_thread,
+                kinds["MUFU"] / of_a_thread,
+                kinds["SHFL"] / of_a_thread,
+            )
+        for file in self.programs.rglob("*"):
+            if file.is_file():
+                file.unlink()
 
 
 def _run(*command: object) -> str:
