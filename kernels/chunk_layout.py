@@ -11,8 +11,6 @@ from caduceus_jax.kernels.inputs import ScanInputs
 # Tokens from one state that is kept for the backward pass to the next.
 KEPT_EVERY = 4
 LOG2_E = math.log2(math.e)
-# log(1 + e) = e (1 + c_1 e + c_2 e^2 + c_3 e^3) to 2.5e-8 of it, for e in [0, 1/16].
-LOG1P = (-0.49999192, 0.33254009, -0.22759385)
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 128
 
 _TOKENS = ("u", "delta", "z", "y", "ungated", "grad_y", "grad_u", "grad_delta", "grad_z")

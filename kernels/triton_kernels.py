@@ -21,8 +21,6 @@ import triton.language as tl
 from caduceus_jax.kernels import chunk_layout, ptx
 
 _LOG2_E = tl.constexpr(chunk_layout.LOG2_E)
-_LOG1P_1, _LOG1P_2, _LOG1P_3 = (tl.constexpr(c) for c in chunk_layout.LOG1P)
-_LOG2 = tl.constexpr(ptx.LOG2)
 _RECIPROCAL = tl.constexpr(ptx.RECIPROCAL)
 _ROUND = tl.constexpr(ptx.ROUND)
 _SMALLEST_EXPONENT = tl.constexpr(ptx.SMALLEST_EXPONENT)
@@ -52,16 +50,6 @@ class _Place(NamedTuple):
 
 @triton.jit
 @no_type_check
-def _log2(x, p: tl.constexpr):
-    if p.interpret:
-        y = tl.log2(x)
-    else:
-        y = tl.inline_asm_elementwise(_LOG2, "=f,f", [x], tl.float32, True, 1)
-    return y
-
-
-@triton.jit
-@no_type_check
 def _reciprocal(x, p: tl.constexpr):
     if p.interpret:
         y = 1 / x
@@ -79,12 +67,13 @@ def _sigmoid(x, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _softplus(x, p: tl.constexpr):
-    """log(1 + e^x), to float32's accuracy where it is small too."""
-    e = tl.exp2(x * _LOG2_E)
-    # The logarithm of 1 + e has an absolute error: below 1/16 a polynomial is better.
-    small = e * (((_LOG1P_3 * e + _LOG1P_2) * e + _LOG1P_1) * e + 1)
-    logarithm = _log2(1 + e, p) * (1 / _LOG2_E)
-    return tl.where(x > 20, x, tl.where(e < 1 / 16, small, logarithm))
+    """log(1 + e^x) to float32's accuracy, also where it is small; and its slope."""
+    e = tl.exp2(tl.abs(x) * -_LOG2_E)
+    power = tl.full(x.shape, p.log1p[-1], tl.float32)
+    for i in tl.static_range(len(p.log1p) - 1):
+        power = power * e + p.log1p[-2 - i]
+    inverse = _reciprocal(1 + e, p)
+    return power * e + tl.maximum(x, 0.0), tl.where(x < 0, e * inverse, inverse)
 
 
 @triton.jit
@@ -94,9 +83,9 @@ def _polynomial_exp2(x, p: tl.constexpr):
     x = tl.maximum(x, _SMALLEST_EXPONENT)
     shifted = x + _ROUND
     f = x - (shifted - _ROUND)
-    y = tl.full(x.shape, p.polynomial[-1], tl.float32)
-    for i in tl.static_range(len(p.polynomial) - 1):
-        y = y * f + p.polynomial[-2 - i]
+    y = tl.full(x.shape, p.exp2[-1], tl.float32)
+    for i in tl.static_range(len(p.exp2) - 1):
+        y = y * f + p.exp2[-2 - i]
     y = y * f + 1.0
     bits = y.to(tl.int32, bitcast=True) + (shifted.to(tl.int32, bitcast=True) << 23)
     return bits.to(tl.float32, bitcast=True)
@@ -207,35 +196,28 @@ def _of_chunk(array, at, p: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _before_softplus(delta, bias, t, at, p: tl.constexpr):
-    """(channels,) what the time step of token t is made of."""
-    x = _load(_channels_at(delta, t, at, p))
-    if p.has_delta_bias:
-        x += bias
-    return x
-
-
-@triton.jit
-@no_type_check
 def _step(delta, bias, t, at, p: tl.constexpr):
-    """(channels,) time step of token t; 0 where there is no token."""
-    step = _before_softplus(delta, bias, t, at, p)
+    """(channels,) time step of token t, and its slope as a function of delta; 0 without a token."""
+    step = _load(_channels_at(delta, t, at, p))
+    if p.has_delta_bias:
+        step += bias
+    slope = tl.full((p.block,), 1.0, tl.float32)
     if p.delta_softplus:
-        step = _softplus(step, p)
+        step, slope = _softplus(step, p)
     if p.length % p.chunk:
-        step = tl.where(t < at.tokens, step, 0.0)
-    return step
+        step, slope = tl.where(t < at.tokens, step, 0.0), tl.where(t < at.tokens, slope, 0.0)
+    return step, slope
 
 
 @triton.jit
 @no_type_check
 def _advance(u, delta, b, bias, a, h, t, at, p: tl.constexpr):
-    """The state after token t, its decay, its time step and its input."""
-    step = _step(delta, bias, t, at, p)
+    """The state after token t, its decay, its time step with its slope, and its input."""
+    step, slope = _step(delta, bias, t, at, p)
     decay = _decay(step[None, :] * a, p)
     x = _load(_channels_at(u, t, at, p))
     drive = _load(_states_at(b, t, at, p))[:, None] * (step * x)[None, :]
-    return decay * h + drive, decay, step, x
+    return decay * h + drive, decay, step, slope, x
 
 
 @triton.jit
@@ -264,7 +246,7 @@ def selective_scan_summaries(u, delta, b, a, delta_bias, states, steps, p: tl.co
     for i in range(p.chunk // p.unroll):
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
-            h, _, step, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
+            h, _, step, _, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
             total += step
     _store(_tile_at(states, at.chunk, at, p), h)
     _store(_of_chunk(steps, at, p), total)
@@ -284,7 +266,7 @@ def selective_scan_outputs(
     for i in range(p.chunk // p.unroll):
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
-            h, _, _, x = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
+            h, _, _, _, x = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
             out = tl.sum(h * _load(_states_at(c, t, at, p))[:, None], axis=0)
             if p.has_d_skip:
                 out += skip * x
@@ -318,7 +300,7 @@ def selective_scan_adjoints(
         _store(_tile_at(kept, at.chunk * (p.chunk // p.unroll) + i, at, p), h)
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
-            h, decay, _, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
+            h, decay, _, _, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
             product *= decay
             grad, _, _, _ = _gate(z, grad_y, t, at, p)
             adjoint += product * (_load(_states_at(c, t, at, p))[:, None] * grad[None, :])
@@ -360,7 +342,7 @@ def selective_scan_gradients(
     bias = _of_group(delta_bias, at, p) if p.has_delta_bias else None
     skip = _of_group(d_skip, at, p) if p.has_d_skip else None
     partial = at.block * (p.batch * p.length * p.state)
-    inputs = (u, b, c, z, delta, grad_y, ungated)
+    inputs = (u, delta, b, c, z, grad_y, ungated)
     outputs = (grad_u, grad_delta, grad_z, grad_b + partial, grad_c + partial)
     carry = (
         _load(_tile_at(adjoint, at.chunk, at, p)),
@@ -375,8 +357,8 @@ def selective_scan_gradients(
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
             entered = h
-            h, decay, step, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
-            walked = walked + ((h, decay, step, entered),)
+            h, decay, step, _, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
+            walked = walked + ((entered, h, decay, step),)
         for j in tl.static_range(p.unroll - 1, -1, -1):
             t, token = _token(i, j, p), walked[j]
             carry = _token_gradients(
@@ -394,17 +376,17 @@ def selective_scan_gradients(
 @no_type_check
 def _token_gradients(inputs, outputs, decay_rate, bias, skip, t, token, carry, at, p: tl.constexpr):
     """Gradients of one token; `carry` is the adjoint beyond it, and the sums over tokens."""
-    u, b, c, z, delta, grad_y, ungated = inputs
+    u, delta, b, c, z, grad_y, ungated = inputs
     grad_u, grad_delta, grad_z, grad_b, grad_c = outputs
-    h, decay, step, entered = token
+    entered, h, decay, step = token
     adjoint, grad_a, grad_skip, grad_bias = carry
     x = _load(_channels_at(u, t, at, p))
     drive, readout = _load(_states_at(b, t, at, p)), _load(_states_at(c, t, at, p))
     grad, gate, sigmoid, outer = _gate(z, grad_y, t, at, p)
     if p.has_z:
         y = _load(_channels_at(ungated, t, at, p))
-        slope = (gate * (1 - sigmoid) + 1) * sigmoid
-        _store(_channels_at(grad_z, t, at, p), outer * y * slope)
+        gate_slope = (gate * (1 - sigmoid) + 1) * sigmoid
+        _store(_channels_at(grad_z, t, at, p), outer * y * gate_slope)
     _store(_states_at(grad_c, t, at, p), tl.sum(h * grad[None, :], axis=1))
     # g is the gradient with respect to h_t, along every path through later states.
     g = readout[:, None] * grad[None, :] + adjoint
@@ -415,10 +397,8 @@ def _token_gradients(inputs, outputs, decay_rate, bias, skip, t, token, carry, a
     through_decay = g * entered  # with respect to delta_t A
     grad_a += through_decay * step[None, :]
     grad_step = grad_drive * x + tl.sum(through_decay * decay_rate, axis=0) * (1 / _LOG2_E)
-    if p.delta_softplus:
-        grad_step *= _sigmoid(_before_softplus(delta, bias, t, at, p), p)
-    if p.length % p.chunk:
-        grad_step = tl.where(t < at.tokens, grad_step, 0.0)
+    _, slope = _step(delta, bias, t, at, p)
+    grad_step *= slope
     grad_input = grad_drive * step
     if p.has_d_skip:
         grad_input += skip * grad

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from caduceus_jax.kernels import chunk_layout, ptx
+from caduceus_jax.kernels import chunk_layout, polynomials, ptx
 from caduceus_jax.kernels.chunk_layout import KEPT_EVERY, ChunkLayout
 from caduceus_jax.kernels.chunk_parallel import Gradients, Plan
 from caduceus_jax.kernels.inputs import ScanInputs
@@ -44,7 +44,8 @@ class Program(ChunkLayout):
 
     unroll: int
     exp2_share: int
-    polynomial: tuple[float, ...]
+    exp2: tuple[float, ...]  # coefficients
+    log1p: tuple[float, ...]
     delta_softplus: bool
     reverse: bool
     interpret: bool
@@ -56,12 +57,12 @@ class Program(ChunkLayout):
     @property
     def mixed_exp2(self) -> str:
         """PTX of a few powers of two."""
-        return ptx.mixed_exp2(self.exp2_share, self.polynomial)[0]
+        return ptx.mixed_exp2(self.exp2_share, self.exp2)[0]
 
     @property
     def mixed_exp2_constraints(self) -> str:
         """Of that PTX."""
-        return ptx.mixed_exp2(self.exp2_share, self.polynomial)[1]
+        return ptx.mixed_exp2(self.exp2_share, self.exp2)[1]
 
 
 def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
@@ -114,23 +115,9 @@ def _run(
     which no program touches.
     """
     kernels = _kernels(plan.interpret)
-    kernel, tile = getattr(kernels, f"selective_scan_{name}"), TILES[name]
-    arrays = chunk_layout.arrays(inputs, **extra)
-    program = Program(
-        **vars(chunk_layout.layout(inputs, plan.chunk, tile.elements)),
-        unroll=tile.unroll,
-        exp2_share=tile.exp2_share,
-        polynomial=ptx.exp2_polynomial(8 * inputs.u.dtype.itemsize),
-        delta_softplus=plan.delta_softplus,
-        reverse=plan.reverse,
-        interpret=plan.interpret,
-        has_d_skip="d_skip" in arrays,
-        has_z="z" in arrays,
-        has_delta_bias="delta_bias" in arrays,
-        has_ungated="ungated" in writes,
-    )
-    every_write = kernels.WRITES[name]
+    kernel, every_write = getattr(kernels, f"selective_scan_{name}"), kernels.WRITES[name]
     reads = [n for n in kernel.arg_names[:-1] if n not in every_write]
+    program = program_of(name, plan, inputs, "ungated" in writes)
     shapes = [
         jax.ShapeDtypeStruct(program.shape(n), chunk_layout.dtype(n, inputs))
         if n in writes
@@ -141,7 +128,6 @@ def _run(
     shared = {}
     if "grad_z" in writes:
         shared = {reads.index("ungated"): every_write.index("grad_z")}
-    nothing = jnp.zeros((1,), jnp.float32)
 
     @jax.custom_batching.sequential_vmap
     def launch(*arguments):
@@ -149,10 +135,30 @@ def _run(
             return _interpret(kernel, program, arguments, shapes)
         return _compiled(kernel, program, arguments, shapes, shared)
 
+    arrays, nothing = chunk_layout.arrays(inputs, **extra), jnp.zeros((1,), jnp.float32)
     # So that compiled programs and profiles name it.
     with jax.named_scope(f"selective_scan_{name}"):
         found = launch(*(arrays.get(n, nothing) for n in reads))
     return {n: x for n, x in zip(every_write, found, strict=True) if n in writes}
+
+
+def program_of(name: str, plan: Plan, inputs: ScanInputs, keep_ungated: bool) -> Program:
+    """What a kernel is compiled for."""
+    tile, bits = TILES[name], 8 * inputs.u.dtype.itemsize
+    return Program(
+        **vars(chunk_layout.layout(inputs, plan.chunk, tile.elements)),
+        unroll=tile.unroll,
+        exp2_share=tile.exp2_share,
+        exp2=ptx.exp2_polynomial(bits),
+        log1p=polynomials.log1p(bits),
+        delta_softplus=plan.delta_softplus,
+        reverse=plan.reverse,
+        interpret=plan.interpret,
+        has_d_skip=inputs.d_skip is not None,
+        has_z=inputs.z is not None,
+        has_delta_bias=inputs.delta_bias is not None,
+        has_ungated=keep_ungated,
+    )
 
 
 def _kernels(interpret: bool) -> Any:

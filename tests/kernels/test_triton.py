@@ -96,6 +96,28 @@ def test_tiny_time_steps_are_exact():
     assert_close(found, in_float64(arguments), SCAN_FP32)
 
 
+@interpreted
+@pytest.mark.triton
+def test_offsets_are_64_bits_wide():
+    import torch
+
+    from caduceus_jax.kernels import chunk_parallel, inputs, triton_lowering
+    from tests.kernels.offsets_kernel import offsets
+
+    length, channels, state = 2**27, 64, 16
+    arguments = shapes(1, length, channels, state, jnp.float32)
+    scan = jax.eval_shape(lambda a: inputs.check(**a, initial_state=None), arguments)
+    plan = chunk_parallel.Plan(triton_lowering, length, True, False, True)
+    program = triton_lowering.program_of("outputs", plan, scan, keep_ungated=False)
+    out = torch.zeros(3, dtype=torch.int64)
+    offsets[(1,)](out, length - 1, p=program)
+    assert out.tolist() == [
+        length * channels - 1,
+        length * state - 1,
+        length * state * channels - 1,
+    ]
+
+
 @pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET is set")
 @pytest.mark.skipif(
     not installed("triton", "jax_triton", "jax_cuda13_plugin"), reason="needs jax-triton and plugin"
