@@ -1,13 +1,15 @@
 """Causal depthwise convolution, in either reading direction."""
 
 import functools
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from caduceus_jax.kernels.chunk_parallel import PallasTriton, Triton, interpreted
+from caduceus_jax.kernels.selective_scan import Implementation, resolve
 from caduceus_jax.kernels.sums import sum_length
 
 
@@ -18,7 +20,7 @@ def causal_conv1d(
     *,
     reverse: bool = False,
     silu: bool = True,
-    implementation: Literal["xla", "pallas_triton"] | None = None,
+    implementation: Implementation = None,
 ) -> Float[Array, "batch length channels"]:
     """Convolves each channel with its own short filter, then applies SiLU.
 
@@ -32,9 +34,9 @@ def causal_conv1d(
         bias: (channels,), or (groups, channels).
         reverse: walk right to left: `x[t + k]` in place of `x[t - k]`. Nothing is flipped.
         silu: apply `y * sigmoid(y)`.
-        implementation: of the backward pass: "xla", or "pallas_triton", which is one kernel for
-            NVIDIA GPUs that reads and writes every array once (interpreted on a CPU, for tests).
-            None is "xla".
+        implementation: that of the selective scan beside it. With "pallas_triton" and "triton" the
+            backward pass is one kernel for NVIDIA GPUs, which reads and writes every array once;
+            with every other one it is XLA's.
 
     Returns:
         (batch, length, channels) of the dtype of `x`; summed in at least float32.
@@ -42,7 +44,8 @@ def causal_conv1d(
     Raises:
         ValueError: channels or groups do not fit, or the implementation does not take x's dtype.
     """
-    fused = implementation == "pallas_triton"
+    options = resolve(implementation)
+    fused = isinstance(options, PallasTriton | Triton)
     if fused and x.dtype not in (jnp.float32, jnp.bfloat16):
         raise ValueError(f"x is {x.dtype}; this implementation takes float32 or bfloat16")
     if weight.ndim == 2:
@@ -50,7 +53,8 @@ def causal_conv1d(
     groups, _, channels = weight.shape
     if channels != x.shape[2] or x.shape[0] % groups:
         raise ValueError(f"weight has shape {weight.shape}, which does not fit x {x.shape}")
-    return _conv(_Plan(reverse, silu, fused), x, weight, bias)
+    interpret = interpreted(options) if fused else None
+    return _conv(_Plan(reverse, silu, interpret), x, weight, bias)
 
 
 class _Plan(NamedTuple):
@@ -58,7 +62,7 @@ class _Plan(NamedTuple):
 
     reverse: bool
     silu: bool
-    fused: bool
+    interpret: bool | None  # of the fused backward pass; None: it is XLA's
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -73,7 +77,7 @@ def _conv_fwd(plan: _Plan, x, weight, bias):
 
 def _conv_bwd(plan: _Plan, residuals, grad):
     x, weight, bias = residuals
-    gradients = _fused_gradients if plan.fused else _gradients
+    gradients = _gradients if plan.interpret is None else _fused_gradients
     grad_x, per_row, bias_per_row = gradients(plan, x, weight, bias, grad)
     grad_weight = _sum_groups(per_row, weight.shape[0]).astype(weight.dtype)
     if bias is None:
@@ -88,10 +92,8 @@ def _fused_gradients(plan: _Plan, x, weight, bias, grad):
     # Imported where it is asked for: it brings Pallas.
     from caduceus_jax.kernels import pallas_conv
 
-    interpret = jax.default_backend() == "cpu"
-    return pallas_conv.gradients(
-        x, weight, bias, grad, reverse=plan.reverse, silu=plan.silu, interpret=interpret
-    )
+    how = {"reverse": plan.reverse, "silu": plan.silu, "interpret": plan.interpret}
+    return pallas_conv.gradients(x, weight, bias, grad, **how)
 
 
 def _gradients(plan: _Plan, x, weight, bias, grad):

@@ -149,8 +149,13 @@ def scan(
     chunk = options.chunk_length or chunk_length(batch, length, channels)
     if chunk < 1 or chunk % 4:
         raise ValueError(f"chunk_length is {chunk}; it must be a multiple of 4")
-    interpret = jax.default_backend() == "cpu" if options.interpret is None else options.interpret
-    return _scan(Plan(lowering, chunk, delta_softplus, reverse, interpret), inputs)
+    plan = Plan(lowering, chunk, delta_softplus, reverse, interpreted(options))
+    return _scan(plan, inputs)
+
+
+def interpreted(options: PallasTriton | Triton) -> bool:
+    """Whether kernels are interpreted: what the options say, or on a CPU."""
+    return jax.default_backend() == "cpu" if options.interpret is None else options.interpret
 
 
 def chunk_length(batch: int, length: int, channels: int) -> int:

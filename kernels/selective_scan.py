@@ -51,7 +51,7 @@ def selective_scan_with_state(
         state) in float32: the state at the right end, or at the left end with `reverse`.
     """
     inputs = check(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    options = _resolve(implementation)
+    options = resolve(implementation)
     how = {"delta_softplus": delta_softplus, "reverse": reverse}
     if isinstance(options, reference.Reference):
         return reference.scan(inputs, options, **how)
@@ -139,7 +139,7 @@ def selective_scan(
     return y
 
 
-def _resolve(implementation: object) -> Options:
+def resolve(implementation: object) -> Options:
     """The options object that `implementation` stands for."""
     if implementation is None:
         return chunked.Chunked()

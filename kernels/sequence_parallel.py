@@ -97,6 +97,7 @@ def causal_conv1d(
     axis_name: str,
     reverse: bool = False,
     silu: bool = True,
+    implementation: Implementation = None,
 ) -> Float[Array, "batch length channels"]:
     """`kernels.causal_conv1d` of one shard of the length; call it within `jax.shard_map`.
 
@@ -107,6 +108,7 @@ def causal_conv1d(
         axis_name: the mesh axis over which the length is split.
         reverse: likewise.
         silu: likewise.
+        implementation: likewise.
 
     Returns:
         The shard of y, (batch, length, channels) of the dtype of `x`.
@@ -120,7 +122,12 @@ def causal_conv1d(
             f"a shard has {length} tokens; a convolution of width {halo + 1} needs at least {halo}"
         )
     convolve = functools.partial(
-        causal_conv.causal_conv1d, weight=weight, bias=bias, reverse=reverse, silu=silu
+        causal_conv.causal_conv1d,
+        weight=weight,
+        bias=bias,
+        reverse=reverse,
+        silu=silu,
+        implementation=implementation,
     )
     # The whole shard does not wait for its neighbour: only the tokens at the edge are done again.
     y = convolve(x)

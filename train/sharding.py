@@ -79,11 +79,20 @@ def sharded_scan(mesh: Mesh, implementation: Implementation = None) -> Scan:
     return _sharded(mesh, chosen, _SCAN)
 
 
-def sharded_conv(mesh: Mesh) -> Conv:
-    """The causal convolution, each device on its own tokens; models take it as their `conv`."""
-    if mesh.shape["sequence"] == 1:
-        return causal_conv1d  # the compiler splits it over rows by itself
-    chosen = functools.partial(sequence_parallel.causal_conv1d, axis_name="sequence")
+def sharded_conv(mesh: Mesh, implementation: Implementation = None) -> Conv:
+    """The causal convolution, each device on its own tokens; models take it as their `conv`.
+
+    Args:
+        mesh: the devices.
+        implementation: see `causal_conv1d`.
+    """
+    chosen = functools.partial(causal_conv1d, implementation=implementation)
+    if mesh.size == 1:
+        return chosen
+    if mesh.shape["sequence"] > 1:
+        chosen = functools.partial(
+            sequence_parallel.causal_conv1d, implementation=implementation, axis_name="sequence"
+        )
     return _sharded(mesh, chosen, _CONV)
 
 

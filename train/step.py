@@ -73,7 +73,10 @@ def make_program(
     """
     if implementation is None and config.scan != "auto":
         implementation = config.scan
-    operations = {"scan": sharded_scan(mesh, implementation), "conv": sharded_conv(mesh)}
+    operations = {
+        "scan": sharded_scan(mesh, implementation),
+        "conv": sharded_conv(mesh, implementation),
+    }
     optimizer = make_optimizer(config.optimizer, config.steps)
 
     def model() -> CaduceusForMaskedLM:

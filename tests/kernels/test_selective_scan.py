@@ -398,7 +398,7 @@ def test_shapes_that_do_not_fit_are_named(name, shape, message):
 
 
 def test_an_unknown_implementation_is_refused():
-    from caduceus_jax.kernels.selective_scan import _resolve
+    from caduceus_jax.kernels.selective_scan import resolve
 
     with pytest.raises(ValueError, match="'cuda' is not one of: reference, chunked, pallas_tri"):
-        _resolve("cuda")
+        resolve("cuda")
