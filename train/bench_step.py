@@ -146,7 +146,7 @@ def _largest(
 
 
 def _timed(
-    config: PretrainConfig, mesh: Mesh, implementation: str, seconds: float
+    config: PretrainConfig, mesh: Mesh, implementation: Any, seconds: float
 ) -> dict[str, Any]:
     program = make_program(config, mesh, Tokenizer(), implementation)
     state = init_sharded(program.init, mesh)
@@ -225,7 +225,7 @@ def _batch(config: PretrainConfig) -> dict[str, np.ndarray]:
     }
 
 
-def _peak(device: jax.Device) -> int:
+def _peak(device: Any) -> int:
     """Most bytes ever in use on the device, 0 where it does not say."""
     return (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
 

@@ -101,7 +101,7 @@ def _values_and_gradients(inputs, cotangents, *, reverse: bool, implementation: 
     return {"y": y, "final_state": final} | {f"d_{name}": x for name, x in gradients.items()}
 
 
-def _cpu() -> jax.Device:
+def _cpu() -> Any:
     """Where float64 costs little; the default device where JAX was told to look at no other."""
     try:
         return jax.local_devices(backend="cpu")[0]

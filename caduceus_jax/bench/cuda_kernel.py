@@ -17,7 +17,7 @@ def importable() -> bool:
     """Whether mamba_ssm and a torch that sees the GPU are installed."""
     if any(importlib.util.find_spec(name) is None for name in ("torch", "mamba_ssm")):
         return False
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     return torch.cuda.is_available()
 
@@ -32,8 +32,10 @@ def runs(inputs: dict[str, jax.Array]) -> dict[str, Callable[[], dict[str, Any]]
         "forward" and "forward_backward": functions that launch and return y, and the gradients as
         `d_u` and so on. The cotangent is y, as in `runs.scan_gradient`.
     """
-    import torch
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    import torch  # pyright: ignore[reportMissingImports]
+    from mamba_ssm.ops import (  # pyright: ignore[reportMissingImports]
+        selective_scan_interface,
+    )
 
     theirs = {}
     for name, value in jax.block_until_ready(inputs).items():
@@ -42,7 +44,7 @@ def runs(inputs: dict[str, jax.Array]) -> dict[str, Callable[[], dict[str, Any]]
         theirs[name] = tensor.clone(memory_format=torch.contiguous_format).requires_grad_()
 
     def scan() -> Any:
-        return selective_scan_fn(**theirs, delta_softplus=True)
+        return selective_scan_interface.selective_scan_fn(**theirs, delta_softplus=True)
 
     def forward() -> dict[str, Any]:
         with torch.no_grad():
@@ -60,7 +62,7 @@ def runs(inputs: dict[str, jax.Array]) -> dict[str, Callable[[], dict[str, Any]]
 
 def wait(_: Any) -> None:
     """Returns when all that torch launched is done."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     torch.cuda.synchronize()
 
@@ -72,7 +74,7 @@ def differences(theirs: dict[str, Any], ours: dict[str, jax.Array]) -> dict[str,
         theirs: what `forward_backward` returned.
         ours: the same, in our layout.
     """
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     found = {}
     for name, value in theirs.items():

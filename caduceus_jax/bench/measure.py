@@ -148,9 +148,8 @@ def rates(dtypes: Sequence[str] = ()) -> dict[str, float]:
 
 def copy_bandwidth() -> float:
     """Bytes a second, read and written, of copying an array far larger than any cache."""
-    x = jnp.arange(2**28 if jax.default_backend() == "gpu" else 2**26, dtype=jnp.float32)
-    times = timed(lambda x: -x, (x,), 10)
-    return 2 * x.nbytes / (times["min_ms"] / 1e3)
+    x = jnp.arange(2**27 if jax.default_backend() == "gpu" else 2**26, dtype=jnp.float32)
+    return 2 * x.nbytes / _least_seconds(lambda x: -x, x)
 
 
 def exponential_rate() -> float:
@@ -161,27 +160,27 @@ def exponential_rate() -> float:
     three instructions around each, where an exponential has seven and would be bound by those. In
     one fused kernel: a loop would write its numbers to memory in every round.
     """
-    if jax.default_backend() == "gpu":
-        size, rounds = 2**26, 64
 
-        def chain(x):
-            for _ in range(rounds):
-                x = jax.lax.rsqrt(x)
-            return x
+    def fused(x):
+        for _ in range(rounds):
+            x = jax.lax.rsqrt(x)
+        return x
 
-    else:
-        size, rounds = 2**14, 1024  # numbers that stay in cache
+    def loop(x):
+        return jax.lax.fori_loop(0, rounds, lambda _, y: jnp.exp(-y), x)
 
-        def chain(x):
-            return jax.lax.fori_loop(0, rounds, lambda _, y: jnp.exp(-y), x)
-
-    times = timed(chain, (jnp.linspace(0.5, 1, size),), 10)
-    return size * rounds / (times["min_ms"] / 1e3)
+    # On a CPU numbers that stay in cache.
+    gpu = jax.default_backend() == "gpu"
+    size, rounds = (2**26, 64) if gpu else (2**14, 1024)
+    return size * rounds / _least_seconds(fused if gpu else loop, jnp.linspace(0.5, 1, size))
 
 
 def matrix_product_rate(dtype: str) -> float:
     """Operations a second of a large square matrix product; a multiply-add is two."""
     size = 8192 if jax.default_backend() == "gpu" else 1024
-    x = jnp.ones((size, size), dtype)
-    times = timed(lambda x: x @ x, (x,), 10)
-    return 2 * size**3 / (times["min_ms"] / 1e3)
+    return 2 * size**3 / _least_seconds(lambda x: x @ x, jnp.ones((size, size), dtype))
+
+
+def _least_seconds(function: Callable[..., Any], x: jax.Array) -> float:
+    call, _ = compile_call(function, (x,))
+    return timed_within(call, jax.block_until_ready, seconds=1.0)["min_ms"] / 1e3

@@ -12,7 +12,7 @@ from caduceus_jax.bench.scan_page import PASSES
 
 _COLOURS = {"pallas_triton": "C0", "triton": "C2", "chunked": "C1", "mamba_ssm": "C3"}
 _MARKERS = {"pallas_triton": "o", "triton": "D", "chunked": "s", "mamba_ssm": "^"}
-_ROOFS = {
+_ROOFS: dict[str, tuple[str, Any, str]] = {
     "bytes": ("0.25", "-", "memory: bytes at the copy bandwidth"),
     "exponentials": ("0.25", ":", "exponentials at their rate"),
     "products": ("0.25", "--", "matrix products at their rate"),

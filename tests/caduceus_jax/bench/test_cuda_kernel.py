@@ -37,6 +37,7 @@ def test_their_results_are_compared_with_ours(monkeypatch, dtype):
     interface.selective_scan_fn = equation(torch)
     for name in ("mamba_ssm", "mamba_ssm.ops"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["mamba_ssm.ops"].selective_scan_interface = interface
     monkeypatch.setitem(sys.modules, interface.__name__, interface)
     inputs = runs.draw(Shape(2, 9, 6, 4), dtype)
     y, (gradients,) = jax.jit(runs.scan_gradient("reference"))(inputs)

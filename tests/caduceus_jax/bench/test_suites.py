@@ -193,3 +193,10 @@ def test_errors_are_one_line():
         "RuntimeError: RESOURCE_EXHAUSTED: no"
     )
     assert measure.one_line(MemoryError()) == "MemoryError"
+
+
+def test_rates_are_what_this_machine_can_do():
+    rates = measure.rates(("float32",))
+    assert set(rates) == {"bytes", "exponentials", "float32"}
+    # Any machine since 2000, and none before 2050.
+    assert all(1e7 < rate < 1e16 for rate in rates.values())
