@@ -1,7 +1,7 @@
 """The kernels of `chunk_parallel` in Triton: NVIDIA GPUs.
 
 A program walks over one chunk of one sequence for a block of channels. Its state is a tile (state,
-channels) in registers: with one warp a thread owns whole columns of it, so that sums over states
+channels) in registers: of up to 16 states a warp has whole columns, so that sums over states
 need few exchanges between threads, and B and C are loaded once for all channels of the block.
 
 Exponentials are powers of two of A log2(e). A chunk at the ragged end has decay 1 and input 0

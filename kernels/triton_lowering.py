@@ -16,6 +16,8 @@ from caduceus_jax.kernels.chunk_layout import KEPT_EVERY, ChunkLayout
 from caduceus_jax.kernels.chunk_parallel import Gradients, Plan
 from caduceus_jax.kernels.inputs import ScanInputs
 
+# With more states than this, several warps share a tile.
+_STATES_A_WARP = 16
 # Hopper: what is compiled for where there is no GPU to ask.
 _COMPUTE_CAPABILITY = 90
 # Triton's interpreter keeps the program it is at in a global variable.
@@ -23,9 +25,9 @@ _INTERPRETER = threading.Lock()
 
 
 class Tile(NamedTuple):
-    """What fits in the registers of one warp without spilling."""
+    """What fits in the registers of a warp; with 16 states nothing is spilled."""
 
-    elements: int  # states of all channels of a program
+    elements: int  # states of all channels that a warp has
     unroll: int  # tokens of a round of its loop
     exp2_share: int = 0  # of so many decays one is computed by a polynomial; 0: none
 
@@ -42,6 +44,7 @@ TILES = {
 class Program(ChunkLayout):
     """What a kernel is compiled for."""
 
+    warps: int
     unroll: int
     exp2_share: int
     exp2: tuple[float, ...]  # coefficients
@@ -145,8 +148,10 @@ def _run(
 def program_of(name: str, plan: Plan, inputs: ScanInputs, keep_ungated: bool) -> Program:
     """What a kernel is compiled for."""
     tile, bits = TILES[name], 8 * inputs.u.dtype.itemsize
+    warps = max(1, inputs.a.shape[-1] // _STATES_A_WARP)
     return Program(
-        **vars(chunk_layout.layout(inputs, plan.chunk, tile.elements)),
+        **vars(chunk_layout.layout(inputs, plan.chunk, warps * tile.elements)),
+        warps=warps,
         unroll=tile.unroll,
         exp2_share=tile.exp2_share,
         exp2=ptx.exp2_polynomial(bits),
@@ -212,7 +217,7 @@ def _compiled(kernel, program: Program, arguments, shapes, shared: dict[int, int
         kernel=kernel,
         out_shape=shapes,
         grid=_grid(program),
-        num_warps=1,
+        num_warps=program.warps,
         num_stages=1,
         enable_fp_fusion=True,
         input_output_aliases=shared,
