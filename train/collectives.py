@@ -102,9 +102,14 @@ def _rounds(line: str, condition: list[str]) -> int:
 
 
 def _result(shape: str, kind: str, *, started: bool) -> str:
-    """The shape of a result without layouts; what is started has its operands before it."""
-    arrays = [match[0] for match in _ARRAY.finditer(_LAYOUT.sub("", shape))]
-    if started and kind in ("all-gather", "collective-permute"):
+    """The shape of a result without layouts.
+
+    What is started has its operands before it: on GPUs in a tuple of their own, on TPUs side by
+    side where they are not the result's own place.
+    """
+    shape = _LAYOUT.sub("", shape)
+    arrays = [match[0] for match in _ARRAY.finditer(shape)]
+    if started and (shape.startswith("((") or kind in ("all-gather", "collective-permute")):
         arrays = [array for array in arrays if array != "u32[]"]
         arrays = arrays[len(arrays) // 2 :]
     return arrays[0] if len(arrays) == 1 else f"({', '.join(arrays)})"

@@ -32,6 +32,8 @@ TEXT = """HloModule jit_step, is_scheduled=true
 }
 
 ENTRY %main (x: f32[2,3]) -> f32[4] {
+  %begun = ((f32[16]{0}), f32[16]{0}) all-reduce-start(%z), to_apply=%add, metadata={op_name="jit(step)/reduce_sum"}
+  %ended = f32[16]{0} all-reduce-done(%begun)
   %loop = (s32[], f32[2,3]{1,0}) while(%t), condition=%condition, body=%body
   %known = (s32[], f32[2,3]{1,0}) while(%t), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
   ROOT %grads = (f32[4]{0}, /*index=1*/bf16[2]{0}) all-reduce(%a, %b), to_apply=%add, metadata={op_name="jit(step)/transpose(jvp())/checkpoint/rematted_computation/psum"}
@@ -43,5 +45,6 @@ def test_collectives_are_counted_as_often_as_they_run():
     assert collectives(TEXT) == [
         Collective("all-gather", "f32[8,3]", "forward all_gather", 2, 2 * 96),
         Collective("collective-permute", "bf16[2,3]", "backward ppermute", 7, 7 * 12),
+        Collective("all-reduce", "f32[16]", "forward reduce_sum", 1, 64),
         Collective("all-reduce", "(f32[4], bf16[2])", "recomputed psum", 1, 20),
     ]
