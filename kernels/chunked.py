@@ -94,9 +94,11 @@ def _scan_blocks(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]
 
 def _plan(options: Chunked, inputs: ScanInputs, delta_softplus: bool, reverse: bool) -> _Plan:
     batch, length, channels = inputs.u.shape
-    on_cpu = jax.default_backend() == "cpu"
-    inner = options.inner or ("sequential" if on_cpu else "associative")
-    chunk = options.chunk_length or (32 if inner == "sequential" else 128)
+    backend = jax.default_backend()
+    inner = options.inner or ("sequential" if backend == "cpu" else "associative")
+    # On TPUs by what the compiler estimates (python -m caduceus_jax.kernels.verify_tpu).
+    associative = 256 if backend == "tpu" else 128
+    chunk = options.chunk_length or (32 if inner == "sequential" else associative)
     if chunk < 1:
         raise ValueError(f"chunk_length is {chunk}; a chunk has at least one token")
     rows = batch

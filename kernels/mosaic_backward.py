@@ -16,6 +16,7 @@ from caduceus_jax.kernels.mosaic_program import (
     Sums,
     Walk,
     fold_lanes,
+    kept_of,
     prepared,
     sums_of,
 )
@@ -38,9 +39,8 @@ def backward(
     state = call.state
     scratch = prepared(plan, state) | {
         "states": pltpu.VMEM((plan.chunk + 2, state, plan.block), jnp.float32),
-        "grads": pltpu.VMEM((plan.chunk // ROUND, ROUND, plan.block), jnp.float32),
     }
-    scratch |= dict.fromkeys(_SUMS, sums_of(plan))
+    scratch |= kept_of(plan, grads=(ROUND, plan.block)) | sums_of(plan, *_SUMS)
     found = call(
         _backward,
         ("u", "delta", "a", "b", "c", "d_skip", "z", "delta_bias", *extra),
@@ -77,11 +77,11 @@ def _recompute(walk: Walk) -> None:
     refs["states"][walk.plan.chunk + 1 if walk.plan.reverse else 0] = refs["entering"][...]
 
     def body(i, h):
-        refs["grads"][i] = _ungated(walk, i)[0]
+        walk.keep("grads", i, _ungated(walk, i)[0])
 
         def token(j, h):
             h, _ = walk.advance(i, j, h)
-            refs["states"][i * ROUND + j + 1] = h
+            refs["states"][i.number * ROUND + j + 1] = h
             return h
 
         return walk.tokens(token, h)
@@ -113,7 +113,7 @@ def _round(walk: Walk, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: jax.Arr
         The adjoint before the round, and the gradients of B and C with this round's.
     """
     refs, before = walk.refs, 2 if walk.plan.reverse else 0
-    sums = {name: Sums(refs[name]) for name in _SUMS}
+    sums = {name: Sums(walk, name, i) for name in _SUMS}
     lane = lax.broadcasted_iota(jnp.int32, grad_b.shape, 1)
     # What was found before moves on by a round; this one's takes the lanes that it leaves.
     shift, first = (LANES - ROUND, LANES - ROUND) if walk.plan.reverse else (ROUND, 0)
@@ -121,14 +121,14 @@ def _round(walk: Walk, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: jax.Arr
 
     def token(j, carry):
         adjoint, grad_a, grad_b, grad_c = carry
-        t, a, delta = i * ROUND + j, refs["a"][...], walk.row("steps", i, j)
-        grad, c = walk.row("grads", i, j), walk.column("c_columns", i, j)
+        t, a, delta = i.number * ROUND + j, refs["a"][...], walk.row("steps", i, j)
+        grad, c = walk.row("grads", i, j), walk.column("c", i, j)
         h = refs["states"][t + 1]
         grad_c = jnp.where(lane == first + j, fold_lanes(h * grad), grad_c)
         # g is the gradient with respect to h_t, along every path through later states.
         g = adjoint + c * grad
         grad_b = jnp.where(lane == first + j, fold_lanes(g * walk.row("drives", i, j)), grad_b)
-        sums["sums_drive"].put(j, g * walk.column("b_columns", i, j))
+        sums["sums_drive"].put(j, g * walk.column("b", i, j))
         if "z" in refs:
             sums["sums_y"].put(j, h * c)
         adjoint = jnp.exp2(delta * a) * g
@@ -148,13 +148,13 @@ def _round(walk: Walk, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: jax.Arr
 
 def _store(walk: Walk, i, sums: dict[str, jax.Array]) -> None:
     """Gradients of the sequences of a round, of which the sums over states are known."""
-    refs, u, grad = walk.refs, walk.load("u", i), walk.refs["grads"][i]
+    refs, u, grad = walk.refs, walk.load("u", i), walk.kept("grads", i)
     if "z" in refs:
         y = sums["sums_y"]
         if "d_skip" in refs:
             y = y + refs["d_skip"][...] * u
         walk.store("grad_z", i, _ungated(walk, i)[1] * y)
-    grad_u = sums["sums_drive"] * refs["steps"][i]
+    grad_u = sums["sums_drive"] * walk.kept("steps", i)
     if "d_skip" in refs:
         grad_u = grad_u + refs["d_skip"][...] * grad
         refs["grad_d_skip"][...] += grad * u

@@ -18,14 +18,14 @@ def forward(plan: Plan, inputs: ScanInputs, keep: bool):
         _forward,
         ("u", "delta", "a", "b", "c", "d_skip", "z", "delta_bias", "initial_state"),
         writes,
-        prepared(plan, inputs.a.shape[1]) | {"sums": sums_of(plan)},
+        prepared(plan, inputs.a.shape[1]) | sums_of(plan, "sums"),
     )
     return (found["y"], found["final_state"]), found.get("entering")
 
 
 def _forward(plan: Plan, refs: dict[str, Any]) -> None:
     """y of a chunk. The final state's block is the state from one chunk to the next."""
-    walk, sums = Walk(plan, refs, backwards=False), Sums(refs["sums"])
+    walk = Walk(plan, refs, backwards=False)
 
     @pl.when(pl.program_id(2) == 0)
     def _():
@@ -36,9 +36,11 @@ def _forward(plan: Plan, refs: dict[str, Any]) -> None:
         refs["entering"][...] = refs["final_state"][...]
 
     def body(i, h):
+        sums = Sums(walk, "sums", i)
+
         def token(j, h):
             h, _ = walk.advance(i, j, h)
-            sums.put(j, h * walk.column("c_columns", i, j))
+            sums.put(j, h * walk.column("c", i, j))
             return h
 
         h = walk.tokens(token, h)

@@ -9,7 +9,7 @@ lanes once for all channels of a block.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -149,6 +149,23 @@ def softplus(x: jax.Array) -> jax.Array:
     return jnp.where(x > 20, x, jnp.where(e < 1 / 16, series * e, jnp.log(1 + e)))
 
 
+class Round(NamedTuple):
+    """A round of tokens of a chunk.
+
+    What neighbouring rounds keep lies in different arrays, their slots: so the compiler knows
+    that one does not read what the other writes, and lets them overlap.
+    """
+
+    number: Any  # in the chunk
+    slot: int
+    place: Any  # in the slot
+
+
+def slots(plan: Plan) -> int:
+    """Of neighbouring rounds; one where XLA compiles, which takes long where code is unrolled."""
+    return 1 if plan.interpret is True else 2
+
+
 class Walk:
     """How a program walks over its chunk, a round of tokens at a time."""
 
@@ -161,20 +178,47 @@ class Walk:
 
     def rounds(self, body: Callable, carry=None, *, backwards: bool = False):
         """Runs `body(round, carry)` on every round of tokens in walking order."""
-        count = self.plan.chunk // ROUND
-        descending = self.plan.reverse != backwards
-        visit = lambda i, carry: body(count - 1 - i if descending else i, carry)  # noqa: E731
+        each = slots(self.plan)
+        count = self.plan.chunk // ROUND // each
+        step = -1 if self.plan.reverse != backwards else 1
+
+        def visit(k, carry):
+            place = count - 1 - k if step < 0 else k
+            for slot in range(each)[::step]:
+                carry = body(Round(place * each + slot, slot, place), carry)
+            return carry
+
         return lax.fori_loop(0, count, visit, carry)
+
+    def following(self, i: Round) -> Round:
+        """The round after i in walking order; where there is none, one that has been."""
+        each = slots(self.plan)
+        last = self.plan.chunk // ROUND // each - 1
+        if self.plan.reverse:
+            slot = (i.slot - 1) % each
+            place = i.place if slot < i.slot else jnp.maximum(i.place - 1, 0)
+        else:
+            slot = (i.slot + 1) % each
+            place = i.place if slot > i.slot else jnp.minimum(i.place + 1, last)
+        return Round(place * each + slot, slot, place)
 
     def tokens(self, body: Callable, carry=None, *, backwards: bool = False):
         """Runs `body(token of the round, carry)` in walking order, unrolled."""
         descending = self.plan.reverse != backwards
-        if self.plan.interpret:  # XLA compiles that, and takes long where a loop is unrolled
+        if self.plan.interpret is True:
             visit = lambda k, carry: body(ROUND - 1 - k if descending else k, carry)  # noqa: E731
             return lax.fori_loop(0, ROUND, visit, carry)
         for j in range(ROUND)[:: -1 if descending else 1]:
             carry = body(j, carry)
         return carry
+
+    def keep(self, name: str, i: Round, value: jax.Array) -> None:
+        """Keeps an array of round i in fast memory."""
+        self.refs[f"{name}{i.slot}"][i.place] = value
+
+    def kept(self, name: str, i: Round) -> jax.Array:
+        """What `keep` kept."""
+        return self.refs[f"{name}{i.slot}"][i.place]
 
     def real(self, token, shape: tuple[int, int], axis: int):
         """Which of the tokens from `token` on exist, which lie along `axis`; None where all do."""
@@ -182,20 +226,20 @@ class Walk:
             return None
         return lax.broadcasted_iota(jnp.int32, shape, axis) < self.plan.length - self.first - token
 
-    def load(self, name: str, i) -> jax.Array:
+    def load(self, name: str, i: Round) -> jax.Array:
         """(ROUND, channels) float32 of round i; 0 where there is no token."""
-        x = self.refs[name][pl.ds(pl.multiple_of(i * ROUND, ROUND), ROUND), :]
+        x = self.refs[name][pl.ds(pl.multiple_of(i.number * ROUND, ROUND), ROUND), :]
         return self.mask(i, x.astype(jnp.float32))
 
-    def mask(self, i, x: jax.Array) -> jax.Array:
+    def mask(self, i: Round, x: jax.Array) -> jax.Array:
         """(ROUND, channels) of round i, with 0 where there is no token."""
-        real = self.real(i * ROUND, x.shape, 0)
+        real = self.real(i.number * ROUND, x.shape, 0)
         return x if real is None else jnp.where(real, x, 0.0)
 
-    def store(self, name: str, i, value: jax.Array) -> None:
+    def store(self, name: str, i: Round, value: jax.Array) -> None:
         """Writes (ROUND, channels) of round i."""
         ref = self.refs[name]
-        ref[pl.ds(pl.multiple_of(i * ROUND, ROUND), ROUND), :] = value.astype(ref.dtype)
+        ref[pl.ds(pl.multiple_of(i.number * ROUND, ROUND), ROUND), :] = value.astype(ref.dtype)
 
     def spread(self) -> None:
         """Lays B and C out to be multiplied: tokens and states along sublanes, rounds along lanes.
@@ -212,33 +256,33 @@ class Walk:
                 zeros = jnp.zeros((LANES - _PARTS * _ROUNDS, x.shape[1]), jnp.float32)
                 ref[tile] = jnp.concatenate([*parts, zeros]).T.astype(jnp.bfloat16)
 
-    def columns(self, name: str, i) -> jax.Array:
+    def columns(self, name: str, i: Round) -> jax.Array:
         """(ROUND x state, 128): B or C of round i along sublanes, the same in every lane."""
         row = lax.broadcasted_iota(jnp.int32, (LANES, LANES), 0)
-        ours = ((row & (_ROUNDS - 1)) == (i & (_ROUNDS - 1))) & (row < _PARTS * _ROUNDS)
+        ours = ((row & (_ROUNDS - 1)) == (i.number & (_ROUNDS - 1))) & (row < _PARTS * _ROUNDS)
         return jnp.dot(
-            self.refs[f"{name}_spread"][lax.div(i, jnp.int32(_ROUNDS))],
+            self.refs[f"{name}_spread"][lax.div(i.number, jnp.int32(_ROUNDS))],
             jnp.where(ours, 1.0, 0.0).astype(jnp.bfloat16),
             preferred_element_type=jnp.float32,
         )
 
-    def store_columns(self, name: str, i, value: jax.Array) -> None:
+    def store_columns(self, name: str, i: Round, value: jax.Array) -> None:
         """Writes (state, 128): the 128 tokens among which round i is."""
-        tile = pl.multiple_of((i * ROUND) & -LANES, LANES)
+        tile = pl.multiple_of((i.number * ROUND) & -LANES, LANES)
         self.refs[name][:, pl.ds(tile, LANES)] = value
 
-    def row(self, name: str, i, j) -> jax.Array:
+    def row(self, name: str, i: Round, j) -> jax.Array:
         """(1, channels): token j of round i of what `prepare` kept."""
-        return self.refs[name][i, pl.ds(j, 1), :]
+        return self.refs[f"{name}{i.slot}"][i.place, pl.ds(j, 1), :]
 
-    def column(self, name: str, i, j) -> jax.Array:
+    def column(self, name: str, i: Round, j) -> jax.Array:
         """(state, channels): B or C of token j of round i, as `prepare` kept it."""
-        ref = self.refs[name]
+        ref = self.refs[f"{name}_columns{i.slot}"]
         state = ref.shape[1] // ROUND
-        x = ref[i, pl.ds(j * state, state), :]
+        x = ref[i.place, pl.ds(j * state, state), :]
         return jnp.concatenate([x] * (self.plan.block // LANES), axis=1)
 
-    def before_softplus(self, i) -> jax.Array:
+    def before_softplus(self, i: Round) -> jax.Array:
         """(ROUND, channels) what time steps are made of."""
         before = self.load("delta", i)
         return before + self.refs["delta_bias"][...] if "delta_bias" in self.refs else before
@@ -252,52 +296,62 @@ class Walk:
         estimate = pl.reciprocal(x, approx=True)
         return estimate * (2 - x * estimate)
 
-    def steps(self, i) -> jax.Array:
+    def steps(self, i: Round) -> jax.Array:
         """(ROUND, channels) time steps; 0 where there is no token: decay 1, input 0."""
         before = self.before_softplus(i)
         return self.mask(i, softplus(before) if self.plan.delta_softplus else before)
 
-    def prepare(self, i) -> None:
+    def prepare(self, i: Round) -> None:
         """Keeps of round i what the loop over tokens reads one token at a time."""
         delta = self.steps(i)
-        self.refs["steps"][i] = delta
-        self.refs["drives"][i] = delta * self.load("u", i)
+        self.keep("steps", i, delta)
+        self.keep("drives", i, delta * self.load("u", i))
         for name in ("b", "c"):
-            self.refs[f"{name}_columns"][i] = self.columns(name, i)
+            self.keep(f"{name}_columns", i, self.columns(name, i))
 
     def prepared_rounds(self, body: Callable, carry):
-        """`rounds`, where each is prepared during the one before it, which hides its latency."""
+        """`rounds`, where each is prepared beside the one before it, which hides its latency."""
         self.spread()
+        each = slots(self.plan)
         last = self.plan.chunk // ROUND - 1
-        self.prepare(last if self.plan.reverse else 0)
+        self.prepare(Round(last, each - 1, last // each) if self.plan.reverse else Round(0, 0, 0))
 
         def visit(i, carry):
+            if each > 1:
+                self.prepare(self.following(i))
+                return body(i, carry)
             carry = body(i, carry)
-            self.prepare(jnp.maximum(i - 1, 0) if self.plan.reverse else jnp.minimum(i + 1, last))
+            self.prepare(self.following(i))
             return carry
 
         return self.rounds(visit, carry)
 
-    def advance(self, i, j, h: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def advance(self, i: Round, j, h: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The state after token j of round i, and its decay."""
         decay = jnp.exp2(self.row("steps", i, j) * self.refs["a"][...])
-        drive = self.column("b_columns", i, j) * self.row("drives", i, j)
+        drive = self.column("b", i, j) * self.row("drives", i, j)
         return decay * h + drive, decay
 
 
 def prepared(plan: Plan, state: int) -> dict[str, Any]:
     """What `Walk.prepare` needs and keeps."""
-    rounds, tiles = plan.chunk // ROUND, plan.chunk // LANES
-    rows = pltpu.VMEM((rounds, ROUND, plan.block), jnp.float32)
-    columns = pltpu.VMEM((rounds, ROUND * state, LANES), jnp.float32)
-    spread = pltpu.VMEM((tiles, ROUND * state, LANES), jnp.bfloat16)
+    spread = pltpu.VMEM((plan.chunk // LANES, ROUND * state, LANES), jnp.bfloat16)
+    return {"b_spread": spread, "c_spread": spread} | kept_of(
+        plan,
+        steps=(ROUND, plan.block),
+        drives=(ROUND, plan.block),
+        b_columns=(ROUND * state, LANES),
+        c_columns=(ROUND * state, LANES),
+    )
+
+
+def kept_of(plan: Plan, **shapes: tuple[int, int]) -> dict[str, Any]:
+    """Fast memory for what `Walk.keep` keeps of each round, by name."""
+    places = plan.chunk // ROUND // slots(plan)
     return {
-        "steps": rows,
-        "drives": rows,
-        "b_columns": columns,
-        "c_columns": columns,
-        "b_spread": spread,
-        "c_spread": spread,
+        f"{name}{slot}": pltpu.VMEM((places, *shape), jnp.float32)
+        for name, shape in shapes.items()
+        for slot in range(slots(plan))
     }
 
 
@@ -319,9 +373,10 @@ def fold_lanes(x: jax.Array) -> jax.Array:
     return jnp.sum(functools.reduce(jnp.add, parts), axis=1, keepdims=True)
 
 
-def sums_of(plan: Plan) -> Any:
-    """What `Sums` needs."""
-    return pltpu.VMEM((plan.block // LANES, ROUND * SUBLANES, LANES), jnp.float32)
+def sums_of(plan: Plan, *names: str) -> dict[str, Any]:
+    """What `Sums` need, by name."""
+    memory = pltpu.VMEM((plan.block // LANES, ROUND * SUBLANES, LANES), jnp.float32)
+    return {f"{name}{slot}": memory for name in names for slot in range(slots(plan))}
 
 
 class Sums:
@@ -331,8 +386,10 @@ class Sums:
     a register holds one sublane of every token: seven additions are the sums of eight tokens.
     """
 
-    def __init__(self, ref):
-        self.ref = ref  # (blocks of 128 channels, ROUND x 8, 128): strides need whole lanes
+    def __init__(self, walk: Walk, name: str, i: Round):
+        self.ref = walk.refs[
+            f"{name}{i.slot}"
+        ]  # (blocks of 128 channels, ROUND x 8, 128): strides need whole lanes
 
     def put(self, j, x: jax.Array) -> None:
         """(state, channels) of token j of the round."""
