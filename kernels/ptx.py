@@ -7,7 +7,6 @@ import struct
 from collections.abc import Sequence
 
 EXP2 = "ex2.approx.ftz.f32 $0, $1;"
-LOG2 = "lg2.approx.ftz.f32 $0, $1;"
 RECIPROCAL = "rcp.approx.ftz.f32 $0, $1;"
 MULTIPLY_ADD = "fma.rn.f32 $0, $1, $2, $3;"
 

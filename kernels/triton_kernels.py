@@ -18,12 +18,9 @@ from typing import Any, NamedTuple, no_type_check
 import triton
 import triton.language as tl
 
-from caduceus_jax.kernels import chunk_layout, ptx
+from caduceus_jax.kernels import chunk_layout, triton_math
 
 _LOG2_E = tl.constexpr(chunk_layout.LOG2_E)
-_RECIPROCAL = tl.constexpr(ptx.RECIPROCAL)
-_ROUND = tl.constexpr(ptx.ROUND)
-_SMALLEST_EXPONENT = tl.constexpr(ptx.SMALLEST_EXPONENT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,67 +43,6 @@ class _Place(NamedTuple):
     group: tl.tensor
     chunk: tl.tensor  # counted over all sequences
     block: tl.tensor
-
-
-@triton.jit
-@no_type_check
-def _reciprocal(x, p: tl.constexpr):
-    if p.interpret:
-        y = 1 / x
-    else:
-        y = tl.inline_asm_elementwise(_RECIPROCAL, "=f,f", [x], tl.float32, True, 1)
-    return y
-
-
-@triton.jit
-@no_type_check
-def _sigmoid(x, p: tl.constexpr):
-    return _reciprocal(1 + tl.exp2(x * -_LOG2_E), p)
-
-
-@triton.jit
-@no_type_check
-def _softplus(x, p: tl.constexpr):
-    """log(1 + e^x) to float32's accuracy, also where it is small; and its slope."""
-    e = tl.exp2(tl.abs(x) * -_LOG2_E)
-    power = tl.full(x.shape, p.log1p[-1], tl.float32)
-    for i in tl.static_range(len(p.log1p) - 1):
-        power = power * e + p.log1p[-2 - i]
-    inverse = _reciprocal(1 + e, p)
-    return power * e + tl.maximum(x, 0.0), tl.where(x < 0, e * inverse, inverse)
-
-
-@triton.jit
-@no_type_check
-def _polynomial_exp2(x, p: tl.constexpr):
-    """What `ptx.mixed_exp2` does with one of its arguments, for the interpreter."""
-    x = tl.maximum(x, _SMALLEST_EXPONENT)
-    shifted = x + _ROUND
-    f = x - (shifted - _ROUND)
-    y = tl.full(x.shape, p.exp2[-1], tl.float32)
-    for i in tl.static_range(len(p.exp2) - 1):
-        y = y * f + p.exp2[-2 - i]
-    y = y * f + 1.0
-    bits = y.to(tl.int32, bitcast=True) + (shifted.to(tl.int32, bitcast=True) << 23)
-    return bits.to(tl.float32, bitcast=True)
-
-
-@triton.jit
-@no_type_check
-def _decay(exponent, p: tl.constexpr):
-    """2^exponent of a (state, channels) tile, some of it by a polynomial."""
-    if p.exp2_share == 0:
-        y = tl.exp2(exponent)
-    elif p.interpret:
-        # Which ones the hardware gets is not specified; here they are spread over the tile.
-        index = tl.arange(0, p.state)[:, None] + tl.arange(0, p.block)[None, :]
-        some = index % p.exp2_share == 0
-        y = tl.where(some, _polynomial_exp2(exponent, p), tl.exp2(exponent))
-    else:
-        y = tl.inline_asm_elementwise(
-            p.mixed_exp2, p.mixed_exp2_constraints, [exponent], tl.float32, True, p.exp2_share
-        )
-    return y
 
 
 @triton.jit
@@ -203,7 +139,7 @@ def _step(delta, bias, t, at, p: tl.constexpr):
         step += bias
     slope = tl.full((p.block,), 1.0, tl.float32)
     if p.delta_softplus:
-        step, slope = _softplus(step, p)
+        step, slope = triton_math.softplus(step, p)
     if p.length % p.chunk:
         step, slope = tl.where(t < at.tokens, step, 0.0), tl.where(t < at.tokens, slope, 0.0)
     return step, slope
@@ -214,7 +150,7 @@ def _step(delta, bias, t, at, p: tl.constexpr):
 def _advance(u, delta, b, bias, a, h, t, at, p: tl.constexpr):
     """The state after token t, its decay, its time step with its slope, and its input."""
     step, slope = _step(delta, bias, t, at, p)
-    decay = _decay(step[None, :] * a, p)
+    decay = triton_math.exp2_of_tile(step[None, :] * a, p)
     x = _load(_channels_at(u, t, at, p))
     drive = _load(_states_at(b, t, at, p))[:, None] * (step * x)[None, :]
     return decay * h + drive, decay, step, slope, x
@@ -227,7 +163,7 @@ def _gate(z, grad_y, t, at, p: tl.constexpr):
     outer = _load(_channels_at(grad_y, t, at, p))
     if p.has_z:
         x = _load(_channels_at(z, t, at, p))
-        sigmoid = _sigmoid(x, p)
+        sigmoid = triton_math.sigmoid(x, p)
         grad = outer * x * sigmoid
     else:
         x, sigmoid, grad = outer, outer, outer
@@ -274,7 +210,7 @@ def selective_scan_outputs(
                 _store(_channels_at(ungated, t, at, p), out)
             if p.has_z:
                 gate = _load(_channels_at(z, t, at, p))
-                out = out * gate * _sigmoid(gate, p)
+                out = out * gate * triton_math.sigmoid(gate, p)
             _store(_channels_at(y, t, at, p), out)
     _store(_tile_at(states, at.chunk, at, p), h)
 
@@ -333,16 +269,13 @@ def selective_scan_gradients(
     grad_delta_bias,
     p: tl.constexpr,
 ):
-    """All gradients of the chunk, walking against the recurrence.
-
-    A few tokens at a time: their states forward from the one that was kept, then back.
-    """
+    """All gradients of the chunk, walking against the recurrence, a few tokens at a time."""
     at = _place(p)
     decay_rate = _load(_tile_at(a, at.group, at, p)) * _LOG2_E
     bias = _of_group(delta_bias, at, p) if p.has_delta_bias else None
     skip = _of_group(d_skip, at, p) if p.has_d_skip else None
     partial = at.block * (p.batch * p.length * p.state)
-    inputs = (u, delta, b, c, z, grad_y, ungated)
+    inputs = u, delta, b, c, z, grad_y, ungated
     outputs = (grad_u, grad_delta, grad_z, grad_b + partial, grad_c + partial)
     carry = (
         _load(_tile_at(adjoint, at.chunk, at, p)),
@@ -353,7 +286,7 @@ def selective_scan_gradients(
     for k in range(p.chunk // p.unroll):
         i = p.chunk // p.unroll - 1 - k
         h = _load(_tile_at(kept, at.chunk * (p.chunk // p.unroll) + i, at, p))
-        walked = ()
+        walked = ()  # the states of these tokens, from the one that was kept
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
             entered = h
