@@ -27,6 +27,8 @@ _ROUNDS = LANES // ROUND  # of a tile of 128 tokens
 _PARTS = 3  # bfloat16 numbers of which a float32 is the sum
 # More than the default of 16 MiB: the states of a chunk of 256 tokens x 512 channels x 16 are 8.
 _VMEM_BYTES = 64 * 2**20
+# Since jax 0.12 it is the TPU's.
+_reciprocal = pltpu.reciprocal if hasattr(pltpu, "reciprocal") else pl.reciprocal
 
 
 class Call:
@@ -293,7 +295,7 @@ class Walk:
         if self.plan.interpret:
             return 1 / x
         # The hardware's estimate and one step of Newton's, without the fix-ups of a division.
-        estimate = pl.reciprocal(x, approx=True)
+        estimate = _reciprocal(x, approx=True)
         return estimate * (2 - x * estimate)
 
     def steps(self, i: Round) -> jax.Array:

@@ -35,12 +35,13 @@ class MosaicTPU:
             384, 256 and 128 that divides the channels.
         chunk_length: tokens a chunk, a multiple of 128; None takes 256, or 128 where the sequence
             is no longer than that.
-        interpret: run on the backend at hand instead of compiling for a TPU; None does so on CPU.
+        interpret: True runs on the backend at hand instead of compiling for a TPU, None does so on
+            CPU; or `pltpu.InterpretParams`, which acts out a TPU memory by memory.
     """
 
     block: int | None = None
     chunk_length: int | None = None
-    interpret: bool | None = None
+    interpret: Any = None
 
 
 class Plan(NamedTuple):

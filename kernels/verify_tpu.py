@@ -30,7 +30,8 @@ from typing import Any, NamedTuple
 
 _BATCH, _LENGTH, _CHANNELS, _STATE = 1, 131_072, 512, 16
 _BARS = {"forward": 8.0, "backward": 25.0}  # inner bundles on v5e
-_LANES, _TOKENS_A_ROUND = 128, 8
+_LANES = 128
+_TOKENS = 16  # that a loop over tokens takes at a time: two rounds of 8
 
 
 class Chip(NamedTuple):
@@ -128,10 +129,10 @@ def _print_kernels(chips: list[Chip], folder: pathlib.Path) -> list[str]:
             compile_scan(chip, dtype, MosaicTPU(interpret=False))
             for kernel in ("forward", "backward"):
                 schedule = read_schedule(folder, f"selective_scan_{kernel}")
-                rounds = chunk // _TOKENS_A_ROUND
-                inner = sum(schedule.loops) / (_TOKENS_A_ROUND * block / _LANES)
+                times = chunk // _TOKENS
+                inner = sum(schedule.loops) / (_TOKENS * block / _LANES)
                 programs = _BATCH * (_CHANNELS // block) * math.ceil(_LENGTH / chunk)
-                bundles = programs * (schedule.outside + rounds * sum(schedule.loops))
+                bundles = programs * (schedule.outside + times * sum(schedule.loops))
                 print(
                     f"| {chip.name} | {dtype} | {kernel} | "
                     f"{' + '.join(map(str, schedule.loops))} | {inner:.1f} | "
