@@ -10,7 +10,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from caduceus_jax.kernels import MosaicTPU, selective_scan
 from caduceus_jax.kernels.mosaic_tpu import default_block
-from caduceus_jax.kernels.verify_tpu import Schedule, main, parse_schedule
+from caduceus_jax.kernels.verify_tpu import Schedule, estimated_cycles, main, parse_schedule
 from tests.kernels.test_pallas_triton import shapes
 from tests.kernels.test_selective_scan import (
     assert_close,
@@ -121,6 +121,23 @@ def test_bundles_are_counted_by_loop():
    0x9   :  { } /* exit bundle */
 """
     assert parse_schedule(text) == Schedule(outside=3, loops=(3, 2))
+
+
+def test_the_compilers_estimates_are_multiplied_by_how_often_loops_run():
+    text = """
+inner (x: f32[2]) -> f32[2] {
+  %a = f32[2] fusion(%x), backend_config={"estimated_cycles":"5"}
+}
+outer (x: f32[2]) -> f32[2] {
+  %b = f32[2] fusion(%x), backend_config={"estimated_cycles":"7"}
+  %c = f32[2] while(%b), condition=%less, body=%inner
+}
+ENTRY main.1 (x: f32[2]) -> f32[2] {
+  %d = f32[2] while(%x), condition=%less, body=%outer
+  %e = f32[2] copy(%d), backend_config={"estimated_cycles":"11"}
+}
+"""
+    assert estimated_cycles(text, (10, 3)) == 11 + 10 * (7 + 3 * 5)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is here")
