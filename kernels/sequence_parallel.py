@@ -181,9 +181,16 @@ _scan.defvjp(_scan_fwd, _scan_bwd)
 
 def _local_scan(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     """y of the shard, and the state that leaves it, (batch, channels, state)."""
-    *arrays, initial_state = inputs
+    u, delta, a, b, c, d_skip, z, delta_bias, initial_state = inputs
     return selective_scan_with_state(
-        *arrays,
+        u,
+        delta,
+        a,
+        b,
+        c,
+        d_skip,
+        z,
+        delta_bias,
         initial_state=initial_state,
         delta_softplus=plan.delta_softplus,
         reverse=plan.reverse,
