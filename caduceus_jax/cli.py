@@ -36,7 +36,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "pretrain": Command("caduceus_jax.train.pretrain:pretrain", "train a model on genomes"),
-    "plan": Command("caduceus_jax.train.plan:plan", "what a pretraining needs on devices elsewhere"),
+    "plan": Command("caduceus_jax.train.plan:plan", "what a pretraining needs on other devices"),
     "embed": Command(
         "caduceus_jax.genomics.embed:embed", "embed sequences, regions or variants' surroundings"
     ),

@@ -11,6 +11,8 @@ from caduceus_jax.kernels.inputs import ScanInputs
 # Tokens from one state that is kept for the backward pass to the next.
 KEPT_EVERY = 4
 LOG2_E = math.log2(math.e)
+# With more states than this, several warps share a tile.
+STATES_A_WARP = 16
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 128
 
 _TOKENS = ("u", "delta", "z", "y", "ungated", "grad_y", "grad_u", "grad_delta", "grad_z")

@@ -13,13 +13,11 @@ from caduceus_jax.kernels.mosaic_program import (
     LOG2_E,
     ROUND,
     Call,
-    Sums,
     Walk,
-    fold_lanes,
     kept_of,
     prepared,
-    sums_of,
 )
+from caduceus_jax.kernels.mosaic_sums import Sums, fold_lanes, sums_of
 from caduceus_jax.kernels.mosaic_tpu import LANES, Plan
 
 # Sums over states that a round of tokens needs.

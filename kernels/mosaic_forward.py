@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from caduceus_jax.kernels.inputs import ScanInputs
-from caduceus_jax.kernels.mosaic_program import Call, Sums, Walk, prepared, sums_of
+from caduceus_jax.kernels.mosaic_program import Call, Walk, prepared
+from caduceus_jax.kernels.mosaic_sums import Sums, sums_of
 from caduceus_jax.kernels.mosaic_tpu import Plan
 
 

@@ -15,12 +15,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from caduceus_jax.kernels import chunk_layout, polynomials, ptx
-from caduceus_jax.kernels.chunk_layout import KEPT_EVERY, LOG2_E, ChunkLayout
+from caduceus_jax.kernels.chunk_layout import KEPT_EVERY, LOG2_E, STATES_A_WARP, ChunkLayout
 from caduceus_jax.kernels.chunk_parallel import Plan
 from caduceus_jax.kernels.inputs import ScanInputs
 
-# With more states than this, several warps share a tile.
-STATES_A_WARP = 16
 _ALL = slice(None)
 
 
@@ -104,7 +102,7 @@ class Call:
             channels=channels,
             delta_softplus=self.plan.delta_softplus,
             reverse=self.plan.reverse,
-            exp2=ptx.exp2_polynomial(bits),
+            exp2=polynomials.exp2(bits),
             log1p=polynomials.log1p(bits),
             math=EXACT if self.plan.interpret else FAST,
         )

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from caduceus_jax.kernels.chunk_layout import KEPT_EVERY, LOG2_E
+from caduceus_jax.kernels.chunk_layout import KEPT_EVERY, LOG2_E, STATES_A_WARP
 from caduceus_jax.kernels.chunk_parallel import Gradients, Plan
 from caduceus_jax.kernels.inputs import ScanInputs
-from caduceus_jax.kernels.pallas_program import STATES_A_WARP, Call, Walk
+from caduceus_jax.kernels.pallas_program import Call, Walk
 
 # Channels of a program and tokens of an unrolled round: what fits in registers without spilling.
 _FORWARD_BLOCK, _ADJOINT_BLOCK, _GRADIENT_BLOCK = 128, 64, 32

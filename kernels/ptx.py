@@ -10,20 +10,9 @@ EXP2 = "ex2.approx.ftz.f32 $0, $1;"
 RECIPROCAL = "rcp.approx.ftz.f32 $0, $1;"
 MULTIPLY_ADD = "fma.rn.f32 $0, $1, $2, $3;"
 
-# 2^f = 1 + c_1 f + c_2 f^2 + ... for f in [-1/2, 1/2]. No error at 0: decays near 1 stay exact, and
-# a state fades over 100,000 tokens as it should.
-_POLYNOMIALS = {
-    4: (0.693136734, 0.240225301, 0.0558382829, 0.00965671029),
-    5: (0.69314718, 0.24022349, 0.055503814, 0.00966636852, 0.00133811795),
-}
 # Added to a small number, it leaves the number rounded to an integer in the low bits.
 ROUND = 1.5 * 2**23
 SMALLEST_EXPONENT = -126.0
-
-
-def exp2_polynomial(bits: int) -> tuple[float, ...]:
-    """Coefficients c_1, c_2, ... of 2^f for inputs of that many bits: 16 or 32."""
-    return _POLYNOMIALS[4 if bits == 16 else 5]
 
 
 def mixed_exp2(count: int, coefficients: Sequence[float]) -> tuple[str, str]:

@@ -12,12 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from caduceus_jax.kernels import chunk_layout, polynomials, ptx
-from caduceus_jax.kernels.chunk_layout import KEPT_EVERY, ChunkLayout
+from caduceus_jax.kernels.chunk_layout import KEPT_EVERY, STATES_A_WARP, ChunkLayout
 from caduceus_jax.kernels.chunk_parallel import Gradients, Plan
 from caduceus_jax.kernels.inputs import ScanInputs
 
-# With more states than this, several warps share a tile.
-_STATES_A_WARP = 16
 # Hopper: what is compiled for where there is no GPU to ask.
 _COMPUTE_CAPABILITY = 90
 # Triton's interpreter keeps the program it is at in a global variable.
@@ -148,13 +146,13 @@ def _run(
 def program_of(name: str, plan: Plan, inputs: ScanInputs, keep_ungated: bool) -> Program:
     """What a kernel is compiled for."""
     tile, bits = TILES[name], 8 * inputs.u.dtype.itemsize
-    warps = max(1, inputs.a.shape[-1] // _STATES_A_WARP)
+    warps = max(1, inputs.a.shape[-1] // STATES_A_WARP)
     return Program(
         **vars(chunk_layout.layout(inputs, plan.chunk, warps * tile.elements)),
         warps=warps,
         unroll=tile.unroll,
         exp2_share=tile.exp2_share,
-        exp2=ptx.exp2_polynomial(bits),
+        exp2=polynomials.exp2(bits),
         log1p=polynomials.log1p(bits),
         delta_softplus=plan.delta_softplus,
         reverse=plan.reverse,

@@ -23,6 +23,7 @@ USES = {
     ROOT / "caduceus_jax" / "bench" / "cuda_kernel.py": {"torch", "mamba_ssm"},
     ROOT / "kernels" / "triton_kernels.py": {"triton"},
     ROOT / "kernels" / "triton_lowering.py": {"jax_triton", "torch", "triton"},
+    ROOT / "kernels" / "triton_math.py": {"triton"},
     ROOT / "kernels" / "verify_gpu.py": {"triton"},
 }
 

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from caduceus_jax.kernels import ptx
+from caduceus_jax.kernels import polynomials, ptx
 
 
 def carry_out(text, arguments):
@@ -47,7 +47,7 @@ def carry_out(text, arguments):
 # The polynomials are off by 7.0e-6 and 2.0e-7; float32 adds to that.
 @pytest.mark.parametrize(("bits", "error"), [(16, 8e-6), (32, 3e-7)])
 def test_powers_of_two_by_a_polynomial(bits, error):
-    text, constraints = ptx.mixed_exp2(4, ptx.exp2_polynomial(bits))
+    text, constraints = ptx.mixed_exp2(4, polynomials.exp2(bits))
     assert constraints == "=f,=f,=f,=f,f,f,f,f"
     x = np.linspace(-125.9, 1, 200_001, dtype=np.float32)
     found = carry_out(text, {f"${4 + i}": x * np.float32(1 - i / 8) for i in range(4)})
@@ -59,7 +59,7 @@ def test_powers_of_two_by_a_polynomial(bits, error):
 @pytest.mark.parametrize("bits", [16, 32])
 def test_slow_decays_are_exact(bits):
     """2^-x of a small x is off by the rounding of 1 - x alone: states fade as they should."""
-    text, _ = ptx.mixed_exp2(2, ptx.exp2_polynomial(bits))
+    text, _ = ptx.mixed_exp2(2, polynomials.exp2(bits))
     x = -np.geomspace(1e-9, 1e-3, 1000).astype(np.float32)
     found = carry_out(text, {"$2": x, "$3": x})["$1"]
     lost = np.abs(np.float64(found) - np.exp2(np.float64(x)))
@@ -68,6 +68,6 @@ def test_slow_decays_are_exact(bits):
 
 
 def test_what_is_far_below_zero_is_nothing():
-    text, _ = ptx.mixed_exp2(2, ptx.exp2_polynomial(32))
+    text, _ = ptx.mixed_exp2(2, polynomials.exp2(32))
     x = np.array([-126.5, -1e4, -3e38], np.float32)
     assert (carry_out(text, {"$2": x, "$3": x})["$1"] <= 2.0**-126).all()
