@@ -92,13 +92,24 @@ def _scan_blocks(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
 
 
+def defaults(backend: str, inner: Inner | None = None) -> tuple[int, Inner]:
+    """Tokens a chunk, and the form inside it, that a backend takes where they are not given.
+
+    Args:
+        backend: "cpu", "gpu" or "tpu".
+        inner: form of the recurrence inside a chunk; by default the backend's.
+    """
+    inner = inner or ("sequential" if backend == "cpu" else "associative")
+    if inner == "sequential":
+        return 32, "sequential"
+    # On TPUs by what the compiler estimates (python -m caduceus_jax.kernels.verify_tpu).
+    return 256 if backend == "tpu" else 128, "associative"
+
+
 def _plan(options: Chunked, inputs: ScanInputs, delta_softplus: bool, reverse: bool) -> _Plan:
     batch, length, channels = inputs.u.shape
-    backend = jax.default_backend()
-    inner = options.inner or ("sequential" if backend == "cpu" else "associative")
-    # On TPUs by what the compiler estimates (python -m caduceus_jax.kernels.verify_tpu).
-    associative = 256 if backend == "tpu" else 128
-    chunk = options.chunk_length or (32 if inner == "sequential" else associative)
+    chunk, inner = defaults(jax.default_backend(), options.inner)
+    chunk = options.chunk_length or chunk
     if chunk < 1:
         raise ValueError(f"chunk_length is {chunk}; a chunk has at least one token")
     rows = batch

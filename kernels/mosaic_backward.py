@@ -87,7 +87,7 @@ def _recompute(walk: Walk) -> None:
     walk.prepared_rounds(body, refs["entering"][...])
 
 
-def _ungated(walk: Walk, i):
+def _ungated(walk: Walk, i) -> tuple[jax.Array, Any]:
     """Cotangent of y before the gate, and what the gradient of the gate is made of."""
     grad = walk.load("grad_y", i)
     if "z" not in walk.refs:

@@ -27,7 +27,7 @@ _PARTS = 3  # bfloat16 numbers of which a float32 is the sum
 # More than the default of 16 MiB: the states of a chunk of 256 tokens x 512 channels x 16 are 8.
 _VMEM_BYTES = 64 * 2**20
 # Since jax 0.12 it is the TPU's.
-_reciprocal = pltpu.reciprocal if hasattr(pltpu, "reciprocal") else pl.reciprocal
+_reciprocal = getattr(pltpu, "reciprocal", None) or pl.reciprocal
 
 
 class Call:
@@ -203,7 +203,7 @@ class Walk:
             place = i.place if slot > i.slot else jnp.minimum(i.place + 1, last)
         return Round(place * each + slot, slot, place)
 
-    def tokens(self, body: Callable, carry=None, *, backwards: bool = False):
+    def tokens(self, body: Callable, carry: Any = None, *, backwards: bool = False) -> Any:
         """Runs `body(token of the round, carry)` in walking order, unrolled."""
         descending = self.plan.reverse != backwards
         if self.plan.interpret is True:
@@ -221,7 +221,7 @@ class Walk:
         """What `keep` kept."""
         return self.refs[f"{name}{i.slot}"][i.place]
 
-    def real(self, token, shape: tuple[int, int], axis: int):
+    def real(self, token, shape: tuple[int, ...], axis: int):
         """Which of the tokens from `token` on exist, which lie along `axis`; None where all do."""
         if self.first is None:
             return None

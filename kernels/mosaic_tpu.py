@@ -87,7 +87,9 @@ def scan(
     interpret = options.interpret
     if interpret is None:
         interpret = jax.default_backend() == "cpu"
-    y, final = _scan(Plan(block, chunk, length, delta_softplus, reverse, interpret), padded)
+    plan = Plan(block, chunk, length, delta_softplus, reverse, interpret)
+    results: Any = _scan(plan, padded)
+    y, final = results
     return y[..., :channels], jnp.swapaxes(final[:, :state, :channels], 1, 2)
 
 
@@ -142,7 +144,7 @@ def _scan(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
 
 
 @once_differentiable
-def _forward_with_residuals(plan: Plan, inputs: ScanInputs):
+def _forward_with_residuals(plan: Plan, inputs: ScanInputs) -> Any:
     return _forward(plan, inputs, keep=True)
 
 

@@ -194,7 +194,9 @@ EXACT = Math(jnp.exp2, lambda x: 1 / x, lambda x, y, z: x * y + z, _exact_mixed_
 # Plain operations keep fix-ups for denormals around the hardware's functions, and never contract
 # a product and a sum: half as many instructions again (docs/kernels.md).
 FAST = Math(
-    *(functools.partial(_assembly, text) for text in (ptx.EXP2, ptx.RECIPROCAL, ptx.MULTIPLY_ADD)),
+    functools.partial(_assembly, ptx.EXP2),
+    functools.partial(_assembly, ptx.RECIPROCAL),
+    functools.partial(_assembly, ptx.MULTIPLY_ADD),
     _fast_mixed_exp2,
 )
 

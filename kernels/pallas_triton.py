@@ -123,13 +123,12 @@ def _outputs(walk: Walk, refs: dict[str, Any]) -> None:
     def token(h, t):
         delta, _ = walk.step(refs, t)
         u = walk.channels_at(refs["u"], t)
-        products, after = None, []
+        products, after = jnp.zeros_like(a[0]), []
         for n, part in enumerate(parts):
             b, c = (walk.states_at(refs[name], t, part) for name in ("b", "c"))
             state, _ = walk.next_state(a[n], h[n], delta, delta * u, b, _OUTPUTS_SHARE)
             after.append(state)
-            c = c[:, None]
-            products = c * state if products is None else walk.math.multiply_add(c, state, products)
+            products = walk.math.multiply_add(c[:, None], state, products)
         y = jnp.sum(products, axis=0)
         if d_skip is not None:
             y = walk.math.multiply_add(d_skip, u, y)
@@ -206,7 +205,7 @@ def _gradients(walk: Walk, refs: dict[str, Any]) -> None:
             h, decay, delta, slope, _ = walk.advance(refs, a, before, t)
             walked.append((t, before, h, delta, slope, decay))
         for token in reversed(walked):
-            carry = _token_gradients(walk, refs, a, d_skip, *token, carry)
+            carry = _token_gradients(walk, refs, a, d_skip, *token, carry=carry)
         return carry
 
     zero = walk.zeros()

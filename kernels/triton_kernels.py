@@ -15,8 +15,8 @@ Names are those of `chunk_layout`; an array that a scan does not have is not tou
 import dataclasses
 from typing import Any, NamedTuple, no_type_check
 
-import triton
-import triton.language as tl
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 from caduceus_jax.kernels import chunk_layout, triton_math
 

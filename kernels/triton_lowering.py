@@ -104,7 +104,8 @@ def gradients(
     names = [name for name in Gradients._fields if name not in absent]
     extra = {"kept": kept, "ungated": ungated, "grad_y": grad_y, "adjoint": adjoint}
     found = _run("gradients", plan, inputs, tuple(f"grad_{name}" for name in names), **extra)
-    return Gradients(**{name: found.get(f"grad_{name}") for name in Gradients._fields})
+    every: dict[str, Any] = {name: found.get(f"grad_{name}") for name in Gradients._fields}
+    return Gradients(**every)
 
 
 def _run(
@@ -171,14 +172,14 @@ def _kernels(interpret: bool) -> Any:
         ValueError: Triton, or what it needs, is not there, or is set up for the other way.
     """
     try:
-        import triton
+        import triton  # pyright: ignore[reportMissingImports]
 
         from caduceus_jax.kernels import triton_kernels
 
         if interpret:
-            import torch  # noqa: F401
+            import torch  # noqa: F401 # pyright: ignore[reportMissingImports]
         else:
-            import jax_triton  # noqa: F401
+            import jax_triton  # noqa: F401 # pyright: ignore[reportMissingImports]
     except ImportError as error:
         needs = (
             "interpreted, implementation='triton' needs triton and torch: pip install triton torch"
@@ -206,7 +207,7 @@ def _grid(program: Program) -> tuple[int]:
 
 def _compiled(kernel, program: Program, arguments, shapes, shared: dict[int, int]):
     """Runs a kernel on the GPU; `shared` has inputs in whose place an output is written."""
-    import jax_triton
+    import jax_triton  # pyright: ignore[reportMissingImports]
 
     from caduceus_jax.kernels import triton_kernels
 
@@ -226,7 +227,7 @@ def _compiled(kernel, program: Program, arguments, shapes, shared: dict[int, int
 
 def _interpret(kernel, program: Program, arguments, shapes):
     """Runs a kernel in Triton's interpreter, on the host."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     def to_torch(x) -> torch.Tensor:
         x = np.array(x)

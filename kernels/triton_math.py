@@ -6,8 +6,8 @@
 
 from typing import no_type_check
 
-import triton
-import triton.language as tl
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 from caduceus_jax.kernels import chunk_layout, ptx
 

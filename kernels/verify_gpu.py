@@ -199,9 +199,9 @@ class Assembler:
 
     def __init__(self, folder: pathlib.Path):
         """Has to come before JAX has any backend."""
-        import triton
+        import triton  # pyright: ignore[reportMissingImports]
 
-        self.tools = pathlib.Path(triton.__file__).parent / "backends/nvidia/bin"
+        self.tools = pathlib.Path(str(triton.__file__)).parent / "backends/nvidia/bin"
         self.programs, wrapper = folder / "programs", folder / "cuda/bin/ptxas"
         self.programs.mkdir()
         wrapper.parent.mkdir(parents=True)

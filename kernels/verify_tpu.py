@@ -163,7 +163,7 @@ def _print_memory(chips: list[Chip]) -> None:
             compiled = compile_scan(chip, dtype, form)
             cell = f"{compiled.memory_analysis().temp_size_in_bytes / 2**20:.0f}"
             if isinstance(form, Chunked):
-                chunk = form.chunk_length
+                chunk = form.chunk_length or 0
                 cycles = estimated_cycles(compiled.as_text(), (_LENGTH // chunk, chunk))
                 cell += f", {1e3 * cycles / chip.clock:.0f} ms"
             cells.append(cell)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import Chunked, MosaicTPU, PallasTriton, Triton
+from caduceus_jax.kernels import Chunked, MosaicTPU, PallasTriton, Triton, chunked
 from caduceus_jax.kernels.selective_scan import Implementation
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.collectives import Collective, collectives
@@ -143,7 +143,7 @@ def implementation_for(scan: str, platform: str) -> Implementation:
         UserError: the kernels are made for another platform.
     """
     if scan in ("auto", "chunked"):
-        return Chunked(inner="sequential" if platform == "cpu" else "associative")
+        return Chunked(*chunked.defaults(platform))
     options, made_for = _FUSED[scan]
     if platform not in (made_for, "cpu"):
         raise UserError(f"scan is {scan}, which is for {made_for.upper()}s: use auto")

@@ -85,9 +85,9 @@ def test_a_plan_without_devices_or_with_others_than_the_batch_divides_by_is_refu
 
 
 def test_the_scan_is_that_of_the_platform_and_not_of_this_machine():
-    assert implementation_for("auto", "tpu") == Chunked(inner="associative")
-    assert implementation_for("chunked", "gpu") == Chunked(inner="associative")
-    assert implementation_for("auto", "cpu") == Chunked(inner="sequential")
+    assert implementation_for("auto", "tpu") == Chunked(256, "associative")
+    assert implementation_for("chunked", "gpu") == Chunked(128, "associative")
+    assert implementation_for("auto", "cpu") == Chunked(32, "sequential")
     assert implementation_for("pallas_triton", "gpu") == PallasTriton(interpret=False)
     assert implementation_for("mosaic_tpu", "tpu") == MosaicTPU(interpret=False)
     assert implementation_for("triton", "cpu") == Triton(interpret=True)
