@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from caduceus_jax.bench.counts import Shape
-from caduceus_jax.kernels import selective_scan_with_state
+from caduceus_jax.kernels import causal_conv1d, selective_scan_with_state
 
 # Largest difference over the largest magnitude; why so much: tests/tolerances.py.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}
 
-_SEQUENCES = ("u", "delta", "B", "C", "z")
+_SEQUENCES = ("u", "delta", "B", "C", "z", "conv_x")
+_CONVOLUTION = ("conv_x", "conv_weight", "conv_bias")
 
 
 class Problem(NamedTuple):
@@ -32,7 +33,10 @@ Arrays = tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def draw(shape: Shape, dtype: str, seed: int) -> Arrays:
-    """Inputs with every optional array, and cotangents of y and of the final state."""
+    """Inputs of scan and convolution with every optional array, and cotangents.
+
+    The latter are of y, which serves the convolution too, and of the final state.
+    """
     rng = np.random.default_rng(seed)
     batch, length, channels, state = shape
     exact = {
@@ -45,6 +49,9 @@ def draw(shape: Shape, dtype: str, seed: int) -> Arrays:
         "z": rng.normal(size=(batch, length, channels)),
         "delta_bias": rng.normal(size=(channels,)) - 2,
         "initial_state": rng.normal(size=(batch, channels, state)),
+        "conv_x": rng.normal(size=(batch, length, channels)),
+        "conv_weight": rng.normal(size=(4, channels)),
+        "conv_bias": rng.normal(size=(channels,)),
     }
     inputs = {
         name: value.astype(jnp.dtype(dtype if name in _SEQUENCES else "float32"))
@@ -76,7 +83,7 @@ def lower(
 
 
 def errors(problem: Problem, compiled: Callable[..., dict[str, jax.Array]]) -> dict[str, float]:
-    """Of y, the final state and every gradient: largest difference over largest magnitude."""
+    """Of every result and every gradient: largest difference over largest magnitude."""
     found = compiled(*jax.tree.map(jnp.asarray, (problem.inputs, problem.cotangents)))
     return {
         name: float(
@@ -93,12 +100,18 @@ def passes(errors: dict[str, float], dtype: str) -> bool:
 
 @functools.partial(jax.jit, static_argnames=("reverse", "implementation"))
 def _values_and_gradients(inputs, cotangents, *, reverse: bool, implementation: Any):
-    def scan(inputs):
-        return selective_scan_with_state(**inputs, reverse=reverse, implementation=implementation)
+    options = {"reverse": reverse, "implementation": implementation}
 
-    (y, final), pull_back = jax.vjp(scan, inputs)
-    (gradients,) = pull_back((cotangents[0].astype(y.dtype), cotangents[1].astype(final.dtype)))
-    return {"y": y, "final_state": final} | {f"d_{name}": x for name, x in gradients.items()}
+    def run(inputs):
+        of_scan = {name: x for name, x in inputs.items() if name not in _CONVOLUTION}
+        y, final = selective_scan_with_state(**of_scan, **options)
+        return y, final, causal_conv1d(*(inputs[name] for name in _CONVOLUTION), **options)
+
+    (y, final, conv), pull_back = jax.vjp(run, inputs)
+    of_y, of_final = (x.astype(like.dtype) for x, like in zip(cotangents, (y, final), strict=True))
+    (gradients,) = pull_back((of_y, of_final, of_y))
+    results = {"y": y, "final_state": final, "conv": conv}
+    return results | {f"d_{name}": x for name, x in gradients.items()}
 
 
 def _cpu() -> Any:

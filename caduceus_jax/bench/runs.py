@@ -10,7 +10,7 @@ from flax import nnx
 
 from caduceus_jax.bench.counts import Shape
 from caduceus_jax.config import CaduceusConfig
-from caduceus_jax.kernels import selective_scan
+from caduceus_jax.kernels import causal_conv1d, selective_scan
 from caduceus_jax.model import CaduceusForMaskedLM
 
 
@@ -66,10 +66,11 @@ def draw_mixer(shape: Shape, dtype: Any, seed: int = 0) -> tuple[Any, jax.Array]
 
 
 def mixer_forward(implementation: Any) -> Callable[..., jax.Array]:
-    """The mixer of `draw_mixer`, with this scan in it."""
+    """The mixer of `draw_mixer`, with this scan and the convolution that goes with it."""
 
     def run(mixer, hidden):
         mixer.scan = functools.partial(selective_scan, implementation=implementation)
+        mixer.conv = functools.partial(causal_conv1d, implementation=implementation)
         return mixer(hidden)
 
     return run

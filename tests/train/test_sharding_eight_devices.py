@@ -9,6 +9,8 @@ import pytest
 
 from tests.tolerances import SCAN_FP32, relative_error
 
+# One worker runs what the whole file waits for, once.
+pytestmark = pytest.mark.xdist_group("eight devices")
 ROOT = pathlib.Path(__file__).parents[2]
 
 
