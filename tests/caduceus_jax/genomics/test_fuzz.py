@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from caduceus_jax import UserError
 from caduceus_jax.genomics.vcf import read_vcf
-from tests.reliability.readers import CHECKS, PIECES, SEEDS, mutated, split
+from tests.stress.readers import CHECKS, PIECES, SEEDS, mutated, split
 
 pysam = pytest.importorskip("pysam")
 

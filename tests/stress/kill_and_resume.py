@@ -1,6 +1,6 @@
 """Kills `caduceus-jax score-variants` at random moments, resumes it, and compares the bytes.
 
-    python tests/reliability/kill_and_resume.py 20 MODEL VARIANTS GENOME --out scored.vcf [OPTIONS]
+    python tests/stress/kill_and_resume.py 20 MODEL VARIANTS GENOME --out scored.vcf [OPTIONS]
 
 The words after the number of kills are those of score-variants. One line a kill, in the end one
 that says whether the result is the one of a run that nobody killed; exit status 1 if it is not.

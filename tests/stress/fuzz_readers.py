@@ -1,6 +1,6 @@
 """Searches, guided by coverage, for bytes that make a reader do other than it should.
 
-    pip install atheris && python -m tests.reliability.fuzz_readers vcf --seconds 120
+    pip install atheris && python -m tests.stress.fuzz_readers vcf --seconds 120
 
 Inputs that reach new code are mutated further; one that fails is written to crash-* in the working
 directory, and its traceback printed. `readers.py` says what must hold.
@@ -15,7 +15,7 @@ import tempfile
 import atheris
 
 with atheris.instrument_imports(include=["caduceus_jax.genomics", "pyfaidx"]):
-    from tests.reliability.readers import CHECKS, SEEDS
+    from tests.stress.readers import CHECKS, SEEDS
 
 
 def main() -> None:
