@@ -36,6 +36,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "pretrain": Command("caduceus_jax.train.pretrain:pretrain", "train a model on genomes"),
+    "finetune": Command(
+        "caduceus_jax.train.finetune:finetune", "train a model on labelled sequences"
+    ),
     "plan": Command("caduceus_jax.train.plan:plan", "what a pretraining needs on other devices"),
     "embed": Command(
         "caduceus_jax.genomics.embed:embed", "embed sequences, regions or variants' surroundings"
@@ -64,6 +67,7 @@ _EXTRA_OF = {
     "grain": "train",
     "matplotlib": "train",
     "optax": "train",
+    "sklearn": "train",
     "tensorboardX": "train",
     "anndata": "genomics",
     "h5py": "genomics",

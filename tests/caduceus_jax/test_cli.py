@@ -49,7 +49,7 @@ def test_every_command_has_a_manual_page(capsys, name):
     ("words", "message"),
     [
         (["embd"], "caduceus-jax embd: is not a command; did you mean embed?"),
-        (["zzz"], "caduceus-jax zzz: is not a command; there are pretrain, plan, embed,"),
+        (["zzz"], "caduceus-jax zzz: is not a command; there are pretrain, finetune,"),
         (["info", "--modle", "x"], "unrecognized arguments: --modle x; did you mean --model?"),
         (["convert", "x"], "the following arguments are required: out; see caduceus-jax convert"),
         (["bench", "scan", "--batch", "two"], "argument --batch: invalid int value: 'two'"),

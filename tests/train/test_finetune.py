@@ -1,0 +1,174 @@
+import dataclasses
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import caduceus_jax as cj
+from caduceus_jax.train import finetune as module
+from caduceus_jax.train.config import OptimizerConfig
+from caduceus_jax.train.finetune import finetune, schedule_steps
+from caduceus_jax.train.finetuning.config import FinetuneConfig, LabelledConfig
+
+# One worker runs what the whole file waits for, once.
+pytestmark = pytest.mark.xdist_group("a fine-tuning")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A table whose classes differ in composition alone, and a small model."""
+    folder = tmp_path_factory.mktemp("finetune")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 120), ("test", 33)):
+        rows = []
+        for _ in range(count):
+            label = rng.integers(2)
+            bases = rng.choice(
+                list("ACGT"), 20, p=[(0.4, 0.1, 0.1, 0.4), (0.1, 0.4, 0.4, 0.1)][label]
+            )
+            rows.append(f"{''.join(bases)},{['weak', 'strong'][label]}")
+        (folder / f"{part}.csv").write_text("\n".join(["sequence,label", *rows]) + "\n")
+    architecture = cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4, rcps=True)
+    model = cj.CaduceusForMaskedLM(architecture, rngs=nnx.Rngs(3))
+    model.save_pretrained(str(folder / "pretrained"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    return FinetuneConfig(
+        out=str(folder / "all"),
+        model=str(folder / "pretrained"),
+        data=LabelledConfig(train=str(folder / "train.csv"), test=str(folder / "test.csv")),
+        optimizer=OptimizerConfig(lr=2e-2, weight_decay=0.0),
+        epochs=3,
+        batch_size=16,
+        seeds=[1, 2],
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(config):
+    finetune(config)
+    return pathlib.Path(config.out)
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_the_task_is_learnt_and_everything_is_on_disk(whole):
+    summary = read(whole / "summary.json")
+    assert summary["task"] == whole.parent.name and summary["seeds"] == [1, 2]
+    assert summary["classes"] == ["strong", "weak"]
+    assert summary["test"]["accuracy"]["mean"] > 0.85
+    values = [read(whole / f"seed-{s}" / "result.json")["test"]["accuracy"] for s in (1, 2)]
+    assert summary["test"]["accuracy"]["values"] == values
+    assert summary["test"]["accuracy"]["range"] == pytest.approx(abs(values[0] - values[1]))
+    assert {path.name for path in (whole / "seed-1").iterdir()} == {
+        *("metrics.jsonl", "model", "predictions.tsv", "result.json")
+    }
+    rows = (whole / "seed-1" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_rows_in_are_rows_out_and_the_model_says_the_same(whole, folder):
+    header, *rows = (whole / "seed-1" / "predictions.tsv").read_text().splitlines()
+    assert header.split("\t") == ["name", "label", "strong", "weak"]
+    table = (folder / "test.csv").read_text().splitlines()[1:]
+    assert [row.split("\t")[:2] for row in rows] == [
+        [f"test.csv:{line}", text.split(",")[1]] for line, text in enumerate(table, start=2)
+    ]
+    model = cj.CaduceusForSequenceClassification.from_pretrained(str(whole / "seed-1" / "model"))
+    ids = np.stack([cj.Tokenizer().encode(text.split(",")[0]) for text in table])
+    written = np.array([row.split("\t")[2:] for row in rows], float)
+    np.testing.assert_allclose(model(jnp.asarray(ids)).logits, written, atol=1e-4)
+    described = read(whole / "seed-1" / "model" / "config.json")
+    assert described["id2label"] == {"0": "strong", "1": "weak"}
+
+
+def test_seeds_that_are_done_stay_and_another_run_is_left_alone(whole, config, capsys):
+    before = (whole / "seed-1" / "result.json").stat().st_mtime_ns
+    finetune(config)
+    assert (whole / "seed-1" / "result.json").stat().st_mtime_ns == before
+    assert "accuracy" in capsys.readouterr().out
+    with pytest.raises(cj.UserError, match="another fine-tuning, with other epochs"):
+        finetune(dataclasses.replace(config, epochs=4))
+
+
+def test_a_folder_and_its_own_export_give_the_same_first_loss(whole, config, folder):
+    """The model folder in Hugging Face layout, and what our own class saves from it."""
+    again = folder / "again"
+    cj.CaduceusForMaskedLM.from_pretrained(config.model).save_pretrained(str(again))
+    changed = dataclasses.replace(
+        config, out=str(folder / "same"), model=str(again), epochs=1, seeds=[1]
+    )
+    finetune(changed)
+    first = [
+        read(pathlib.Path(out) / "seed-1" / "result.json")["first_loss"]
+        for out in (config.out, changed.out)
+    ]
+    assert first[0] == first[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "lora", "lora_rank": 2},
+        {"method": "probe"},
+        {"protocol": "paper"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_other_ways_learn_it_too(config, folder, changes):
+    name = "-".join(map(str, changes.values()))
+    changed = dataclasses.replace(config, out=str(folder / name), seeds=[1], **changes)
+    finetune(changed)
+    result = read(folder / name / "seed-1" / "result.json")
+    assert result["test"]["accuracy"] > 0.8
+    everything = 8 * 16 + 2 * 8  # at the least: the embedding and the head
+    if changes.get("method"):
+        assert result["trained_parameters"] < 500
+    else:
+        assert result["trained_parameters"] > everything
+
+
+def test_a_probe_is_its_formula(config, folder):
+    saved = np.load(folder / "probe" / "seed-1" / "probe.npz")
+    model = cj.CaduceusForMaskedLM.from_pretrained(config.model)
+    texts = [t.split(",")[0] for t in (folder / "test.csv").read_text().splitlines()[1:]]
+    embedded = cj.inference.embed(model, texts)
+    rows = (folder / "probe" / "seed-1" / "predictions.tsv").read_text().splitlines()[1:]
+    written = np.array([row.split("\t")[2:] for row in rows], float)
+    np.testing.assert_allclose(embedded @ saved["weight"].T + saved["bias"], written, atol=1e-4)
+
+
+def test_settings_that_cannot_work_are_refused_before_anything_is_written(config, folder):
+    out = folder / "refused"
+    cases = {
+        "reads both strands by construction: use rc_mode equivariant": {"rc_mode": "posthoc"},
+        "metric is pearson; a classification has": {"metric": "pearson"},
+        "lora_rank is 9": {"method": "lora", "lora_rank": 9},
+        "does not exist": {"model": str(folder / "nowhere")},
+    }
+    for message, changes in cases.items():
+        with pytest.raises(cj.UserError, match=message):
+            finetune(dataclasses.replace(config, out=str(out), **changes))
+    assert not list(out.glob("seed-*/result.json"))
+    with pytest.raises(cj.UserError, match="seeds are"):
+        dataclasses.replace(config, seeds=[1, 1])
+
+
+def test_the_paper_counts_test_sequences_into_the_schedule(config):
+    """Mouse enhancers in batches of 256: a schedule of 50 steps for a run of 40."""
+    task = module.find_task(config.data)
+    whole = task.train
+    rows = lambda count: whole.take(np.resize(np.arange(120), count))  # noqa: E731
+    task = dataclasses.replace(task, train=rows(968), test=rows(242))
+    run = -(-round(968 * 0.9) // 256)
+    ten = dataclasses.replace(config, epochs=10, batch_size=256)
+    assert schedule_steps(ten, task, run) == 40
+    assert schedule_steps(dataclasses.replace(ten, protocol="paper"), task, run) == 50

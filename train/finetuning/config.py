@@ -1,0 +1,121 @@
+"""Everything a fine-tuning is told: frozen dataclasses, which a YAML recipe overrides.
+
+The docstrings are the manual page of `caduceus-jax finetune --help`.
+"""
+
+import dataclasses
+from typing import Literal
+
+from caduceus_jax.config import CaduceusConfig
+from caduceus_jax.errors import UserError
+from caduceus_jax.model import Pooling
+from caduceus_jax.train.config import OptimizerConfig
+
+Kind = Literal["classification", "regression"]
+Method = Literal["all", "lora", "probe"]
+Protocol = Literal["clean", "paper"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledConfig:
+    """Labelled sequences: a published task, or any files of your own.
+
+    Args:
+        task: a published task, such as genomic_benchmarks/human_enhancers_cohn; `folder` holds its
+            files. Where it is empty, the files are named by `train` and `test`.
+        folder: where published files lie; what is missing there is downloaded if it can be.
+        train: table (.csv, .tsv, either with .gz, or .parquet) or FASTA of training sequences.
+        validation: likewise, for choosing when to stop; by default a part of `train`.
+        test: likewise, for the result that is reported.
+        sequence: column of the tables with the sequences.
+        label: column of the tables with the labels, or with the values to regress: [a,b] for
+            several. In a FASTA file the label is what follows the last | of a header line.
+        kind: "classification", or "regression" of one or several values.
+        max_length: longest sequence in tokens; null takes that of the longest training sequence.
+            What is longer loses its end.
+        validation_fraction: part of the training sequences that validates where there is no file
+            for it; which part depends on the seed.
+    """
+
+    task: str = ""
+    folder: str = ""
+    train: str = ""
+    validation: str = ""
+    test: str = ""
+    sequence: str = "sequence"
+    label: str | list[str] = "label"
+    kind: Kind = "classification"
+    max_length: int | None = None
+    validation_fraction: float = 0.1
+
+    def __post_init__(self):
+        if not 0 < self.validation_fraction < 1:
+            raise UserError(
+                f"data.validation_fraction is {self.validation_fraction}; it is between 0 and 1"
+            )
+        if self.max_length is not None and self.max_length < 1:
+            raise UserError(f"data.max_length is {self.max_length}; it is at least 1")
+        if self.task and (self.train or self.test):
+            raise UserError("data.task names the files itself: leave data.train and data.test out")
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig:
+    """One fine-tuning, repeated with several seeds.
+
+    Args:
+        out: folder of the results: config.yaml, summary.json, and for each seed result.json,
+            metrics.jsonl, predictions.tsv and model/.
+        model: folder or hub id of a pretrained model, or of a classifier to continue from; where it
+            is empty, `architecture` is trained from scratch.
+        architecture: of a model from scratch.
+        data: the labelled sequences.
+        optimizer: how weights are changed.
+        method: "all" trains the whole model; "lora" low-rank changes of its projections (Hu et al.
+            2022) and the head; "probe" a linear model on its frozen embeddings.
+        lora_rank: rank of these changes.
+        lora_alpha: they are scaled by lora_alpha / lora_rank.
+        pooling: of the hidden states, before the linear head.
+        rc_mode: "none"; "augment" trains on either strand with equal odds; "posthoc" does so too,
+            and averages the answers for both strands when it validates and tests; "equivariant"
+            goes with models that read both by construction.
+        protocol: "clean", or "paper" with the original's quirks: padding on the left that the model
+            reads, and a schedule that is as long as if the test sequences were trained on too.
+            docs/benchmarks-protocols.md has the whole list.
+        metric: which validation score chooses the epoch that is tested; null takes the task's.
+        epochs: passes over the training sequences.
+        patience: stop after so many epochs without a better validation score; null never stops.
+        batch_size: sequences a step, over all devices.
+        dtype: of activations and matrix products.
+        remat: compute each block again in the backward pass: less memory, more time.
+        seeds: of the validation part, the head, the order and the strands; one result for each.
+    """
+
+    out: str = "runs/finetune"
+    model: str = ""
+    architecture: CaduceusConfig = CaduceusConfig(rcps=True)
+    data: LabelledConfig = LabelledConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)
+    method: Method = "all"
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    pooling: Pooling = "mean"
+    rc_mode: Literal["none", "augment", "posthoc", "equivariant"] = "equivariant"
+    protocol: Protocol = "clean"
+    metric: str | None = None
+    epochs: int = 10
+    patience: int | None = None
+    batch_size: int = 128
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    seeds: list[int] = dataclasses.field(default_factory=lambda: [1, 2, 3, 4, 5])
+
+    def __post_init__(self):
+        for name in ("lora_rank", "epochs", "patience", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}; it is at least 1")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds are {self.seeds}; name at least one, and none twice")
+        if wrong := [seed for seed in self.seeds if not 0 <= seed < 2**32]:
+            raise UserError(f"a seed is {wrong[0]}; it is at least 0 and below 2**32")

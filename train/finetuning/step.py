@@ -1,0 +1,153 @@
+"""One step of fine-tuning, and predictions, as pure functions."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from caduceus_jax.config import CaduceusConfig
+from caduceus_jax.losses import classification_loss
+from caduceus_jax.model import CaduceusForSequenceClassification
+from caduceus_jax.train.finetuning.config import FinetuneConfig
+from caduceus_jax.train.finetuning.examples import Task
+from caduceus_jax.train.finetuning.tuning import Arrays, divide
+from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
+from caduceus_jax.train.sharding import BATCH, sharded_scan
+
+Batch = dict[str, jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TuningState:
+    """All that a step changes."""
+
+    step: Int[Array, ""]
+    trained: dict[str, Arrays]
+    opt_state: Any
+
+
+class FinetuneProgram(NamedTuple):
+    """What a fine-tuning computes with one seed."""
+
+    state: TuningState  # before the first step
+    frozen: Arrays
+    train_step: Callable[[TuningState, Arrays, Batch], tuple[TuningState, dict[str, jax.Array]]]
+    predict: Callable[[dict[str, Arrays], Arrays, Batch], jax.Array]
+    export: Callable[[dict[str, Arrays]], CaduceusForSequenceClassification]
+
+
+def make_finetune_program(
+    config: FinetuneConfig, task: Task, mesh: Mesh, *, seed: int, steps: int
+) -> FinetuneProgram:
+    """Model, optimizer and steps of a fine-tuning on these devices.
+
+    The schedule's rates are those of `optimizer.make_optimizer`. Metrics of a step: `loss` (the
+    mean over the batch's examples), `grad_norm` (before clipping) and `lr`. Predictions are (batch,
+    outputs) float32 logits or values; with rc_mode "posthoc" the mean over both strands.
+
+    Args:
+        config: the fine-tuning.
+        task: kind and number of outputs.
+        mesh: the devices; the rows of a batch are shared among them.
+        seed: of a new head.
+        steps: length of the learning rate's schedule.
+
+    Raises:
+        UserError: no usable model, or settings that contradict it.
+    """
+    build = _builder(config, task, mesh, seed)
+    model = build(None)
+    params = nnx.state(model, nnx.Param)
+    tuning = divide(params, config, seed)
+    read = _function(build(None))
+    answer = _function(build("posthoc" if config.rc_mode == "posthoc" else None))
+    optimizer = make_optimizer(config.optimizer, steps)
+    schedule = cosine_schedule(config.optimizer, steps)
+    masked = config.protocol == "clean"
+    state = TuningState(jnp.zeros((), jnp.int32), tuning.trained, optimizer.init(tuning.trained))
+    everywhere = NamedSharding(mesh, P())
+    state, frozen = jax.device_put((state, tuning.frozen), everywhere)
+
+    def train_step(state: TuningState, frozen: Arrays, batch: Batch):
+        def loss_fn(trained):
+            mask = batch["padding_mask"] if masked else None
+            outputs = read(tuning.combine(frozen, trained), batch["input_ids"], mask)
+            return mean_loss(outputs, batch["labels"], batch["weights"], task)
+
+        loss, grads = jax.value_and_grad(loss_fn)(state.trained)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(grads),
+            "lr": schedule(state.step),
+        }
+        trained: Any = optax.apply_updates(state.trained, updates)
+        return TuningState(state.step + 1, trained, opt_state), metrics
+
+    def predict(trained: dict[str, Arrays], frozen: Arrays, batch: Batch) -> jax.Array:
+        mask = batch["padding_mask"] if masked else None
+        return answer(tuning.combine(frozen, trained), batch["input_ids"], mask)
+
+    def export(trained: dict[str, Arrays]) -> CaduceusForSequenceClassification:
+        finished = build(None)
+        nnx.update(finished, jax.device_get(tuning.combine(tuning.frozen, trained)))
+        return finished
+
+    return FinetuneProgram(state, frozen, jax.jit(train_step), jax.jit(predict), export)
+
+
+def mean_loss(
+    outputs: Float[Array, "batch outputs"], labels: Array, weights: Array, task: Task
+) -> Float[Array, ""]:
+    """The loss of the examples that count, averaged."""
+    problem = "regression" if task.kind == "regression" else "single_label_classification"
+
+    def one(output, label):
+        return classification_loss(output[None], label[None], problem)
+
+    losses = jax.vmap(one)(outputs, labels)
+    return jnp.sum(losses * weights) / jnp.maximum(jnp.sum(weights), 1)
+
+
+def put(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
+    """The rows of a batch on the devices that share it."""
+    rows = NamedSharding(mesh, P(BATCH[0]))
+    return {name: jax.device_put(array, rows) for name, array in batch.items()}
+
+
+def _builder(
+    config: FinetuneConfig, task: Task, mesh: Mesh, seed: int
+) -> Callable[[Literal["posthoc"] | None], CaduceusForSequenceClassification]:
+    """Makes the classifier, the same for the same arguments."""
+
+    def build(rc_mode: Literal["posthoc"] | None) -> CaduceusForSequenceClassification:
+        common: dict[str, Any] = {
+            "num_labels": len(task.classes),
+            "pooling": config.pooling,
+            "rc_mode": rc_mode,
+            "dtype": jnp.dtype(config.dtype),
+            "remat": config.remat,
+            "scan": sharded_scan(mesh),
+            "rngs": nnx.Rngs(seed),
+        }
+        if config.model:
+            return CaduceusForSequenceClassification.from_pretrained(config.model, **common)
+        architecture: CaduceusConfig = config.architecture
+        return CaduceusForSequenceClassification(architecture, **common)
+
+    return build
+
+
+def _function(model: CaduceusForSequenceClassification) -> Callable[..., jax.Array]:
+    """(params, input_ids, padding_mask) -> outputs."""
+    graphdef, _ = nnx.split(model, nnx.Param)
+    return lambda params, ids, mask: nnx.merge(graphdef, params)(ids, mask).logits
