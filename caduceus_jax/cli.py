@@ -39,6 +39,9 @@ COMMANDS = {
     "finetune": Command(
         "caduceus_jax.train.finetune:finetune", "train a model on labelled sequences"
     ),
+    "evaluate": Command(
+        "caduceus_jax.train.evaluate:evaluate", "fine-tune on a benchmark, with a report"
+    ),
     "plan": Command("caduceus_jax.train.plan:plan", "what a pretraining needs on other devices"),
     "embed": Command(
         "caduceus_jax.genomics.embed:embed", "embed sequences, regions or variants' surroundings"

@@ -92,6 +92,8 @@ def summarise(task: Task, metric: str, results: list[dict[str, Any]]) -> dict[st
         "kind": task.kind,
         "classes": list(task.classes),
         "metric": metric,
+        "training": len(task.train.sequences),
+        "testing": len(task.test.sequences),
         "seeds": [result["seed"] for result in results],
     }
     for part in ("validation", "test"):

@@ -1,0 +1,65 @@
+"""What linear models of plain features reach: a fine-tuned model has to beat them."""
+
+import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from caduceus_jax.train.finetuning.examples import Examples, Task
+from caduceus_jax.train.finetuning.metrics import score
+
+KMER = 4
+MIDDLE = 80
+_CODES = np.full(256, 4)
+_CODES[np.frombuffer(b"ACGTacgt", np.uint8)] = [0, 1, 2, 3] * 2
+
+
+def baselines(task: Task) -> dict[str, dict[str, float]]:
+    """Test scores of logistic (or ridge) regression on features that know no context.
+
+    Args:
+        task: trained on its training and validation sequences together; nothing is chosen.
+
+    Returns:
+        Scores, as of `metrics.score`, by name: on counts of 4-mers; and, where all training
+        sequences are of one length, on the bases of the middle 80 positions, one-hot.
+    """
+    train = task.train
+    if task.validation is not None:
+        train = Examples(
+            train.names + task.validation.names,
+            train.sequences + task.validation.sequences,
+            np.concatenate([train.labels, task.validation.labels]),
+        )
+    counts = CountVectorizer(analyzer="char", ngram_range=(KMER, KMER), dtype=np.float32)
+    inputs = counts.fit_transform(_texts(train, task))
+    features = {f"{KMER}-mer counts, linear": (inputs, counts.transform(_texts(task.test, task)))}
+    if len({len(sequence) for sequence in (*train.sequences, *task.test.sequences)}) == 1:
+        name = f"bases of the middle {MIDDLE}, linear"
+        features[name] = (_one_hot(train), _one_hot(task.test))
+    return {name: _fit(*x, train.labels, task) for name, x in features.items()}
+
+
+def _fit(inputs: np.ndarray, test: np.ndarray, labels: np.ndarray, task: Task) -> dict[str, float]:
+    scaler = StandardScaler(with_mean=False)  # counts are sparse
+    if task.kind == "regression":
+        outputs = make_pipeline(scaler, Ridge()).fit(inputs, labels).predict(test)
+        return score(outputs.reshape(len(task.test.labels), -1), task.test.labels, task.kind)
+    model = make_pipeline(scaler, LogisticRegression(C=0.01, max_iter=2000)).fit(inputs, labels)
+    seen = np.log(np.maximum(model.predict_proba(test), 1e-12))
+    outputs = np.full((len(seen), len(task.classes)), np.log(1e-12))
+    outputs[:, model.classes_] = seen
+    return score(outputs, task.test.labels, task.kind)
+
+
+def _texts(examples: Examples, task: Task) -> list[str]:
+    return [bases[: task.max_length].decode().upper() for bases in examples.sequences]
+
+
+def _one_hot(examples: Examples) -> np.ndarray:
+    letters = np.frombuffer(b"".join(examples.sequences), np.uint8)
+    letters = letters.reshape(len(examples.sequences), -1)
+    middle = letters.shape[1] // 2
+    letters = letters[:, max(0, middle - MIDDLE // 2) : middle + MIDDLE // 2]
+    return np.eye(5, dtype=np.float32)[_CODES[letters]][..., :4].reshape(len(letters), -1)
