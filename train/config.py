@@ -25,11 +25,21 @@ class DataConfig:
     """Which sequence is read, how it is split, and what is hidden from the model.
 
     Args:
-        fasta: FASTA file, or a list [a.fa,b.fa]; plain or .gz. Contig names must differ.
+        fasta: FASTA file, plain or .gz, or folder made by caduceus-jax prepare; or a list [a,b]
+            of them. What is held out below is held out of each.
+        weights: of the genomes, a list [2,1]: the first is then drawn from twice as often as the
+            second, window by window; none is in proportion to their windows.
         validation_fraction: this share of every contig, at its end, is held out for validation.
             Not used where `validation_contigs` are named.
         validation_contigs: contig, or a list [chrII,chrIII], held out whole for validation.
         test_contigs: contig, or a list, that is neither trained nor validated on.
+        intervals: BED file whose fourth column is train, valid or test, as of the Basenji data;
+            takes the place of fraction and contigs. Each interval is cut into windows; the last
+            one is shifted inward until it fits, also at a contig's end.
+        interval_length: intervals are extended to so many bases from their start, as the original
+            does; null takes them as they are.
+        interval_overlap: "cut" leaves out training windows that touch a validation or test
+            interval, which extended ones often do; "keep" is the original's way.
         stride: bases from one training window to the next; null is `max_length`, no overlap.
         validation_windows: at most this many windows are validated on, spread evenly over the
             held-out sequence; null is all of them.
@@ -41,19 +51,26 @@ class DataConfig:
             (repeats); 1 counts them fully, 0.1 is usual for plant genomes.
         rc_mode: "augment" shows the model either strand, with equal odds; "none" only the strand
             in the file; "equivariant" goes with model.rcps, which reads both by construction.
-        threads: that prepare batches ahead of the device.
+        workers: processes that make batches ahead of the device, each with `threads`; 0 makes
+            them in this process, which is enough for most models.
+        threads: that make batches.
     """
 
     fasta: Names = ""
+    weights: list[float] = dataclasses.field(default_factory=list)
     validation_fraction: float = 0.1
     validation_contigs: Names = ""
     test_contigs: Names = ""
+    intervals: str = ""
+    interval_length: int | None = 2**20
+    interval_overlap: Literal["cut", "keep"] = "cut"
     stride: int | None = None
     validation_windows: int | None = None
     validation_masks: int = 1
     mask_probability: float = 0.15
     soft_mask_weight: float = 1.0
     rc_mode: Literal["none", "augment", "equivariant"] = "equivariant"
+    workers: int = 0
     threads: int = 2
 
     def __post_init__(self):
@@ -62,10 +79,28 @@ class DataConfig:
                 raise UserError(f"data.{name} is {getattr(self, name)}; it is between 0 and 1")
         if not self.soft_mask_weight >= 0:
             raise UserError(f"data.soft_mask_weight is {self.soft_mask_weight}; it is at least 0")
-        for name in ("stride", "validation_windows", "validation_masks", "threads"):
+        sizes = ("stride", "validation_windows", "validation_masks", "interval_length", "threads")
+        for name in sizes:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name} is {value}; it is at least 1")
+        if self.workers < 0:
+            raise UserError(f"data.workers is {self.workers}; it is at least 0")
+        self._check_splits()
+
+    def _check_splits(self):
+        if self.weights and len(self.weights) != len(names(self.fasta)):
+            raise UserError(
+                f"data.weights has {len(self.weights)} numbers, and there are "
+                f"{len(names(self.fasta))} genomes in data.fasta: give one for each"
+            )
+        if not all(weight > 0 for weight in self.weights):
+            raise UserError(f"data.weights is {self.weights}; each is above 0")
+        if self.intervals and (names(self.validation_contigs) or names(self.test_contigs)):
+            raise UserError(
+                "data.intervals says what is held out, so data.validation_contigs and "
+                "data.test_contigs must be left out"
+            )
         if both := sorted(set(names(self.validation_contigs)) & set(names(self.test_contigs))):
             raise UserError(f"{both[0]} is both in data.validation_contigs and data.test_contigs")
 
