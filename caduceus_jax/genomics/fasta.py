@@ -4,9 +4,11 @@ Sequences are upper-case `A C G T N`, and lower-case where the file is soft-mask
 codes are read as N (and counted), U as T; any other byte is an error that names file and line.
 """
 
+import itertools
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -50,14 +52,37 @@ def iterate_fasta(path: str | pathlib.Path) -> Iterator[tuple[str, Bases]]:
     Yields:
         (name, sequence) of each record, in the file's order.
     """
+    for name, pieces in itertools.groupby(iterate_pieces(path), key=lambda piece: piece.name):
+        yield name, np.frombuffer(b"".join(piece.bases for piece in pieces), np.uint8)
+
+
+class Piece(NamedTuple):
+    """Consecutive bases of a record."""
+
+    name: str  # of the record
+    bases: bytes  # one a base, lower-case where soft-masked
+    ambiguous: int  # how many of them were IUPAC ambiguity codes
+
+
+def iterate_pieces(
+    path: str | pathlib.Path, watch: Callable[[bytes], object] | None = None
+) -> Iterator[Piece]:
+    """The sequence of a FASTA file in pieces of a few million bases, however long its records are.
+
+    Args:
+        path: as for `read_genome`, which says what is refused.
+        watch: told all bytes of the file as they are read, still compressed.
+
+    Yields:
+        Every record's pieces, none of them empty, in the file's order.
+    """
     path = pathlib.Path(path)
     first_line: dict[str, int] = {}  # of each name
-    name, parts, ambiguous = "", [], 0
-    for line, piece in _pieces(path):
+    name, length, ambiguous = "", 0, 0
+    for line, piece in _pieces(path, watch):
         if piece.startswith(b">"):
-            if name:
-                yield name, _record(path, first_line[name], name, parts)
-            name, parts = _name(path, line, piece), []
+            _check_record(path, first_line, name, length)
+            name, length = _name(path, line, piece), 0
             if name in first_line:
                 raise UserError(
                     f"{path}:{line}: the name {name} was already used in line {first_line[name]}: "
@@ -70,14 +95,16 @@ def iterate_fasta(path: str | pathlib.Path) -> Iterator[tuple[str, Bases]]:
             except StrangeByte as error:
                 line += piece.count(b"\n", 0, error.position)
                 raise UserError(f"{path}:{line}: {error}") from None
-            parts.append(bases)
+            length += len(bases)
             ambiguous += count
+            if bases:
+                yield Piece(name, bases, count)
         elif text := piece.lstrip():
             line += piece.count(b"\n") - text.count(b"\n")
             raise UserError(f"{path}:{line}: a FASTA file starts with '>', not with {_shown(text)}")
     if not name:
         raise UserError(f"{path} is empty: a FASTA file has a '>' line and sequence")
-    yield name, _record(path, first_line[name], name, parts)
+    _check_record(path, first_line, name, length)
     if ambiguous:
         notice(f"{path}: {ambiguous:,} IUPAC ambiguity codes (such as R or Y) are read as N")
 
@@ -119,11 +146,21 @@ def canonical(lines: bytes) -> tuple[bytes, int]:
     return lines.translate(_READ_AS, _NEWLINES), len(odd.translate(None, b"Uu"))
 
 
-def _pieces(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
-    """Header lines and runs of other lines, each with the number of its first line, from 1."""
-    line = 1
-    with open_binary(path) as file:
-        while block := file.read(_BLOCK) + file.readline():  # up to the end of a line
+def _pieces(
+    path: pathlib.Path, watch: Callable[[bytes], object] | None
+) -> Iterator[tuple[int, bytes]]:
+    """Header lines and stretches of other lines, each with the number of its first line, from 1.
+
+    Only a piece that begins a line can begin with `>`, unless that byte is out of place.
+    """
+    line, begins_line = 1, True
+    with open_binary(path, watch) as file:
+        while block := file.read(_BLOCK):
+            last_line = block.rfind(b"\n") + 1
+            if block.startswith(b">", last_line) and (last_line or begins_line):
+                block += file.readline()  # a header is read whole
+            elif not begins_line and block.startswith(b">"):
+                raise UserError(f"{path}:{line}: {StrangeByte(0, b'>')}")
             start = 0
             while start < len(block):
                 mark = b"\n" if block.startswith(b">", start) else b"\n>"
@@ -132,6 +169,7 @@ def _pieces(path: pathlib.Path) -> Iterator[tuple[int, bytes]]:
                 yield line, piece
                 line += piece.count(b"\n")
                 start = end
+            begins_line = block.endswith(b"\n")
 
 
 def _name(path: pathlib.Path, line: int, header: bytes) -> str:
@@ -147,8 +185,6 @@ def _shown(text: bytes) -> str:
     return repr(text[:1].decode("latin-1"))
 
 
-def _record(path: pathlib.Path, line: int, name: str, parts: list[bytes]) -> Bases:
-    sequence = np.frombuffer(b"".join(parts), np.uint8)
-    if not len(sequence):
-        raise UserError(f"{path}:{line}: the record {name} has no sequence: remove it")
-    return sequence
+def _check_record(path: pathlib.Path, first_line: dict[str, int], name: str, length: int) -> None:
+    if name and not length:
+        raise UserError(f"{path}:{first_line[name]}: the record {name} has no sequence: remove it")

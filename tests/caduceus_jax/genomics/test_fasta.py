@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caduceus_jax import UserError
-from caduceus_jax.genomics.fasta import iterate_fasta, read_genome
+from caduceus_jax.genomics.fasta import iterate_fasta, iterate_pieces, read_genome
 
 
 def write(path, text: str):
@@ -109,7 +109,7 @@ def test_records_come_one_by_one(tmp_path):
 
 @pytest.mark.parametrize("block", [1, 3, 64])
 def test_blocks_do_not_show(tmp_path, monkeypatch, block):
-    """The reader works in blocks of lines; wherever they end, the result is the same."""
+    """Wherever the blocks that are read end, the result is the same."""
     monkeypatch.setattr("caduceus_jax.genomics.fasta._BLOCK", block)
     rng = np.random.default_rng(block)
     records = [(f"r{i}", "".join(rng.choice(list("ACGTn"), rng.integers(1, 40)))) for i in range(9)]
@@ -119,8 +119,22 @@ def test_blocks_do_not_show(tmp_path, monkeypatch, block):
     )
     path = write(tmp_path / "blocks.fa", lines)
     assert as_text(read_genome(path)) == records
-    with pytest.raises(UserError, match=rf"blocks\.fa:{lines.count(chr(10)) + 2}: 'E' is no"):
-        read_genome(write(path, lines + "ACG\nGE\n"))
+    for strange in ("GE", "G>"):
+        where = rf"blocks\.fa:{lines.count(chr(10)) + 2}: '{strange[1]}' is no nucleotide"
+        with pytest.raises(UserError, match=where):
+            read_genome(write(path, lines + f"ACG\n{strange}A\n"))
+
+
+@pytest.mark.parametrize("name", ["long.fa", "long.fa.gz"])
+def test_pieces_are_small_however_long_a_line_is(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("caduceus_jax.genomics.fasta._BLOCK", 16)
+    path = write(tmp_path / name, f">a\n{'ACGTN' * 20}\n>b a very long header indeed\nRa\n")
+    read = []
+    pieces = list(iterate_pieces(path, read.append))
+    assert max(len(piece.bases) for piece in pieces) <= 16
+    assert b"".join(piece.bases for piece in pieces if piece.name == "a") == b"ACGTN" * 20
+    assert pieces[-1] == ("b", b"Na", 1)
+    assert b"".join(read) == path.read_bytes()
 
 
 def test_a_whole_genome(shared):
