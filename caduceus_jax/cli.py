@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         if isinstance(error, UserError):
             print(f"caduceus-jax {words[0]}: {error}", file=sys.stderr)
-            return BAD_INPUT
+            return error.exit_status
         hint = "" if debug else " (--debug shows where)"
         print(f"caduceus-jax {words[0]}: {type(error).__name__}: {error}{hint}", file=sys.stderr)
         return FAILED

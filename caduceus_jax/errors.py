@@ -6,4 +6,9 @@ class UserError(ValueError):
 
     The command line prints the message as one sentence and exits with status 2; code that calls
     the library can catch it as a `ValueError`.
+
+    Attributes:
+        exit_status: of the command line, where a scheduler is to tell this error from others.
     """
+
+    exit_status = 2

@@ -95,13 +95,14 @@ def pretrain(config: PretrainConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, recorded)
     with (
-        Checkpoints(folder / "checkpoints", config.keep) as checkpoints,
         Interruption() as interruption,
+        Checkpoints(folder / "checkpoints", config.keep) as checkpoints,
     ):
         if checkpoints.latest is None:
             state = init_sharded(init, mesh)
         else:
-            state = checkpoints.restore(abstract(init, mesh), batches)
+            state, place = checkpoints.restore(abstract(init, mesh))
+            batches.set_state({"next_index": place["step"]})
         first = int(state.step)
         report = Report(folder, steps=config.steps, first_step=first, speaks=process == 0)
         with report:
@@ -148,7 +149,7 @@ def pretrain(config: PretrainConfig) -> None:
                     clock, clocked = time.monotonic(), step
                 stop = interruption.signal
                 if stop or last or step % config.checkpoint_every == 0:
-                    checkpoints.save(state, batches, plain(config))
+                    checkpoints.save(state, {"step": step}, plain(config))
                 if stop:
                     report.say(
                         f"{stop.name}: saved step {step} in {folder}; the same command continues"

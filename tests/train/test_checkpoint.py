@@ -1,64 +1,148 @@
+import json
+import pathlib
+import shutil
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
-from caduceus_jax import Tokenizer
+from caduceus_jax.errors import UserError
 from caduceus_jax.train.checkpoint import Checkpoints
-from caduceus_jax.train.config import DataConfig
-from caduceus_jax.train.data import Block, Windows, train_dataset
 from caduceus_jax.train.sharding import abstract, make_mesh
-from caduceus_jax.train.step import TrainState, init_state
+from caduceus_jax.train.step import init_state
+from caduceus_jax.training_checkpoint import DamagedCheckpoint
+
+CONFIG = {"seed": 1}
 
 
-def batches():
-    letters = np.frombuffer(b"ACGTAACCGGTTACAC", np.uint8)
-    windows = Windows(
-        {"c": letters}, [Block("c", 0, 16)], length=4, stride=1, tokenizer=Tokenizer()
-    )
-    return iter(train_dataset(windows, DataConfig(mask_probability=0.5), seed=1, batch_size=4))
-
-
-def init():
-    params = {"w": jnp.arange(6.0).reshape(2, 3)}
+def init(columns=3):
+    params = {"a": jnp.arange(4.0), "w": jnp.arange(2.0 * columns).reshape(2, columns)}
     return init_state(params, optax.adam(1e-3), jax.random.PRNGKey(5))
 
 
 def at(step):
-    state = init()
-    return TrainState(
-        jnp.asarray(step, jnp.int32),
-        jax.tree.map(lambda x: x + step, state.params),
-        state.opt_state,
-        state.rng,
+    leaves, form = jax.tree.flatten(init())
+    state = jax.tree.unflatten(form, [leaf + jnp.asarray(step, leaf.dtype) for leaf in leaves])
+    assert state.step == step
+    return state
+
+
+def place(step):
+    return {"step": step, "windows": 9}
+
+
+def save(folder, *steps, **options):
+    with Checkpoints(folder, **{"keep": 9, **options}) as checkpoints:
+        for step in steps:
+            checkpoints.save(at(step), place(step), CONFIG)
+
+
+def there(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def restored(folder, **options):
+    with Checkpoints(folder, keep=9, **options) as checkpoints:
+        return checkpoints.restore(abstract(init, make_mesh()))
+
+
+def check_equal(state, expected):
+    for stored, leaf in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(stored, leaf)
+        assert stored.dtype == leaf.dtype
+
+
+def test_state_and_place_come_back_on_any_mesh(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    with Checkpoints(folder, keep=2) as checkpoints:
+        assert checkpoints.latest is None
+        checkpoints.save(at(3), place(3), CONFIG)
+    for devices in (4, 2, 1):
+        mesh = make_mesh(jax.devices()[:devices])
+        with Checkpoints(folder, keep=2) as checkpoints:
+            assert checkpoints.latest == 3
+            state, found = checkpoints.restore(abstract(init, mesh))
+        assert found == place(3)
+        check_equal(state, at(3))
+        assert all(len(leaf.sharding.device_set) == devices for leaf in jax.tree.leaves(state))
+
+
+def test_what_made_a_checkpoint_is_in_it(tmp_path):
+    save(tmp_path, 3)
+    run = json.loads((tmp_path / "3" / "run.json").read_text())
+    assert run["step"] == 3 and run["config"] == CONFIG
+    assert run["versions"]["jax"] == jax.__version__
+    packages = {"jax", "flax", "optax", "orbax-checkpoint", "caduceus-jax"}
+    assert set(run["versions"]) == packages
+
+
+def test_the_newest_and_some_in_between_are_kept_and_a_step_is_saved_once(tmp_path):
+    save(tmp_path / "newest", 1, 2, 2, 3, keep=2)
+    assert there(tmp_path / "newest") == ["2", "3"]
+    save(tmp_path / "every", 2, 3, 4, 5, 6, 7, keep=1, keep_every=3)
+    assert there(tmp_path / "every") == ["3", "6", "7"]
+
+
+def test_a_damaged_checkpoint_is_moved_aside_with_one_warning(tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    save(folder, 1, 2, 3)
+    (folder / "3" / "manifest.json").unlink()
+    next((folder / "2" / "state" / "d").iterdir()).unlink()
+    state, found = restored(folder)
+    check_equal(state, at(1))
+    assert found == place(1)
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert "3 (manifest.json is missing, so it was not finished), 2 (state/d/" in warning
+    assert warning.endswith("is missing); continuing from step 1")
+    aside = tmp_path / "damaged_checkpoints"
+    assert there(aside) == ["2", "3"] and there(folder) == ["1"]
+    # The step can be saved again, and be damaged again.
+    save(folder, 2)
+    check_equal(restored(folder)[0], at(2))
+    (folder / "2" / "run.json").unlink()
+    check_equal(restored(folder)[0], at(1))
+    assert there(aside) == ["2", "2-2", "3"]
+
+
+def test_damage_is_refused_where_there_is_no_way_on(tmp_path):
+    folder = tmp_path / "checkpoints"
+    save(folder, 1, 2)
+    (folder / "2" / "run.json").write_text("{}")
+    with pytest.raises(DamagedCheckpoint, match=r"2 \(run.json has 2 bytes instead of") as strict:
+        Checkpoints(folder, keep=2, strict=True)
+    assert strict.value.exit_status == 3
+    (folder / "1" / "run.json").unlink()
+    with pytest.raises(DamagedCheckpoint, match=r"1 \(run.json is missing\); bring one back"):
+        Checkpoints(folder, keep=2)
+    assert there(tmp_path) == ["checkpoints"] and there(folder) == ["1", "2"]
+
+
+def test_what_was_never_finished_is_cleared_away(tmp_path):
+    save(tmp_path, 1)
+    shutil.copytree(tmp_path / "1", tmp_path / "2.tmp")
+    check_equal(restored(tmp_path)[0], at(1))
+    assert there(tmp_path) == ["1"]
+
+
+def test_a_checkpoint_of_another_model_is_refused_at_once(tmp_path):
+    save(tmp_path, 1)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        begun = time.monotonic()
+        with pytest.raises(UserError) as error:
+            checkpoints.restore(abstract(lambda: init(columns=5), make_mesh()))
+        assert time.monotonic() - begun < 5
+    assert "of another model, with other params/w (there (2, 3), here (2, 5)), opt_state/" in str(
+        error.value
     )
 
 
-def test_state_and_place_in_the_data_come_back(tmp_path):
-    ahead = batches()
-    for _ in range(3):
-        next(ahead)
-    with Checkpoints(tmp_path / "new" / "folder", keep=2) as checkpoints:
-        assert checkpoints.latest is None
-        checkpoints.save(at(3), ahead, {"seed": 1})
-    following = [next(ahead) for _ in range(4)]
+def test_an_error_while_writing_is_not_lost(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
 
-    fresh = batches()
-    mesh = make_mesh()
-    with Checkpoints(tmp_path / "new" / "folder", keep=2) as checkpoints:
-        assert checkpoints.latest == 3
-        state = checkpoints.restore(abstract(init, mesh), fresh)
-    for stored, expected in zip(jax.tree.leaves(state), jax.tree.leaves(at(3)), strict=True):
-        np.testing.assert_array_equal(stored, expected)
-        assert stored.dtype == expected.dtype
-        assert len(stored.sharding.device_set) == mesh.size
-    for one, other in zip(following, fresh, strict=False):
-        np.testing.assert_array_equal(one["input_ids"], other["input_ids"])
-        np.testing.assert_array_equal(one["labels"], other["labels"])
-
-
-def test_the_newest_are_kept_and_a_step_is_saved_once(tmp_path):
-    with Checkpoints(tmp_path, keep=2) as checkpoints:
-        for step in (1, 2, 2, 3):
-            checkpoints.save(at(step), batches(), {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "3"]
+    monkeypatch.setattr(pathlib.Path, "rename", full)
+    with pytest.raises(OSError, match="no space left"):
+        save(tmp_path, 1)
