@@ -10,6 +10,18 @@ import numpy as np
 
 def logits(config, tensors, ids):
     """(batch, length, vocab) logits of a masked language model."""
+    hidden, table = last_hidden_state(config, tensors, ids)
+    untied = "lm_head.lm_head.weight" if config.rcps else "lm_head.weight"
+    head = table if config.tie_word_embeddings else np.asarray(tensors[untied], np.float64)
+    if not config.rcps:
+        return hidden @ head.T
+    complement = np.asarray(config.complement_map)
+    strand, other = np.split(hidden, 2, axis=-1)
+    return strand @ head.T + other[..., ::-1] @ head[complement].T
+
+
+def last_hidden_state(config, tensors, ids):
+    """(batch, length, d_model or twice that), and the table of embeddings."""
     tensors = {name: np.asarray(t, np.float64) for name, t in tensors.items()}
     backbone = _under(tensors, "caduceus.backbone.")
     word = "embedding.weight" if config.rcps else "weight"
@@ -28,13 +40,7 @@ def logits(config, tensors, ids):
             residual = np.concatenate([other, one], axis=-1)
         normed = _both(config, residual, lambda x, layer=layer: _norm(config, layer, "norm", x))
         hidden = _both(config, normed, lambda x, layer=layer: _mixer(config, layer, x))
-    hidden = _both(config, residual + hidden, lambda x: _norm(config, backbone, "norm_f", x))
-    untied = "lm_head.lm_head.weight" if config.rcps else "lm_head.weight"
-    head = table if config.tie_word_embeddings else tensors[untied]
-    if not config.rcps:
-        return hidden @ head.T
-    strand, other = np.split(hidden, 2, axis=-1)
-    return strand @ head.T + other[..., ::-1] @ head[complement].T
+    return _both(config, residual + hidden, lambda x: _norm(config, backbone, "norm_f", x)), table
 
 
 def _both(config, x, function):

@@ -13,9 +13,10 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.inference import embed
 from caduceus_jax.model import CaduceusForMaskedLM, CaduceusForSequenceClassification
 from caduceus_jax.progress import notice
+from caduceus_jax.train.evaluate_eqtl import evaluate_eqtl
 from caduceus_jax.train.finetune import SUMMARY, finetune
 from caduceus_jax.train.finetuning.baselines import baselines
-from caduceus_jax.train.finetuning.config import FinetuneConfig, LabelledConfig
+from caduceus_jax.train.finetuning.config import EqtlConfig, FinetuneConfig, LabelledConfig
 from caduceus_jax.train.finetuning.examples import Task
 from caduceus_jax.train.finetuning.report import PROJECTION, Column, Row, write_report
 from caduceus_jax.train.tasks import find_task
@@ -30,7 +31,7 @@ class EvaluateConfig(FinetuneConfig):
     """Several models on several tasks.
 
     Args:
-        suite: published tasks: genomic-benchmarks or nucleotide-transformer.
+        suite: published tasks: genomic-benchmarks, nucleotide-transformer or eqtl.
         tasks: names of tasks of the suite, [a,b]; null takes all. Where no suite is named: folders
             with train, validation and test tables (valid and dev will do, and so will .csv.gz,
             .tsv or .parquet).
@@ -38,12 +39,14 @@ class EvaluateConfig(FinetuneConfig):
             `architecture`, trained from nothing. By default `model`.
         report: folder of the report: report.html, which needs no other file, report.md and
             results.json; and of the fine-tunings, each in a folder of its own.
+        eqtl: of the suite eqtl.
     """
 
     suite: str = ""
     tasks: list[str] | None = None
     models: list[str] | None = None
     report: str = "runs/evaluate"
+    eqtl: EqtlConfig = EqtlConfig()
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -57,6 +60,8 @@ def evaluate(config: EvaluateConfig) -> None:
     Args:
         config: everything there is to choose.
     """
+    if config.suite == "eqtl":
+        return evaluate_eqtl(config)
     folder = pathlib.Path(config.report)
     columns, rows = _models(config), []
     for name, data, published in _tasks(config):
@@ -102,7 +107,7 @@ def _tasks(
     if suite:
         if suite not in SUITES:
             known = ", ".join(name.replace("_", "-") for name in SUITES)
-            raise UserError(f"suite is {config.suite}; there are {known}")
+            raise UserError(f"suite is {config.suite}; there are {known}, eqtl")
         return [
             (
                 name,

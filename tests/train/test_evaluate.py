@@ -72,7 +72,9 @@ def test_the_paper_s_learning_rates_and_batches(tmp_path):
 
 def test_what_cannot_be_evaluated_is_named(tmp_path):
     cases = {
-        "suite is glue; there are genomic-benchmarks, nucleotide-transformer": {"suite": "glue"},
+        "suite is glue; there are genomic-benchmarks, nucleotide-transformer, eqtl": {
+            "suite": "glue"
+        },
         "nothing to evaluate on": {},
         "empty has no train table, such as train.csv": {"tasks": [str(tmp_path / "empty")]},
         "models has nonsense; each is name=path": {"models": ["nonsense"], "tasks": ["x"]},

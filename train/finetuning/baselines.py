@@ -1,5 +1,7 @@
 """What linear models of plain features reach: a fine-tuned model has to beat them."""
 
+from typing import Any
+
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -32,7 +34,7 @@ def baselines(task: Task) -> dict[str, dict[str, float]]:
             train.sequences + task.validation.sequences,
             np.concatenate([train.labels, task.validation.labels]),
         )
-    counts = CountVectorizer(analyzer="char", ngram_range=(KMER, KMER), dtype=np.float32)
+    counts = CountVectorizer(analyzer="char", ngram_range=(KMER, KMER), dtype=np.int64)
     inputs = counts.fit_transform(_texts(train, task))
     features = {f"{KMER}-mer counts, linear": (inputs, counts.transform(_texts(task.test, task)))}
     if len({len(sequence) for sequence in (*train.sequences, *task.test.sequences)}) == 1:
@@ -41,7 +43,7 @@ def baselines(task: Task) -> dict[str, dict[str, float]]:
     return {name: _fit(*x, train.labels, task) for name, x in features.items()}
 
 
-def _fit(inputs: np.ndarray, test: np.ndarray, labels: np.ndarray, task: Task) -> dict[str, float]:
+def _fit(inputs: Any, test: Any, labels: np.ndarray, task: Task) -> dict[str, float]:
     scaler = StandardScaler(with_mean=False)  # counts are sparse
     if task.kind == "regression":
         outputs = make_pipeline(scaler, Ridge()).fit(inputs, labels).predict(test)

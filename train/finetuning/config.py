@@ -60,6 +60,32 @@ class LabelledConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EqtlConfig:
+    """Variants that change expression (the suite eqtl).
+
+    Args:
+        table: variants with labels, such as All_Tissues.csv of the Genomics Long-Range Benchmark.
+        genome: FASTA file of their assembly.
+        length: bases around each variant that the model reads.
+        pooled: bases around the variant over which its states are averaged.
+        test_contigs: contigs to test on, where the table has no column split.
+    """
+
+    table: str = ""
+    genome: str = ""
+    length: int = 131_072
+    pooled: int = 1_537
+    test_contigs: str | list[str] = ""
+
+    def __post_init__(self):
+        if self.length < 1 or self.pooled < 1 or self.pooled % 2 == 0:
+            raise UserError(
+                f"eqtl.length is {self.length} and eqtl.pooled {self.pooled}: both are at least 1, "
+                "and the latter is odd"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
     """One fine-tuning, repeated with several seeds.
 

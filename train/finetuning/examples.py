@@ -81,7 +81,7 @@ def encode(
 
     Args:
         examples: what to encode.
-        tokenizer: the vocabulary; N is read as padding, as in pretraining.
+        tokenizer: the vocabulary.
         max_length: tokens of a row; longer sequences lose their end.
         pad: the side on which shorter ones are completed.
         reverse: (examples,) whether to take the reverse complement; by default of none.
@@ -98,8 +98,7 @@ def encode(
         if reverse is not None and reverse[row]:
             tokens = tokenizer.reverse_complement(tokens)
         place = slice(max_length - len(tokens), None) if pad == "left" else slice(len(tokens))
-        ids[row, place] = np.where(tokens == tokenizer.n_id, tokenizer.pad_id, tokens)
-        mask[row, place] = True
+        ids[row, place], mask[row, place] = tokens, True
     return {"input_ids": ids, "padding_mask": mask, "labels": examples.labels}
 
 

@@ -103,7 +103,7 @@ def read_rows(path: pathlib.Path, config: LabelledConfig) -> Rows:
     plain = path.name.removesuffix(".gz")
     if plain.endswith((".fa", ".fasta", ".fna")):
         return _fasta(path, len(labels))
-    frame, first_line = _frame(path)
+    frame, first_line = read_frame(path)
     needed = [config.sequence, *labels]
     if missing := [name for name in needed if name not in frame.columns]:
         raise UserError(
@@ -129,7 +129,7 @@ def _name(train: pathlib.Path) -> str:
     return train.absolute().parent.name if name in ("train", "training") else name
 
 
-def _frame(path: pathlib.Path) -> tuple["polars.DataFrame", int]:
+def read_frame(path: pathlib.Path) -> tuple["polars.DataFrame", int]:
     """A table, its text columns as text, and the number of its first row."""
     import polars
 

@@ -23,12 +23,6 @@ def test_sequences_are_padded_on_either_side_and_lose_their_end():
     np.testing.assert_array_equal(right["padding_mask"], [[True, True, True, False], [True] * 4])
 
 
-def test_n_is_read_as_padding_and_counts_as_a_token():
-    batch = encode(some("ANC"), TOKENIZER, 3, pad="right")
-    np.testing.assert_array_equal(batch["input_ids"], [[A, PAD, C]])
-    np.testing.assert_array_equal(batch["padding_mask"], [[True, True, True]])
-
-
 def test_the_other_strand_of_what_is_read():
     batch = encode(some("AACG", "AACG"), TOKENIZER, 3, pad="right", reverse=np.array([True, False]))
     np.testing.assert_array_equal(batch["input_ids"], [[G, T, T], [A, A, C]])
