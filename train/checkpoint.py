@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import pathlib
 import shutil
+import time
 from typing import Any
 
 import jax
@@ -28,6 +29,40 @@ from caduceus_jax.training_checkpoint import (
 
 Place = dict[str, Any]  # where a run is in its data, as JSON knows it
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "caduceus-jax")
+
+
+class Schedule:
+    """When a run saves.
+
+    Args:
+        every: steps.
+        keep_every: steps of the checkpoints that stay, which are saved too; None is none.
+        minutes: since the last one; looked at where metrics are written. None is any.
+    """
+
+    def __init__(self, every: int, keep_every: int | None = None, minutes: float | None = None):
+        self._every = [every, *([keep_every] if keep_every else [])]
+        self._minutes = minutes
+        self._saved = time.monotonic()
+
+    def due(self, step: int, *, logged: bool) -> bool:
+        """Whether to save after this step; every process asks, and hears the same.
+
+        Args:
+            step: that was done.
+            logged: its metrics are written. There the processes wait for each other anyway, so
+                that it costs little to agree on what time it is.
+        """
+        due = any(step % every == 0 for every in self._every)
+        if self._minutes is not None and logged:
+            elapsed = time.monotonic() - self._saved
+            # Process 0's clock counts.
+            due |= (
+                distributed.gather("minutes since a checkpoint", elapsed)[0] >= 60 * self._minutes
+            )
+        if due:
+            self._saved = time.monotonic()
+        return due
 
 
 class Checkpoints:

@@ -167,8 +167,17 @@ class PretrainConfig:
         log_every: steps between two lines of metrics.
         eval_every: steps between two validations; there is one after the last step too.
         checkpoint_every: steps between two checkpoints; there is one after the last step too.
+        checkpoint_minutes: there is also one when the last is this old, at the next line of
+            metrics; null is none.
         keep: the newest this many checkpoints are kept.
+        keep_every: those at multiples of this many steps are made and kept too; null is none.
+        strict: end with status 3 where the newest checkpoint is damaged; otherwise the run
+            continues from the newest that is intact.
         resume: "auto" continues the run that is found in `out`; "never" only starts new ones.
+        coordinator: host:port of the first of several processes, which all see `out`. By default
+            they find each other on TPU pods, under SLURM and under Open MPI.
+        processes: how many there are; 1 is this one alone, whatever the environment says.
+        process: which one this is, from 0.
     """
 
     out: str = "runs/pretrain"
@@ -186,14 +195,23 @@ class PretrainConfig:
     log_every: int = 10
     eval_every: int = 500
     checkpoint_every: int = 500
+    checkpoint_minutes: float | None = None
     keep: int = 2
+    keep_every: int | None = None
+    strict: bool = False
     resume: Literal["auto", "never"] = "auto"
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
 
     def __post_init__(self):
         positive = ("steps", "batch_size", "max_length", "sequence", "log_every", "eval_every")
         for name in (*positive, "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it is at least 1")
+        for name in ("keep_every", "checkpoint_minutes"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise UserError(f"{name} is {value}; it is above 0, or null")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed is {self.seed}; it is at least 0 and below 2**32")
         self._check_shards()
@@ -223,14 +241,20 @@ class PretrainConfig:
             )
 
 
+# Where a process is started says these, and no recipe.
+LAUNCH = ("coordinator", "processes", "process")
 # These may differ between a run and its continuation: like the number of devices, they change
 # no number that is computed but by rounding.
-_FREE = ("out", "sequence", "log_every", "eval_every", "checkpoint_every", "keep", "resume")
+_FREE = (
+    *("out", "sequence", "log_every", "eval_every", "checkpoint_every", "keep", "resume"),
+    *("checkpoint_minutes", "keep_every", "strict", *LAUNCH),
+)
 
 
 def save_config(config: PretrainConfig, path: pathlib.Path) -> None:
     """Writes the whole config as a recipe that `--config` reads again."""
-    path.write_text(yaml.safe_dump(plain(config), sort_keys=False))
+    settings = {key: value for key, value in plain(config).items() if key not in LAUNCH}
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
 
 
 def check_same_run(config: PretrainConfig, path: pathlib.Path) -> None:

@@ -34,7 +34,7 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
     """Makes this process one of several, before any device is touched.
 
     Without arguments the environment decides: a TPU pod, SLURM, Open MPI, or whatever else JAX
-    recognises; where it finds nothing, this process is alone.
+    recognises; where it finds nothing, this process is alone, as it is with `processes` 1.
 
     Args:
         coordinator: host:port of process 0; the others are told by it who there is.
@@ -42,10 +42,11 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
         process: which one this is, from 0.
 
     Raises:
-        UserError: only some of the three are given, or the others did not come in time.
+        UserError: only some of the three are given, a cluster cannot be joined, or the others did
+            not come in time.
     """
     given = coordinator, processes, process
-    if _runtime.global_state.client is not None:
+    if _runtime.global_state.client is not None or processes == 1:
         return
     if any(value is not None for value in given) and None in given:
         raise UserError("--coordinator, --processes and --process go together: give all, or none")
@@ -60,11 +61,17 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except (RuntimeError, ValueError) as error:
-        if coordinator:
-            reason = " ".join(str(error).split())
-            raise UserError(f"process {process} did not meet the others ({reason})") from None
-        # No cluster, or a session that uses its devices already: alone.
+    except Exception as error:  # what detects clusters raises anything
+        reason = " ".join(str(error).split())
+        # There is no cluster, or this is a session that has used its devices.
+        alone = ("coordinator_address should be defined", "must be called before")
+        if coordinator is None and any(text in reason for text in alone):
+            return
+        name = "this process" if process is None else f"process {process}"
+        raise UserError(
+            f"{name} did not meet the others ({reason}): see that all were started, or use "
+            "--processes 1 for one alone"
+        ) from None
 
 
 def count() -> int:
@@ -100,13 +107,13 @@ def gather(question: str, answer: Any) -> list[Any]:
     for process in range(count()):
         try:
             text = client.blocking_key_value_get(f"{key}/{process}", AGREE_SECONDS * 1000)
-        except Exception as error:
+        except Exception as error:  # of the runtime's own types
             raise RuntimeError(
-                f"process {process} did not say '{question}' within {AGREE_SECONDS} s"
+                f"process {process} did not answer within {AGREE_SECONDS} s: {question}"
             ) from error
         answers.append(json.loads(text))
-    # Whoever puts a question for the second time has all answers to the first, but others may
-    # still be reading them; those before that nobody needs.
+    # Who puts a question again has all answers of the turn before, so that nobody still reads
+    # those of the turn before that.
     if turn > 2:
         client.key_value_delete(f"caduceus_jax/{question}/{turn - 2}/{index()}")
     return answers

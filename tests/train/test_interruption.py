@@ -11,10 +11,18 @@ from caduceus_jax.train.interruption import EXIT_STATUS, Interruption
 def test_the_first_signal_is_noted_and_handlers_come_back(number):
     before = signal.getsignal(number)
     with Interruption() as interruption:
-        assert interruption.signal is None
+        assert interruption.signal is None and interruption.after(1) is None
         os.kill(os.getpid(), number)
-        assert interruption.signal is number
+        assert interruption.signal is number and interruption.after(2) is number
     assert signal.getsignal(number) is before
+
+
+def test_a_second_sigterm_changes_nothing():
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.after(1) is signal.SIGTERM
 
 
 def test_a_second_interrupt_stops_at_once():
