@@ -8,12 +8,14 @@ import time
 import jax
 from flax import nnx
 
+from caduceus_jax import checkpoint
 from caduceus_jax.configs import find
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.tokenizer import Tokenizer
+from caduceus_jax.train import distributed
 from caduceus_jax.train.baselines import baselines
-from caduceus_jax.train.checkpoint import Checkpoints
+from caduceus_jax.train.checkpoint import Checkpoints, Schedule
 from caduceus_jax.train.config import PretrainConfig, check_same_run, names, plain, save_config
 from caduceus_jax.train.data import Block, Windows, read_splits, train_dataset, validation_batches
 from caduceus_jax.train.interruption import EXIT_STATUS, Interruption
@@ -27,8 +29,10 @@ from caduceus_jax.train.sharding import (
     share_of_rows,
 )
 from caduceus_jax.train.step import make_program
+from caduceus_jax.training_checkpoint import CHECKPOINTS, load_model
 
 
+@distributed.end_together
 def pretrain(config: PretrainConfig) -> None:
     """Trains a Caduceus model to fill in the hidden bases of genomes.
 
@@ -38,26 +42,29 @@ def pretrain(config: PretrainConfig) -> None:
     The run is interrupted with Ctrl-C or SIGTERM: it saves and leaves, with status 130 or 75, and
     the same command continues it as if nothing had happened.
 
+    On several hosts the same command is started on each, with `out` on a file system that all
+    see; docs/pods.md has the commands.
+
     Args:
         config: everything there is to choose.
     """
     begun = time.monotonic()
+
+    # ---- Processes: this one alone, or several that train one model ----
+    distributed.start(config.coordinator, config.processes, config.process)
+    process = distributed.index()
 
     # ---- Config: the folder is this run's, or new ----
     tokenizer = Tokenizer()
     _check_vocabulary(config, tokenizer)
     folder = pathlib.Path(config.out)
     recorded = folder / "config.yaml"
-    if recorded.exists() and config.resume == "never":
-        raise UserError(f"{folder} holds a run already: choose another folder with --out")
-    if recorded.exists():
-        check_same_run(config, recorded)
+    distributed.first_does("whose run it is", lambda: _check_folder(config, recorded))
 
     # ---- Mesh: all devices ----
-    use_cores(config.batch_size * config.sequence)
+    use_cores(config.batch_size * config.sequence // distributed.count())
     mesh = make_mesh(sequence=config.sequence)
     check_batch_size(config.batch_size, mesh)
-    process = jax.process_index()
 
     # ---- Data: windows of the two splits ----
     splits = read_splits(config.data)
@@ -76,6 +83,8 @@ def pretrain(config: PretrainConfig) -> None:
     share, of_shares = share_of_rows(mesh)
     shares = {"batch_size": config.batch_size, "process": share, "processes": of_shares}
     batches = iter(train_dataset(train_windows, config.data, seed=config.seed, **shares))
+
+    distributed.check_same({**plain(config), "data": {"windows": len(train_windows)}})
 
     # ---- Model: what a step does; nothing is allocated yet ----
     graphdef, init, train_step, eval_step = make_program(config, mesh, tokenizer)
@@ -96,8 +105,12 @@ def pretrain(config: PretrainConfig) -> None:
         save_config(config, recorded)
     with (
         Interruption() as interruption,
-        Checkpoints(folder / "checkpoints", config.keep) as checkpoints,
+        Checkpoints(
+            folder / CHECKPOINTS, config.keep, config.keep_every, config.strict
+        ) as checkpoints,
     ):
+        schedule = Schedule(config.checkpoint_every, config.keep_every, config.checkpoint_minutes)
+        stop = None
         if checkpoints.latest is None:
             state = init_sharded(init, mesh)
         else:
@@ -138,7 +151,8 @@ def pretrain(config: PretrainConfig) -> None:
                 report.advance(step)
                 last = step == config.steps
                 evaluating = last or step % config.eval_every == 0
-                if evaluating or step % config.log_every == 0:
+                logged = evaluating or step % config.log_every == 0
+                if logged:
                     row = {key: float(value) for key, value in jax.device_get(metrics).items()}
                     seconds = time.monotonic() - clock
                     tokens = (step - clocked) * config.batch_size * config.max_length
@@ -147,8 +161,8 @@ def pretrain(config: PretrainConfig) -> None:
                         row |= validate(state.params)
                     report.write(step, row)
                     clock, clocked = time.monotonic(), step
-                stop = interruption.signal
-                if stop or last or step % config.checkpoint_every == 0:
+                stop = interruption.after(step)
+                if schedule.due(step, logged=logged) or stop or last:
                     checkpoints.save(state, {"step": step}, plain(config))
                 if stop:
                     report.say(
@@ -156,12 +170,15 @@ def pretrain(config: PretrainConfig) -> None:
                     )
                     break
 
-        # ---- Export: the model as others load it, and the curve ----
+        # ---- Export: the model as others load it, from the checkpoint, and the curve ----
+        checkpoints.wait()
         if process == 0:
-            nnx.merge(graphdef, state.params).save_pretrained(str(folder / "model"))
+            trained = folder / CHECKPOINTS / str(checkpoints.latest)
+            checkpoint.save(folder / checkpoint.RUN_MODEL, *load_model(trained))
             plot_losses(report.rows, lines, folder / FIGURE)
-    if interruption.signal and int(state.step) < config.steps:
-        raise SystemExit(EXIT_STATUS[interruption.signal])
+        distributed.gather("the export", "done")
+    if stop and int(state.step) < config.steps:
+        raise SystemExit(EXIT_STATUS[stop])
     if process == 0:
         held = f"{_bases(splits.validation):,} held-out bases"
         if (limit := config.data.validation_windows) and limit < len(held_out):
@@ -169,6 +186,14 @@ def pretrain(config: PretrainConfig) -> None:
         print("\n".join(summary(lines, report.rows, held)))
         print(f"{time.monotonic() - begun:.0f} s in all; curve: {folder / FIGURE}")
         print("\n".join(["next:", *_next_commands(config)]))
+
+
+def _check_folder(config: PretrainConfig, recorded: pathlib.Path) -> None:
+    """Makes sure that a folder which holds a run holds this one."""
+    if recorded.exists() and config.resume == "never":
+        raise UserError(f"{recorded.parent} holds a run already: choose another folder with --out")
+    if recorded.exists():
+        check_same_run(config, recorded)
 
 
 def _check_vocabulary(config: PretrainConfig, tokenizer: Tokenizer) -> None:
