@@ -42,6 +42,9 @@ COMMANDS = {
     "evaluate": Command(
         "caduceus_jax.train.evaluate:evaluate", "fine-tune on a benchmark, with a report"
     ),
+    "prepare": Command(
+        "caduceus_jax.train.data.prepare:prepare", "make a genome ready for training, once"
+    ),
     "plan": Command("caduceus_jax.train.plan:plan", "what a pretraining needs on other devices"),
     "embed": Command(
         "caduceus_jax.genomics.embed:embed", "embed sequences, regions or variants' surroundings"

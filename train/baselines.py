@@ -7,28 +7,33 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from caduceus_jax.train.data import Block, Genome
+from caduceus_jax.train.data.splits import Block, Splits, without
 
 # Longer stretches are counted piece by piece, and of a very large genome evenly chosen pieces.
-_PIECE = 1 << 22
-_MOST_PIECES = 64
+_PIECE = 1 << 20
+_MOST_PIECES = 256
 _UNKNOWN = 4
 _CODE = np.full(256, _UNKNOWN, np.int8)
 _CODE[np.frombuffer(b"ACGTacgt", np.uint8)] = [0, 1, 2, 3] * 2
 
 
-def baselines(genome: Genome, train: list[Block], validation: list[Block]) -> dict[str, float]:
+def baselines(splits: Splits) -> dict[str, float]:
     """Cross-entropy of the validation sequence under models that know little.
+
+    Args:
+        splits: of genomes that are read piece by piece.
 
     Returns:
         `order_0_entropy`, of the validation sequence's own composition, which no model that
         ignores context can beat; `markov_3` and `markov_5`, of Markov models of these orders
         fitted on the training sequence.
     """
-    found = {"order_0_entropy": order_0_entropy(_pieces(genome, validation))}
+    train = without(splits.train, [*splits.validation, *splits.test])
+    validation = without(splits.validation, [])
+    found = {"order_0_entropy": order_0_entropy(_pieces(splits, validation))}
     for order in (3, 5):
-        model = fit_markov(_pieces(genome, train), order)
-        found[f"markov_{order}"] = markov_cross_entropy(model, _pieces(genome, validation))
+        model = fit_markov(_pieces(splits, train), order)
+        found[f"markov_{order}"] = markov_cross_entropy(model, _pieces(splits, validation))
     return found
 
 
@@ -108,12 +113,12 @@ def _reverse_complement(sequence: np.ndarray) -> np.ndarray:
     return np.where(sequence == _UNKNOWN, sequence, 3 - sequence)[::-1]
 
 
-def _pieces(genome: Genome, blocks: list[Block]) -> Iterator[np.ndarray]:
+def _pieces(splits: Splits, blocks: list[Block]) -> Iterator[np.ndarray]:
     """Codes of the blocks' sequence, in pieces."""
     pieces = [
-        (block.contig, start, min(start + _PIECE, block.end))
+        (block, start, min(start + _PIECE, block.end))
         for block in blocks
         for start in range(block.start, block.end, _PIECE)
     ]
-    for contig, start, end in pieces[:: -(-len(pieces) // _MOST_PIECES) or 1]:
-        yield _CODE[genome[contig][start:end]]
+    for block, start, end in pieces[:: -(-len(pieces) // _MOST_PIECES) or 1]:
+        yield _CODE[splits.stores[block.genome][block.contig][start:end]]

@@ -17,7 +17,15 @@ from caduceus_jax.train import distributed
 from caduceus_jax.train.baselines import baselines
 from caduceus_jax.train.checkpoint import Checkpoints, Schedule
 from caduceus_jax.train.config import PretrainConfig, check_same_run, names, plain, save_config
-from caduceus_jax.train.data import Block, Windows, read_splits, train_dataset, validation_batches
+from caduceus_jax.train.data.batches import (
+    ahead,
+    check_drawable,
+    train_batches,
+    validation_batches,
+)
+from caduceus_jax.train.data.sources import check_place, make_place, open_stores, record_stores
+from caduceus_jax.train.data.splits import bases, read_splits, without
+from caduceus_jax.train.data.windows import Windows
 from caduceus_jax.train.interruption import EXIT_STATUS, Interruption
 from caduceus_jax.train.report import FIGURE, Report, plot_losses, summary
 from caduceus_jax.train.sharding import (
@@ -67,22 +75,17 @@ def pretrain(config: PretrainConfig) -> None:
     check_batch_size(config.batch_size, mesh)
 
     # ---- Data: windows of the two splits ----
-    splits = read_splits(config.data)
+    stores = open_stores(config.data, folder / "data")
+    splits = read_splits(stores, config.data, config.max_length)
+    shape = {"length": config.max_length, "inward": splits.inward}
     stride = config.data.stride or config.max_length
-    common = {"length": config.max_length, "tokenizer": tokenizer}
-    train_windows = Windows(
-        splits.genome,
-        splits.train,
-        stride=stride,
-        soft_mask_weight=config.data.soft_mask_weight,
-        **common,
-    )
-    held_out = Windows(splits.genome, splits.validation, stride=config.max_length, **common)
+    train_windows = Windows(stores, splits.train, stride=stride, avoid=splits.avoid, **shape)
+    held_out = Windows(stores, splits.validation, stride=config.max_length, **shape)
+    check_drawable(train_windows, config.data)
     if not len(held_out):
         raise UserError("nothing is held out to validate on: raise data.validation_fraction")
     share, of_shares = share_of_rows(mesh)
     shares = {"batch_size": config.batch_size, "process": share, "processes": of_shares}
-    batches = iter(train_dataset(train_windows, config.data, seed=config.seed, **shares))
 
     distributed.check_same({**plain(config), "data": {"windows": len(train_windows)}})
 
@@ -90,7 +93,7 @@ def pretrain(config: PretrainConfig) -> None:
     graphdef, init, train_step, eval_step = make_program(config, mesh, tokenizer)
 
     def validate(params: nnx.State) -> dict[str, float]:
-        fixed = validation_batches(held_out, config.data, **shares)
+        fixed = validation_batches(held_out, config.data, tokenizer, **shares)
         parts = [jax.device_get(eval_step(params, shard_batch(batch, mesh))) for batch in fixed]
         sums = {key: sum(float(part[key]) for part in parts) for key in parts[0]}
         return {
@@ -103,6 +106,7 @@ def pretrain(config: PretrainConfig) -> None:
     if process == 0:
         folder.mkdir(parents=True, exist_ok=True)
         save_config(config, recorded)
+        record_stores(stores, folder / "data")
     with (
         Interruption() as interruption,
         Checkpoints(
@@ -115,19 +119,20 @@ def pretrain(config: PretrainConfig) -> None:
             state = init_sharded(init, mesh)
         else:
             state, place = checkpoints.restore(abstract(init, mesh))
-            batches.set_state({"next_index": place["step"]})
+            check_place(place, stores, len(train_windows))
         first = int(state.step)
         report = Report(folder, steps=config.steps, first_step=first, speaks=process == 0)
         with report:
             # ---- What there is to beat ----
-            lines = baselines(splits.genome, splits.train, splits.validation)
+            lines = baselines(splits)
             if process == 0:
                 (folder / "baselines.json").write_text(json.dumps(lines, indent=1) + "\n")
+            to_train_on = bases(without(splits.train, splits.avoid))
             parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
             report.say(
                 f"{parameters:,} parameters, {len(train_windows):,} windows of "
-                f"{config.max_length:,} bases, {_bases(splits.train):,} bases to train on and "
-                f"{_bases(splits.validation):,} held out, {mesh.size} {jax.default_backend()} "
+                f"{config.max_length:,} bases, {to_train_on:,} bases to train on and "
+                f"{bases(splits.validation):,} held out, {mesh.size} {jax.default_backend()} "
                 f"device{'s' * (mesh.size > 1)}"
             )
             report.say(
@@ -140,10 +145,14 @@ def pretrain(config: PretrainConfig) -> None:
             if first < config.steps:
                 report.say("compiling the training step")
 
-            # ---- Loop ----
+            # ---- Loop: the next batches are on their way while a step is computed ----
+            read = train_batches(
+                train_windows, config.data, tokenizer, seed=config.seed, first_step=first, **shares
+            )
+            batches = ahead(read, lambda batch: shard_batch(batch, mesh))
             clock, clocked = time.monotonic(), first
             for step in range(first + 1, config.steps + 1):
-                state, metrics = train_step(state, shard_batch(next(batches), mesh))
+                state, metrics = train_step(state, next(batches))
                 if step == first + 1:  # compilation is no part of the speed
                     jax.block_until_ready(metrics)
                     report.say(f"first step after {time.monotonic() - begun:.0f} s")
@@ -163,7 +172,8 @@ def pretrain(config: PretrainConfig) -> None:
                     clock, clocked = time.monotonic(), step
                 stop = interruption.after(step)
                 if schedule.due(step, logged=logged) or stop or last:
-                    checkpoints.save(state, {"step": step}, plain(config))
+                    place = make_place(step, stores, len(train_windows))
+                    checkpoints.save(state, place, plain(config))
                 if stop:
                     report.say(
                         f"{stop.name}: saved step {step} in {folder}; the same command continues"
@@ -180,7 +190,7 @@ def pretrain(config: PretrainConfig) -> None:
     if stop and int(state.step) < config.steps:
         raise SystemExit(EXIT_STATUS[stop])
     if process == 0:
-        held = f"{_bases(splits.validation):,} held-out bases"
+        held = f"{bases(splits.validation):,} held-out bases"
         if (limit := config.data.validation_windows) and limit < len(held_out):
             held += f" (the model: in {limit:,} of their {len(held_out):,} windows)"
         print("\n".join(summary(lines, report.rows, held)))
@@ -209,13 +219,11 @@ def _check_vocabulary(config: PretrainConfig, tokenizer: Tokenizer) -> None:
         )
 
 
-def _bases(blocks: list[Block]) -> int:
-    return sum(block.end - block.start for block in blocks)
-
-
 def _next_commands(config: PretrainConfig) -> list[str]:
     """What to type next, with this run's genome and what lies beside it under the same name."""
     genome = find(names(config.data.fasta)[0])
+    if genome.is_dir():  # prepared from a file that may be anywhere
+        genome = pathlib.Path("your_genome.fa")
     regions, variants = genome.with_suffix(".bed"), genome.with_suffix(".vcf")
     out = pathlib.Path(config.out)
     embed = ["embed", out, "your_sequences.fa"]

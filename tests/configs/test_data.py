@@ -9,7 +9,8 @@ from caduceus_jax.configs import find, recipes
 from caduceus_jax.genomics.fasta import read_genome
 from caduceus_jax.recipe import parse
 from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
-from caduceus_jax.train.data import read_splits
+from caduceus_jax.train.data.sources import open_stores
+from caduceus_jax.train.data.splits import read_splits
 
 COMPLEMENT = bytes.maketrans(b"ACGT", b"TGCA")
 
@@ -47,9 +48,10 @@ def test_the_genome_is_the_one_described():
     assert set(bytes(bases)) == set(b"ACGT")
 
 
-def test_variants_fit_the_genome_and_lie_in_its_held_out_part():
+def test_variants_fit_the_genome_and_lie_in_its_held_out_part(tmp_path):
     config = parse("prog", "", PretrainConfig, ["--config", "quickstart"])
-    (block,) = read_splits(config.data).validation
+    stores = open_stores(config.data, tmp_path)
+    (block,) = read_splits(stores, config.data, config.max_length).validation
     bases = _genome()
     lines = find("configs/data/yeast_mitochondrion.vcf").read_text().splitlines()
     records = [line.split("\t") for line in lines if not line.startswith("#")]

@@ -9,7 +9,8 @@ from caduceus_jax.train.baselines import (
     markov_cross_entropy,
     order_0_entropy,
 )
-from caduceus_jax.train.data import Block
+from caduceus_jax.train.data.splits import Block, Splits
+from tests.genomes import prepared
 
 A, C, G, T, UNKNOWN = range(5)
 
@@ -53,18 +54,35 @@ def test_an_order_two_context_reads_left_to_right():
     np.testing.assert_allclose(triples[4 * T + G], [1 / 4] * 4)
 
 
-def test_a_periodic_genome_is_predictable_from_context_alone():
-    genome = {"c": np.frombuffer(b"ACGT" * 500 + b"acgt" * 100, np.uint8)}
-    found = baselines(genome, [Block("c", 0, 2000)], [Block("c", 2000, 2400)])
+def found_in(folder, text, *, held_out):
+    """Baselines with the last so many bases held out."""
+    store, cut = prepared(folder, c=text), len(text) - held_out
+    train, validation = Block(0, "c", 0, cut), Block(0, "c", cut, len(text))
+    return baselines(Splits([store], [train], [validation], []))
+
+
+def test_a_periodic_genome_is_predictable_from_context_alone(tmp_path):
+    found = found_in(tmp_path, "ACGT" * 500 + "acgt" * 100, held_out=400)
     assert found["order_0_entropy"] == pytest.approx(math.log(4))
     assert found["markov_3"] < 0.03
     assert found["markov_5"] < 0.03
 
 
-def test_random_sequence_has_nothing_to_learn():
-    genome = {
-        "c": np.frombuffer(b"ACGT", np.uint8)[np.random.default_rng(0).integers(4, size=50000)]
-    }
-    found = baselines(genome, [Block("c", 0, 40000)], [Block("c", 40000, 50000)])
+def test_random_sequence_has_nothing_to_learn(tmp_path):
+    text = "".join(np.random.default_rng(0).choice(list("ACGT"), 50000))
+    found = found_in(tmp_path, text, held_out=10000)
     for value in found.values():
         assert math.log(4) - 0.001 < value < math.log(4) + 0.06
+
+
+def test_held_out_sequence_is_not_learnt_from_and_counts_once(tmp_path):
+    """Intervals overlap each other, and the held-out ones."""
+    store = prepared(tmp_path, c="A" * 100 + "C" * 50)
+    held_out = [Block(0, "c", 60, 120), Block(0, "c", 100, 120)]
+    train = [Block(0, "c", 0, 80), Block(0, "c", 40, 90), Block(0, "c", 110, 150)]
+    found = baselines(Splits([store], train, held_out, []))
+    # 40 A and 20 C are held out; 60 A and 30 C are left.
+    assert found["order_0_entropy"] == pytest.approx(-math.log(2 / 3) * 2 / 3 + math.log(3) / 3)
+    model = fit_markov([np.repeat(codes(A), 60), np.repeat(codes(C), 30)], 3)
+    expected = markov_cross_entropy(model, [np.repeat(codes(A, C), [40, 20])])
+    assert found["markov_3"] == pytest.approx(expected)

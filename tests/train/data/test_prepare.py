@@ -1,0 +1,161 @@
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from caduceus_jax import UserError
+from caduceus_jax.cli import main
+from caduceus_jax.genomics.fasta import read_genome
+from caduceus_jax.train.data.prepare import write_store
+from caduceus_jax.train.data.store import Store
+from tests.genomes import fasta, prepared
+
+
+@pytest.mark.parametrize("block", [5, 1 << 22])
+@pytest.mark.parametrize("name", ["genome.fa", "genome.fa.gz"])
+def test_what_was_prepared_is_what_the_file_holds(tmp_path, monkeypatch, name, block):
+    monkeypatch.setattr("caduceus_jax.genomics.fasta._BLOCK", block)
+    text = b">one of them\nACGTnnNN\nNNacRt\n>two\nNNY\n>three\nUacgt\n"
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    store = write_store(path, tmp_path / "store")
+    assert list(store.contigs) == ["one", "two", "three"]
+    for contig, letters in read_genome(path):
+        np.testing.assert_array_equal(store[contig], letters)
+    assert store["one"].tobytes() == b"ACGTnnNNNNacNt"
+    assert [contig.ambiguous for contig in store.contigs.values()] == [1, 1, 0]
+    # A run goes on over lines and blocks, and ends with its contig.
+    assert store.unknown.tolist() == [[4, 10], [12, 13], [14, 17]]
+    assert store.source.name == name
+    assert store.source.size == path.stat().st_size
+    store.verify()
+
+
+def test_the_digest_is_of_the_genome_and_not_of_the_file(tmp_path):
+    text = ">one\nACGT\n>two\nAC\n"
+    (tmp_path / "a.fa").write_text(text)
+    (tmp_path / "b.fa.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "c.fa").write_text(">one\nACG\n>two\nTAC\n")
+    a, b, c = (
+        write_store(tmp_path / name, tmp_path / f"of_{name}")
+        for name in ("a.fa", "b.fa.gz", "c.fa")
+    )
+    assert a.sha256 == b.sha256 != c.sha256
+    assert a.bases.tobytes() == c.bases.tobytes()
+    assert a.source.sha256 != b.source.sha256
+
+
+def test_the_command_says_what_it_made(tmp_path, capsys):
+    path = fasta(tmp_path / "genome.fa", chr1="ACGTNNNN", chr2="RY" * 600_000)
+    out = tmp_path / "made"
+    assert main(["prepare", str(path), str(out)]) == 0
+    shown = capsys.readouterr()
+    assert f"{out}: 1,200,008 bases in 2 contigs\n" in shown.out
+    assert "1,200,004 of them unknown (N), in 2 runs; 1,200,000 were ambiguity codes" in shown.out
+    assert Store(out).source.sha256 in shown.out
+    assert f"pretrain --config caduceus_ps_1k --data.fasta {out}" in shown.out
+    assert "reading genome.fa: 2/2 MB" in shown.err
+    assert main(["prepare", str(path), str(out)]) == 2
+    assert "exists already: choose another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("bad.fa", b">a\nACGT\nAC!T\n", "bad.fa:3: '!' is no nucleotide"),
+        ("empty.fa", b"", "empty.fa is empty"),
+        ("cut.fa.gz", gzip.compress(b">a\n" + bytes(range(65, 66)) * 9)[:-9], "cut short"),
+        ("none.fa", None, "none.fa does not exist"),
+    ],
+)
+def test_a_file_that_cannot_be_read_leaves_nothing_behind(tmp_path, name, text, message):
+    path = tmp_path / name
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(UserError, match=message):
+        write_store(path, tmp_path / "out")
+    assert {found.name for found in tmp_path.iterdir()} == ({name} if text is not None else set())
+
+
+_KILLED = """
+import os, pathlib, sys
+from caduceus_jax.train.data import prepare
+prepare.content_digest = lambda *_: os.kill(os.getpid(), {signal})
+prepare.write_store(pathlib.Path("g.fa"), pathlib.Path("out"))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_prepare_leaves_nothing_that_looks_whole(tmp_path, number):
+    """Killed when all bases are written and the index is not."""
+    path = fasta(tmp_path / "g.fa", a="ACGT" * 100)
+    code = _KILLED.format(signal=int(number))
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE)
+    assert run.returncode != 0
+    left = {found.name for found in tmp_path.iterdir()} - {"g.fa"}
+    assert left == ({"out.part"} if number == signal.SIGKILL else set())
+    if left:
+        assert os.path.getsize(tmp_path / "out.part" / "bases.bin") == 400
+        with pytest.raises(UserError, match="index.json is missing"):
+            Store(tmp_path / "out.part")
+    assert len(write_store(path, tmp_path / "out").bases) == 400
+    assert not (tmp_path / "out.part").exists()
+
+
+def test_memory_does_not_grow_with_the_genome(tmp_path):
+    """48 Mb in one line, of which no more than a few blocks of 4 MiB are ever held."""
+    path = tmp_path / "long.fa"
+    with path.open("wb") as file:
+        file.write(b">long\n")
+        for _ in range(48):
+            file.write(b"ACGTN" * 200_000)
+    tracemalloc.start()
+    try:
+        store = write_store(path, tmp_path / "out")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(store.bases) == 48_000_000
+    assert len(store.unknown) == 9_600_000
+    assert peak < 40_000_000
+
+
+def test_stores_that_are_damaged_are_refused(tmp_path):
+    store = prepared(tmp_path, a="ACGTNN" * 10)
+    index = (store.path / "index.json").read_text()
+    bases = (store.path / "bases.bin").read_bytes()
+
+    def refused(message, **files):
+        for name, content in files.items():
+            mode = {"data": content} if isinstance(content, bytes) else {}
+            target = store.path / name.replace("_", ".")
+            target.write_bytes(**mode) if mode else target.write_text(content)
+        with pytest.raises(UserError, match=message) as error:
+            Store(store.path).verify()
+        assert "\n" not in str(error.value)
+        (store.path / "index.json").write_text(index)
+        (store.path / "bases.bin").write_bytes(bases)
+
+    refused("bases.bin has 59 bytes, and 60 were written", bases_bin=bases[:-1])
+    refused("bases.bin is not what was written there", bases_bin=b"C" + bases[1:])
+    refused("index.json is damaged", index_json=index[:-20])
+    refused("index.json is damaged", index_json=index.replace('"source"', '"sauce"'))
+    refused("index.json is damaged", index_json=index.replace('"offset"', '"onset"'))
+    refused("is not the index of a prepared genome", index_json="{}")
+    refused(
+        "version 2 of the format, and this program reads version 1: prepare",
+        index_json=(index.replace('"version": 1', '"version": 2')),
+    )
+    (store.path / "unknown.bin").unlink()
+    with pytest.raises(UserError, match=r"unknown.bin cannot be read \(No such file"):
+        Store(store.path)
+    with pytest.raises(UserError, match="nowhere is no folder: caduceus-jax prepare"):
+        Store(tmp_path / "nowhere")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UserError, match="other holds no prepared genome"):
+        Store(tmp_path / "other")

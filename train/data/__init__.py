@@ -1,0 +1,1 @@
+"""From FASTA files to batches for the masked language model."""

@@ -1,0 +1,181 @@
+"""`caduceus-jax prepare`: a FASTA file becomes a folder that training reads without waiting."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import time
+from typing import BinaryIO
+
+import numpy as np
+
+from caduceus_jax.configs import find
+from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.fasta import iterate_pieces
+from caduceus_jax.progress import track
+from caduceus_jax.train.data.store import (
+    BASES,
+    FORMAT,
+    INDEX,
+    RUNS,
+    UNKNOWN,
+    VERSION,
+    Contig,
+    Source,
+    Store,
+    content_digest,
+)
+
+_MEGABYTE = 1_000_000
+
+
+def prepare(genome: pathlib.Path, out: pathlib.Path) -> None:
+    """Prepares a genome for training: one byte a base in a folder that opens at once.
+
+    pretrain does this by itself for the FASTA files it is given, into the run's folder. Preparing
+    a genome once and naming the folder instead (--data.fasta folder) saves doing it in every run.
+
+    The file is read once, in pieces: no more than some 100 MB of memory are needed, and as many
+    bytes of disk as there are bases. Lower case, which marks repeats, is kept. IUPAC ambiguity
+    codes become N; any byte that is no nucleotide code is refused with its line. The folder
+    appears when it is whole, and not before.
+
+    examples:
+      caduceus-jax prepare hg38.fa.gz genomes/hg38
+      caduceus-jax pretrain --config caduceus_ps_1k --data.fasta genomes/hg38
+
+    Args:
+        genome: FASTA file, plain or .gz.
+        out: folder to make.
+
+    Raises:
+        UserError: the file is no FASTA or cannot be read, or `out` exists.
+    """
+    begun = time.monotonic()
+    store = write_store(find(str(genome)), out)
+    contigs, runs = store.contigs.values(), store.unknown
+    total, unknown = len(store.bases), int((runs[:, 1] - runs[:, 0]).sum())
+    ambiguous = sum(contig.ambiguous for contig in contigs)
+    print(f"{out}: {total:,} bases in {len(contigs):,} contig{'s' * (len(contigs) > 1)}")
+    print(
+        f"{unknown:,} of them unknown (N), in {len(runs):,} runs; {ambiguous:,} were ambiguity "
+        "codes"
+    )
+    print(f"source {store.source.name}, {store.source.size:,} bytes, SHA-256 {store.source.sha256}")
+    print(f"{time.monotonic() - begun:.1f} s")
+    print(f"next:\n  caduceus-jax pretrain --config caduceus_ps_1k --data.fasta {out}")
+
+
+def write_store(fasta: pathlib.Path, out: pathlib.Path) -> Store:
+    """Makes a store of a FASTA file; see `prepare`.
+
+    It is written beside its place and moved there when it is whole: whatever interrupts the
+    writing, nothing looks finished that is not. What an earlier interruption left is removed.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already: choose another folder, or remove it")
+    partial = out.with_name(out.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{partial} cannot be made: {error.strerror}") from None
+    try:
+        _write(fasta, partial)
+        partial.replace(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return Store(out)
+
+
+def _write(fasta: pathlib.Path, folder: pathlib.Path) -> None:
+    reading = _Reading(fasta)
+    digest = hashlib.sha256()
+    contigs: list[Contig] = []
+    with (folder / BASES).open("wb") as bases, (folder / UNKNOWN).open("wb") as unknown:
+        runs = _Runs(unknown)
+        for name, letters, ambiguous in iterate_pieces(fasta, reading):
+            if not contigs or name != contigs[-1].name:
+                runs.close()
+                contigs.append(Contig(name, bases.tell(), 0, 0))
+            runs.add(letters, bases.tell())
+            digest.update(letters)
+            bases.write(letters)
+            at = contigs[-1]
+            contigs[-1] = dataclasses.replace(
+                at, length=at.length + len(letters), ambiguous=at.ambiguous + ambiguous
+            )
+        runs.close()
+        for file in (bases, unknown):
+            file.flush()
+            os.fsync(file.fileno())
+    index = {
+        "format": FORMAT,
+        "version": VERSION,
+        "source": dataclasses.asdict(reading.source()),
+        "sha256": content_digest(digest, contigs),
+        "runs_of_unknown": runs.count,
+        "contigs": [dataclasses.asdict(contig) for contig in contigs],
+    }
+    with (folder / INDEX).open("w") as file:
+        json.dump(index, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class _Reading:
+    """Sees the bytes of the source file pass: its digest, and how much has been read."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        # Before it is read: a file that changes meanwhile is not taken for this one later.
+        self.before = path.stat() if path.is_file() else None
+        self.digest, self.megabytes, self.bytes = hashlib.sha256(), 0, 0
+        total = -(-self.before.st_size // _MEGABYTE) if self.before else 0
+        self.bar = track(range(total), total=total, what=f"reading {path.name}", unit="MB")
+
+    def __call__(self, read: bytes) -> None:
+        self.digest.update(read)
+        self.bytes += len(read)
+        while self.megabytes < self.bytes // _MEGABYTE:
+            self.megabytes += 1
+            next(self.bar, None)
+
+    def source(self) -> Source:
+        for _ in self.bar:  # the last megabyte, and the end of the bar
+            pass
+        assert self.before is not None
+        return Source(self.path.name, self.bytes, self.digest.hexdigest(), self.before.st_mtime_ns)
+
+
+class _Runs:
+    """Writes runs of N; the last one stays open, because the next piece may continue it."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.count = file, 0
+        self.last = np.empty((0, 2), RUNS)
+
+    def add(self, letters: bytes, offset: int) -> None:
+        unknown = np.zeros(len(letters) + 2, bool)
+        unknown[1:-1] = (np.frombuffer(letters, np.uint8) | 0x20) == ord("n")
+        runs = np.flatnonzero(unknown[1:] != unknown[:-1]).astype(RUNS, copy=False).reshape(-1, 2)
+        runs += offset
+        if len(runs) and len(self.last) and runs[0, 0] == self.last[0, 1]:
+            runs[0, 0] = self.last[0, 0]
+            self.last = self.last[:0]  # it goes on
+        if len(runs):
+            self.close()
+            self._write(runs[:-1])
+            self.last = runs[-1:].copy()
+
+    def close(self) -> None:
+        """Nothing continues the last run."""
+        self._write(self.last)
+        self.last = self.last[:0]
+
+    def _write(self, runs: np.ndarray) -> None:
+        self.file.write(np.ascontiguousarray(runs))
+        self.count += len(runs)

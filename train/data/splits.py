@@ -1,0 +1,173 @@
+"""Which sequence is for what: by contig, by position on each contig, or by a BED of intervals."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from caduceus_jax.configs import find
+from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.bed import read_bed
+from caduceus_jax.progress import notice
+from caduceus_jax.train.config import DataConfig, names
+from caduceus_jax.train.data.store import Store
+
+_SPLIT_NAMES = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
+
+
+class Block(NamedTuple):
+    """A contiguous stretch of one contig of one of the genomes."""
+
+    genome: int  # which one, from 0
+    contig: str
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The genomes and which blocks of them are for what.
+
+    Attributes:
+        stores: the genomes.
+        train: blocks to train on. Those of intervals may overlap each other.
+        validation: blocks to validate on; test likewise.
+        inward: the last window of a block is shifted inward until it fits, as those of intervals
+            are; otherwise N completes it.
+        avoid: what no training window may touch.
+    """
+
+    stores: list[Store]
+    train: list[Block]
+    validation: list[Block]
+    test: list[Block]
+    inward: bool = False
+    avoid: list[Block] = dataclasses.field(default_factory=list)
+
+
+def read_splits(stores: list[Store], config: DataConfig, max_length: int) -> Splits:
+    """Splits genomes as the config says.
+
+    Args:
+        stores: the genomes.
+        config: contigs, a fraction, or intervals to hold out.
+        max_length: tokens of a window.
+
+    Raises:
+        UserError: contigs that do not exist, or a BED that does not fit the genomes.
+    """
+    if config.intervals:
+        return _by_intervals(stores, config, max_length)
+    validated, tested = names(config.validation_contigs), names(config.test_contigs)
+    known = [name for store in stores for name in store.contigs]
+    if unknown := [name for name in (*validated, *tested) if name not in known]:
+        raise UserError(f"there is no contig {unknown[0]} to hold out; there are {_some(known)}")
+    splits = Splits(stores, [], [], [])
+    for genome, store in enumerate(stores):
+        for name, contig in store.contigs.items():
+            # One cut a contig: neighbouring windows share repeats and genes, so splits that
+            # interleave would leak.
+            cut = length = contig.length
+            if name in tested:
+                splits.test.append(Block(genome, name, 0, length))
+                continue
+            if validated:
+                cut = 0 if name in validated else length
+            else:
+                cut -= round(length * config.validation_fraction)
+            splits.train.extend([Block(genome, name, 0, cut)] if cut else [])
+            splits.validation.extend([Block(genome, name, cut, length)] if cut < length else [])
+    return splits
+
+
+def _by_intervals(stores: list[Store], config: DataConfig, max_length: int) -> Splits:
+    path = find(config.intervals)
+    regions = read_bed(path)
+    where = {
+        name: [i for i, store in enumerate(stores) if name in store.contigs]
+        for name in set(regions.chrom)
+    }
+    found: dict[str, list[Block]] = {"train": [], "validation": [], "test": []}
+    for chrom, start, end, name, line in zip(*regions, strict=True):
+        if name not in _SPLIT_NAMES:
+            raise UserError(
+                f"{path}:{line}: the fourth column is {name!r}, and a split is train, valid or test"
+            )
+        if len(where[chrom]) != 1:
+            held = [stores[i].name for i in where[chrom]]
+            raise UserError(
+                f"{path}:{line}: {chrom} is in each of {', '.join(held)}: name its contigs apart"
+                if held
+                else f"{path}:{line}: there is no contig {chrom} in the genome; there are "
+                f"{_some([name for store in stores for name in store.contigs])}"
+            )
+        (genome,) = where[chrom]
+        length = stores[genome].contigs[chrom].length
+        if end > length:
+            raise UserError(
+                f"{path}:{line}: the interval ends at {end:,}, and {chrom} has {length:,} bases: "
+                "it was made for another genome"
+            )
+        extent = max(config.interval_length or end - start, max_length)
+        end = min(start + extent, length)
+        # Shifted inward where the contig ends before the first window does.
+        start = max(0, min(start, end - max_length))
+        found[_SPLIT_NAMES[name]].append(Block(genome, chrom, int(start), int(end)))
+    held_out = found["validation"] + found["test"]
+    splits = Splits(
+        stores, **found, inward=True, avoid=[] if config.interval_overlap == "keep" else held_out
+    )
+    _say_what_is_shared(path, splits)
+    return splits
+
+
+def _say_what_is_shared(path: pathlib.Path, splits: Splits) -> None:
+    """One line, where intervals of different splits overlap."""
+    found = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    shares = []
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        together = bases(found[one]) + bases(found[other]) - bases(found[one] + found[other])
+        if together:
+            shares.append(f"{one} and {other} share {together:,} bases")
+    if shares:
+        way_out = (
+            "training windows that touch a held-out interval are left out"
+            if splits.avoid
+            else "data.interval_overlap keep trains on them all the same"
+        )
+        notice(f"{path}: {'; '.join(shares)}; {way_out}")
+
+
+def merged(blocks: Iterable[Block]) -> list[Block]:
+    """The same sequence as blocks that neither overlap nor touch, in order."""
+    result: list[Block] = []
+    for block in sorted(blocks):
+        last = result[-1] if result else None
+        if last and last[:2] == block[:2] and block.start <= last.end:
+            result[-1] = last._replace(end=max(last.end, block.end))
+        else:
+            result.append(block)
+    return result
+
+
+def without(blocks: Iterable[Block], removed: Iterable[Block]) -> list[Block]:
+    """What is in `blocks` and not in `removed`, merged."""
+    result = []
+    away = merged(removed)
+    for block in merged(blocks):
+        start = block.start
+        for other in away:
+            if other[:2] == block[:2] and other.end > start and other.start < block.end:
+                result += [block._replace(start=start, end=other.start)] * (other.start > start)
+                start = other.end
+        result += [block._replace(start=start)] * (start < block.end)
+    return result
+
+
+def bases(blocks: Iterable[Block]) -> int:
+    """How many bases there are in the blocks, each counted once."""
+    return sum(block.end - block.start for block in merged(blocks))
+
+
+def _some(known: list[str]) -> str:
+    return ", ".join(known[:9]) + (" ..." if len(known) > 9 else "")
