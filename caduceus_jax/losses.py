@@ -29,6 +29,27 @@ def masked_lm_loss(
     Returns:
         A float32 scalar; 0 with zero gradients, not NaN, where no label counts.
     """
+    nats, weight = masked_lm_sums(logits, labels, weights, ignore_index)
+    return nats / jnp.where(weight == 0, 1, weight)
+
+
+def masked_lm_sums(
+    logits: Float[Array, "batch length vocab"],
+    labels: Int[Array, "batch length"],
+    weights: Float[Array, "batch length"] | None = None,
+    ignore_index: int = 4,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """What `masked_lm_loss` divides: both add up over the parts of a batch.
+
+    Args:
+        logits: see there.
+        labels: see there.
+        weights: see there.
+        ignore_index: see there.
+
+    Returns:
+        Weighted nats, and the sum of the weights that count.
+    """
     logits = logits.astype(jnp.float32)
     real = labels != ignore_index
     counted = real.astype(jnp.float32)
@@ -37,8 +58,7 @@ def masked_lm_loss(
     # The ignored label need not be a token at all (-100, by another convention).
     targets = jnp.where(real, labels, 0)[..., None]
     at_label = jnp.take_along_axis(jax.nn.log_softmax(logits), targets, axis=-1)[..., 0]
-    total = jnp.sum(counted)
-    return -jnp.sum(counted * at_label) / jnp.where(total == 0, 1, total)
+    return -jnp.sum(counted * at_label), jnp.sum(counted)
 
 
 def classification_loss(

@@ -134,7 +134,7 @@ class BiMamba(nnx.Module):
 
     def __call__(self, hidden: Strands, padding_mask: PaddingMask | None = None) -> Strands:
         """Mixes along the length of every strand in both directions."""
-        x, z = jnp.split(self.in_proj(hidden), 2, axis=-1)
+        x, z = _in_halves(self.in_proj, hidden)
         gate = jax.nn.silu(z)
         y, y_reverse = (
             read(
@@ -221,14 +221,11 @@ def _mix(
 ) -> Strands:
     """Whole mixers over every strand in one direction, strand s with `mambas[s]`."""
 
-    def each_strand(project: str, x: jax.Array) -> jax.Array:
-        maps = [getattr(mamba, project) for mamba in mambas]
-        return jnp.stack([maps[s](x[:, s]) for s in range(len(maps))], axis=1)
-
-    x, z = jnp.split(each_strand("in_proj", hidden), 2, axis=-1)
+    halves = [_in_halves(mamba.in_proj, hidden[:, s]) for s, mamba in enumerate(mambas)]
+    x, z = (jnp.stack(strands, axis=1) for strands in zip(*halves, strict=True))
     cores = [mamba.core for mamba in mambas]
     y = read(cores, x, z, padding_mask, reverse=reverse, scan=scan, conv=conv)
-    return each_strand("out_proj", y)
+    return jnp.stack([mamba.out_proj(y[:, s]) for s, mamba in enumerate(mambas)], axis=1)
 
 
 def _readers(fwd: T, rev: T, strands: int, reverse: bool) -> list[T]:
@@ -238,6 +235,24 @@ def _readers(fwd: T, rev: T, strands: int, reverse: bool) -> list[T]:
     right to left. So strand 1 stays in place, and the two readers exchange roles on it.
     """
     return [(fwd, rev)[reverse ^ (strand == 1)] for strand in range(strands)]
+
+
+def _in_halves(
+    in_proj: nnx.Linear, hidden: Float[jax.Array, "batch *strand length d_model"]
+) -> list[Float[jax.Array, "batch *strand length d_inner"]]:
+    """x and z, each by its own half of the weight.
+
+    One product with the whole weight and a cut through its result would be the same, but devices
+    that each have some of the channels of both would have to exchange what it cuts.
+    """
+    kernels = jnp.split(in_proj.kernel[...], 2, axis=-1)
+    halves = [hidden @ kernel.astype(hidden.dtype) for kernel in kernels]
+    if in_proj.bias is None:
+        return halves
+    biases = jnp.split(in_proj.bias[...].astype(hidden.dtype), 2)
+    return [
+        half + jnp.broadcast_to(bias, half.shape) for half, bias in zip(halves, biases, strict=True)
+    ]
 
 
 def _project(x: StrandsInner, weight: Float[jax.Array, "strand inputs outputs"]) -> jax.Array:

@@ -1,6 +1,7 @@
 """Where arrays live: one mesh, and one table that places every array by its name."""
 
 import functools
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -17,53 +18,78 @@ from caduceus_jax.mamba import Conv, Scan
 
 T = TypeVar("T")
 
-# First match wins; names are paths such as "params/caduceus/layers/mixer/fwd/a_log". Models of
-# this size fit every device, so all of the state is replicated and only the batch is split: its
-# windows over `data`, their length over `sequence`.
-RULES: tuple[tuple[str, P], ...] = ((r".*", P()),)
-BATCH = P("data", "sequence")
-# Arguments of the scan and the convolution in order, and where each lives.
+# What a mesh is made of: `data` and `fsdp` split the windows of a batch, `sequence` their length,
+# `tensor` the inner channels. Neighbours, which have the most to say to each other, come last.
+AXES = ("data", "fsdp", "sequence", "tensor")
+ROWS = ("data", "fsdp")
+BATCH = P(ROWS, "sequence")
+# Where parameters live, and what the optimizer keeps of each. First match wins; names are paths
+# such as "params/caduceus/layers/mixer/fwd/a_log", whose first axis is the layer. `fsdp` splits
+# the large ones, which are nine tenths of a model; `tensor` what has inner channels, but
+# not `in_proj`, whose outputs are those of two arrays, one after the other.
+RULES: tuple[tuple[str, P], ...] = (
+    (r".*/in_proj/kernel", P(None, "fsdp")),
+    (r".*/out_proj/kernel", P(None, "tensor", "fsdp")),
+    (r".*/(x_proj|a_log|d_skip|delta_bias|conv_bias)", P(None, "tensor")),
+    (r".*/(dt_proj|conv_weight)", P(None, None, "tensor")),
+    (r".*", P()),
+)
+# Arguments of the scan and the convolution in order, and where the last axes of each live.
 _SCAN = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
 _CONV = ("x", "weight", "bias")
 _ARRAYS = (
-    dict.fromkeys(("u", "delta", "B", "C", "z", "x"), BATCH)
-    | dict.fromkeys(("A", "D", "delta_bias", "weight", "bias"), P())
-    | {"initial_state": P("data")}
+    dict.fromkeys(("u", "delta", "z", "x"), (ROWS, "sequence", "tensor"))
+    | dict.fromkeys(("B", "C"), (ROWS, "sequence", None))
+    | dict.fromkeys(("D", "delta_bias", "bias"), ("tensor",))
+    | {"A": ("tensor", None), "weight": (None, "tensor"), "initial_state": (ROWS, "tensor", None)}
 )
 
 
-def make_mesh(devices: Sequence[Any] | None = None, *, sequence: int = 1) -> Mesh:
-    """The devices along the axes `data` and `sequence`.
+def make_mesh(
+    devices: Sequence[Any] | None = None, *, fsdp: int = 1, sequence: int = 1, tensor: int = 1
+) -> Mesh:
+    """The devices along the axes `data`, `fsdp`, `sequence` and `tensor`; `data` takes the rest.
 
     Args:
         devices: by default all.
-        sequence: how many share the length of each window; neighbours, which have the most to say
-            to each other, lie next to each other.
+        fsdp: how many share parameters and the optimizer's state.
+        sequence: how many share the length of each window.
+        tensor: how many share the inner channels.
 
     Raises:
         UserError: the devices do not form groups of that size.
     """
     devices = devices or jax.devices()
-    if len(devices) % sequence:
+    groups = {"fsdp": fsdp, "sequence": sequence, "tensor": tensor}
+    size = math.prod(groups.values())
+    if len(devices) % size:
+        names = " x ".join(name for name, count in groups.items() if count > 1)
         raise UserError(
-            f"sequence is {sequence}, but {len(devices)} device{'s' * (len(devices) > 1)} cannot "
-            f"form groups of {sequence}"
+            f"{names} is {size}, but {len(devices)} device{'s' * (len(devices) > 1)} cannot "
+            f"form groups of {size}"
         )
     # Automatic axes: the compiler spreads the work, and model code names no device.
     return jax.make_mesh(
-        (len(devices) // sequence, sequence),
-        ("data", "sequence"),
-        axis_types=(AxisType.Auto,) * 2,
+        (len(devices) // size, *groups.values()),
+        AXES,
+        axis_types=(AxisType.Auto,) * len(AXES),
         devices=devices,
     )
 
 
+def manual_axes(mesh: Mesh) -> set[str]:
+    """The axes over which a step is cut by hand: all, but the compiler cuts the channels."""
+    return {name for name in AXES if name != "tensor" or mesh.shape[name] == 1}
+
+
 def sharded_scan(mesh: Mesh, implementation: Implementation = None) -> Scan:
-    """The selective scan, each device on its own tokens; models take it as their `scan`.
+    """The selective scan, each device on its own tokens and channels; a model's `scan`.
 
     The compiler cannot split a loop or a kernel by itself. Rows never meet, so nothing is
-    communicated between them; shards of a length exchange states (`sequence_parallel`). Gradients
-    of the parameters that all share are summed over devices.
+    communicated between them, nor do channels; shards of a length exchange states
+    (`sequence_parallel`). Gradients of what all share are summed over devices.
+
+    Called where a step is cut by hand already (`gradients.summed`), it cuts what is left.
 
     Args:
         mesh: the devices.
@@ -80,7 +106,7 @@ def sharded_scan(mesh: Mesh, implementation: Implementation = None) -> Scan:
 
 
 def sharded_conv(mesh: Mesh, implementation: Implementation = None) -> Conv:
-    """The causal convolution, each device on its own tokens; models take it as their `conv`.
+    """The causal convolution, each device on its own tokens and channels; a model's `conv`.
 
     Args:
         mesh: the devices.
@@ -103,29 +129,43 @@ def _sharded(mesh: Mesh, function: Callable[..., Any], names: Sequence[str]) -> 
         arguments = dict(zip(names, arrays, strict=False)) | options
         present = {name: x for name, x in arguments.items() if x is not None}
         given = {name: present.pop(name) for name in _ARRAYS if name in present}
+        done = jax.sharding.get_abstract_mesh().manual_axes
+        left = set(AXES) - set(done)
+        if not left:
+            return function(**given, **present)
         return jax.shard_map(
             lambda given: function(**given, **present),
-            mesh=mesh,
-            in_specs=({name: _ARRAYS[name] for name in given},),
-            out_specs=BATCH,
+            mesh=None if done else mesh,
+            in_specs=({name: _spec(_ARRAYS[name], x.ndim, left) for name, x in given.items()},),
+            out_specs=_spec(_ARRAYS[names[0]], 3, left),
+            axis_names=left,
             check_vma=False,
         )(given)
 
     return call
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+def _spec(last: Sequence[Any], ndim: int, axes: set[str]) -> P:
+    """The last axes of an array where they live, as far as it is among `axes`."""
+    groups = [(name,) if isinstance(name, str) else name or () for name in last]
+    cut = [tuple(name for name in group if name in axes) or None for group in groups]
+    return P(*[None] * (ndim - len(last)), *cut)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None:
     """Makes sure that a batch splits evenly.
 
     Raises:
         UserError: it does not.
     """
-    shares, sequence = mesh.shape["data"], mesh.shape["sequence"]
-    if batch_size % shares:
-        devices = f"{shares} devices" if sequence == 1 else f"{shares} groups of {sequence} devices"
+    shares, size = _row_shares(mesh), mesh.size // _row_shares(mesh)
+    if batch_size % (shares * microbatches):
+        devices = f"{shares} devices" if size == 1 else f"{shares} groups of {size} devices"
+        pieces = f" in {microbatches} microbatches" if microbatches > 1 else ""
+        whole = shares * microbatches
         raise UserError(
-            f"batch_size is {batch_size}, which {devices} cannot share evenly: "
-            f"use {-(-batch_size // shares) * shares}"
+            f"batch_size is {batch_size}, which {devices} cannot share evenly{pieces}: "
+            f"use {-(-batch_size // whole) * whole}"
         )
 
 
@@ -142,17 +182,22 @@ def share_of_rows(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
         UserError: a process holds part of a window that it shares, and others that it does not.
     """
     process = jax.process_index() if process is None else process
+    groups = mesh.devices.reshape(_row_shares(mesh), -1)
     held: dict[int, set[int]] = {}
-    for (row, _), device in np.ndenumerate(mesh.devices):
+    for (row, _), device in np.ndenumerate(groups):
         held.setdefault(device.process_index, set()).add(row)
     shares = sorted({tuple(sorted(rows)) for rows in held.values()})
-    if sum(map(len, shares)) != mesh.shape["data"]:
+    if sum(map(len, shares)) != len(groups):
         raise UserError(
-            f"sequence is {mesh.shape['sequence']}, with which processes share some windows and "
+            f"sequence x tensor is {groups.shape[1]}, with which processes share some windows and "
             f"not others: use a divisor or a multiple of the {len(mesh.local_devices)} devices "
             "of a process"
         )
     return shares.index(tuple(sorted(held[process]))), len(shares)
+
+
+def _row_shares(mesh: Mesh) -> int:
+    return math.prod(mesh.shape[name] for name in ROWS)
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -164,11 +209,23 @@ def abstract(init: Callable[[], T], mesh: Mesh) -> T:
     """Shape, type and sharding of every array that `init` would make; nothing is computed."""
 
     def place(path, leaf):
-        name = path_name(path)
-        spec = next(spec for rule, spec in RULES if re.fullmatch(rule, name))
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_place(path, mesh))
 
     return jax.tree_util.tree_map_with_path(place, jax.eval_shape(init))
+
+
+def keep_places(state: T, mesh: Mesh | None) -> T:
+    """Within a compiled step: the state it returns lives where the one it was given does."""
+    if mesh is None or mesh.size == 1:
+        return state
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jax.lax.with_sharding_constraint(leaf, _place(path, mesh)), state
+    )
+
+
+def _place(path: tuple[Any, ...], mesh: Mesh) -> NamedSharding:
+    name = path_name(path)
+    return NamedSharding(mesh, next(spec for rule, spec in RULES if re.fullmatch(rule, name)))
 
 
 def init_sharded(init: Callable[[], T], mesh: Mesh) -> T:

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 import caduceus_jax as cj
-from caduceus_jax.kernels import PallasTriton, Reference, selective_scan
+from caduceus_jax.kernels import MosaicTPU, PallasTriton, Reference, selective_scan
 from caduceus_jax.train.config import OptimizerConfig
 from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
 from caduceus_jax.train.sharding import (
@@ -36,24 +36,31 @@ def test_paths_are_joined_with_slashes():
 
 
 def test_the_mesh_spans_all_devices():
-    assert dict(make_mesh().shape) == {"data": len(jax.devices()), "sequence": 1}
+    sizes = {"data": len(jax.devices()), "fsdp": 1, "sequence": 1, "tensor": 1}
+    assert dict(make_mesh().shape) == sizes
 
 
-def test_devices_that_share_a_window_are_neighbours():
+def test_devices_that_share_most_are_neighbours():
     mesh = make_mesh(jax.devices()[:4], sequence=2)
-    assert dict(mesh.shape) == {"data": 2, "sequence": 2}
-    assert [[device.id for device in row] for row in mesh.devices] == [[0, 1], [2, 3]]
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 1, "sequence": 2, "tensor": 1}
+    assert [[device.id for device in row] for row in mesh.devices[:, 0, :, 0]] == [[0, 1], [2, 3]]
+    mesh = make_mesh(jax.devices()[:4], fsdp=2, tensor=2)
+    assert [[device.id for device in row] for row in mesh.devices[0, :, 0]] == [[0, 1], [2, 3]]
     with pytest.raises(cj.UserError, match="sequence is 3, but 4 devices cannot form groups of 3"):
         make_mesh(jax.devices()[:4], sequence=3)
+    with pytest.raises(cj.UserError, match="fsdp x tensor is 6, but 4 devices cannot form groups"):
+        make_mesh(jax.devices()[:4], fsdp=3, tensor=2)
 
 
 def test_a_batch_that_does_not_split_is_refused_with_one_that_does():
-    mesh = make_mesh(jax.devices()[:4])
-    check_batch_size(8, mesh)
-    with pytest.raises(cj.UserError, match="batch_size is 6, which 4 devices.*use 8"):
+    mesh = make_mesh(jax.devices()[:4], fsdp=2)
+    check_batch_size(8, mesh, microbatches=2)
+    with pytest.raises(cj.UserError, match="batch_size is 6, which 4 devices.*evenly: use 8"):
         check_batch_size(6, mesh)
+    with pytest.raises(cj.UserError, match="which 4 devices .* evenly in 3 microbatches: use 12"):
+        check_batch_size(8, mesh, microbatches=3)
     with pytest.raises(cj.UserError, match="batch_size is 1, which 2 groups of 2 devices.*use 2"):
-        check_batch_size(1, make_mesh(jax.devices()[:4], sequence=2))
+        check_batch_size(1, make_mesh(jax.devices()[:4], tensor=2))
 
 
 def test_batches_are_split_and_states_replicated():
@@ -69,22 +76,56 @@ def test_batches_are_split_and_states_replicated():
     assert planned["w"].sharding == state["w"].sharding
 
 
-@pytest.mark.parametrize("implementation", [None, PallasTriton(4)], ids=str)
-def test_the_sharded_scan_is_the_scan(implementation):
-    """Values, and gradients of what is split and of what is shared."""
-    mesh = make_mesh(jax.devices()[:4])
+def test_large_parameters_are_split_and_the_optimizer_with_them():
+    mesh = make_mesh(jax.devices()[:4], fsdp=2, tensor=2)
+    config = cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4)
+    optimizer = make_optimizer(OptimizerConfig(), 10)
+
+    def init():
+        params = nnx.state(cj.CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)), nnx.Param)
+        return {"params": params, "opt_state": optimizer.init(params)}
+
+    state = abstract(init, mesh)
+    held = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = path_name(path).rpartition("layers/mixer/")[2]
+        held.setdefault(name, set()).add(leaf.sharding.shard_shape(leaf.shape))
+    # One layer, 16 inner channels, rank 1, 4 states: half of both where both axes apply.
+    expected = {
+        "in_proj/kernel": (1, 4, 32),
+        "out_proj/kernel": (1, 8, 4),
+        "fwd/x_proj": (1, 8, 9),
+        "rev/a_log": (1, 8, 4),
+        "fwd/dt_proj": (1, 1, 8),
+        "rev/conv_weight": (1, 4, 8),
+        "fwd/conv_bias": (1, 8),
+        "rev/d_skip": (1, 8),
+        "fwd/delta_bias": (1, 8),
+        "params/caduceus/embedding": (16, 8),
+    }
+    assert {name: held[name] for name in expected} == {k: {v} for k, v in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("implementation", "tensor"),
+    [(None, 1), (PallasTriton(4), 2), (MosaicTPU(), 2)],
+    ids=str,
+)
+def test_the_sharded_scan_is_the_scan(implementation, tensor):
+    """Values, and gradients of what is split and of what is shared; each its own channels."""
+    mesh = make_mesh(jax.devices()[:4], tensor=tensor)
     keys = iter(jax.random.split(jax.random.key(0), 9))
     normal = lambda *shape: jax.random.normal(next(keys), shape)  # noqa: E731
     arguments = {
-        "u": normal(8, 11, 3),
-        "delta": normal(8, 11, 3),
-        "A": -jnp.exp(normal(2, 3, 4)),
+        "u": normal(8, 11, 6),
+        "delta": normal(8, 11, 6),
+        "A": -jnp.exp(normal(2, 6, 4)),
         "B": normal(8, 11, 4),
         "C": normal(8, 11, 4),
-        "D": normal(2, 3),
-        "z": normal(8, 11, 3),
-        "delta_bias": normal(2, 3),
-        "initial_state": normal(8, 3, 4),
+        "D": normal(2, 6),
+        "z": normal(8, 11, 6),
+        "delta_bias": normal(2, 6),
+        "initial_state": normal(8, 6, 4),
     }
 
     def value_and_gradients(scan):
@@ -99,8 +140,9 @@ def test_the_sharded_scan_is_the_scan(implementation):
 def _processes(*rows):
     """A mesh whose devices belong to these processes."""
     devices = np.array([[SimpleNamespace(process_index=p) for p in row] for row in rows])
-    shape = {"data": len(rows), "sequence": len(rows[0])}
-    return SimpleNamespace(devices=devices, shape=shape, local_devices=devices[0])
+    shape = {"data": len(rows), "fsdp": 1, "sequence": len(rows[0]), "tensor": 1}
+    devices = devices.reshape(*shape.values())
+    return SimpleNamespace(devices=devices, shape=shape, local_devices=devices[0, 0])
 
 
 def test_processes_read_the_rows_that_their_devices_hold():
@@ -109,7 +151,9 @@ def test_processes_read_the_rows_that_their_devices_hold():
     # Windows that span two processes each; both read them.
     spanning = _processes([0, 0, 1, 1], [2, 2, 3, 3])
     assert [share_of_rows(spanning, p) for p in range(4)] == [(0, 2), (0, 2), (1, 2), (1, 2)]
-    with pytest.raises(cj.UserError, match="sequence is 3, .* divisor or a multiple of the 3"):
+    with pytest.raises(
+        cj.UserError, match="sequence x tensor is 3, .* divisor or a multiple of the 3"
+    ):
         share_of_rows(_processes([0, 0, 1], [1, 2, 2]), 0)
     assert share_of_rows(make_mesh(jax.devices()[:4], sequence=2)) == (0, 1)
 
