@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import grain
 import numpy as np
+from absl import flags
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.tokenizer import Tokenizer
@@ -179,6 +180,8 @@ def train_batches(
     reading = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=2 * config.threads)
     batches = grain.MapDataset.source(steps)[first_step:].to_iter_dataset(reading)
     if config.workers:
+        if not flags.FLAGS.is_parsed():  # Grain reads absl's flags, of which there are none here
+            flags.FLAGS.mark_as_parsed()
         options = grain.MultiprocessingOptions(num_workers=config.workers)
         batches = batches.mp_prefetch(options, worker_init_fn=_settle)
     return iter(batches.map(examples.widen))

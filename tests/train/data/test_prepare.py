@@ -1,5 +1,4 @@
 import gzip
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 from caduceus_jax import UserError
 from caduceus_jax.cli import main
 from caduceus_jax.genomics.fasta import read_genome
+from caduceus_jax.train.data import prepare as module
 from caduceus_jax.train.data.prepare import write_store
 from caduceus_jax.train.data.store import Store
 from tests.genomes import fasta, prepared
@@ -83,46 +83,50 @@ def test_a_file_that_cannot_be_read_leaves_nothing_behind(tmp_path, name, text, 
 
 
 _KILLED = """
-import os, pathlib, sys
+import os, pathlib, signal
 from caduceus_jax.train.data import prepare
-prepare.content_digest = lambda *_: os.kill(os.getpid(), {signal})
+prepare.content_digest = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 prepare.write_store(pathlib.Path("g.fa"), pathlib.Path("out"))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_prepare_leaves_nothing_that_looks_whole(tmp_path, number):
+def test_a_killed_prepare_leaves_nothing_that_looks_whole(tmp_path):
     """Killed when all bases are written and the index is not."""
     path = fasta(tmp_path / "g.fa", a="ACGT" * 100)
-    code = _KILLED.format(signal=int(number))
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE)
-    assert run.returncode != 0
-    left = {found.name for found in tmp_path.iterdir()} - {"g.fa"}
-    assert left == ({"out.part"} if number == signal.SIGKILL else set())
-    if left:
-        assert os.path.getsize(tmp_path / "out.part" / "bases.bin") == 400
-        with pytest.raises(UserError, match="index.json is missing"):
-            Store(tmp_path / "out.part")
+    run = subprocess.run([sys.executable, "-c", _KILLED], cwd=tmp_path, stderr=subprocess.PIPE)
+    assert run.returncode == -signal.SIGKILL
+    assert {found.name for found in tmp_path.iterdir()} == {"g.fa", "out.part"}
+    with pytest.raises(UserError, match="index.json is missing"):
+        Store(tmp_path / "out.part")
     assert len(write_store(path, tmp_path / "out").bases) == 400
     assert not (tmp_path / "out.part").exists()
 
 
-def test_memory_does_not_grow_with_the_genome(tmp_path):
-    """48 Mb in one line, of which no more than a few blocks of 4 MiB are ever held."""
+def test_an_interrupted_prepare_leaves_nothing_at_all(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    path = fasta(tmp_path / "g.fa", a="ACGT" * 100)
+    monkeypatch.setattr(module, "content_digest", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_store(path, tmp_path / "out")
+    assert [found.name for found in tmp_path.iterdir()] == ["g.fa"]
+
+
+def test_memory_does_not_grow_with_the_genome(tmp_path, monkeypatch):
+    """24 Mb in one line, with runs of N everywhere, read in blocks of 1 MiB."""
+    monkeypatch.setattr("caduceus_jax.genomics.fasta._BLOCK", 1 << 20)
     path = tmp_path / "long.fa"
-    with path.open("wb") as file:
-        file.write(b">long\n")
-        for _ in range(48):
-            file.write(b"ACGTN" * 200_000)
+    path.write_bytes(b">long\n" + b"ACGTN" * 4_800_000)
     tracemalloc.start()
     try:
         store = write_store(path, tmp_path / "out")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(store.bases) == 48_000_000
-    assert len(store.unknown) == 9_600_000
-    assert peak < 40_000_000
+    assert len(store.bases) == 24_000_000
+    assert len(store.unknown) == 4_800_000
+    assert peak < 12_000_000
 
 
 def test_stores_that_are_damaged_are_refused(tmp_path):
