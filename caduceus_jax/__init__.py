@@ -13,4 +13,6 @@ from caduceus_jax.model import (
 from caduceus_jax.model import MaskedLMOutput as MaskedLMOutput
 from caduceus_jax.model import SequenceClassifierOutput as SequenceClassifierOutput
 from caduceus_jax.tokenizer import Tokenizer as Tokenizer
+from caduceus_jax.tracks import CaduceusForTracks as CaduceusForTracks
+from caduceus_jax.tracks import TracksOutput as TracksOutput
 from caduceus_jax.version import __version__ as __version__

@@ -20,7 +20,12 @@ from caduceus_jax.train.finetuning.config import FinetuneConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task, batches, split
 from caduceus_jax.train.finetuning.metrics import better, check_metric, score
 from caduceus_jax.train.finetuning.probe import probe
-from caduceus_jax.train.finetuning.step import FinetuneProgram, make_finetune_program, put
+from caduceus_jax.train.finetuning.step import (
+    FinetuneProgram,
+    label_scale,
+    make_finetune_program,
+    put,
+)
 from caduceus_jax.train.sharding import make_mesh
 from caduceus_jax.train.tasks import find_task
 
@@ -71,7 +76,7 @@ def finetune(config: FinetuneConfig) -> None:
     summary = summarise(task, metric, results)
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1))
     print("\n".join(lines(summary)))
-    print(f"in {folder}: {SUMMARY}, and seed-*/ with result.json and predictions.tsv")
+    print(f"in {folder}: {SUMMARY}, and seed-*/ with result.json, predictions and model/")
 
 
 def summarise(task: Task, metric: str, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -260,13 +265,25 @@ def _export(program: FinetuneProgram, trained: Any, task: Task, folder: pathlib.
     described = json.loads(path.read_text())
     described["id2label"] = {str(i): name for i, name in enumerate(task.classes)}
     described["label2id"] = {name: i for i, name in enumerate(task.classes)}
-    if task.kind == "regression":
-        described["problem_type"] = "regression"
+    if task.kind != "classification":
+        centre, scale = label_scale(task)
+        # What the model says is in units of `scale`, from `centre`.
+        described |= {
+            "problem_type": "regression",
+            "label_centre": centre.tolist(),
+            "label_scale": scale.tolist(),
+        }
+    if task.kind == "tracks":
+        described["bin_size"] = task.bin_size
     path.write_text(json.dumps(described, indent=2) + "\n")
 
 
 def _write_predictions(path: pathlib.Path, task: Task, outputs: np.ndarray) -> None:
-    """One row a test sequence, in its order."""
+    """One row a test sequence, in its order; tracks as arrays, with their labels."""
+    if task.kind == "tracks":
+        names = np.array(task.test.names)
+        np.savez(path.with_suffix(".npz"), names=names, labels=task.test.labels, outputs=outputs)
+        return
     rows = ["\t".join(["name", *_label_columns(task), *task.classes])]
     for name, label, output in zip(task.test.names, task.test.labels, outputs, strict=True):
         known = [task.classes[label]] if task.kind == "classification" else map(str, label)

@@ -25,7 +25,8 @@ def baselines(task: Task) -> dict[str, dict[str, float]]:
 
     Returns:
         Scores, as of `metrics.score`, by name: on counts of 4-mers; and, where all training
-        sequences are of one length, on the bases of the middle 80 positions, one-hot.
+        sequences are of one length, on the bases of the middle 80 positions, one-hot. Of tracks:
+        on the share of G and C of the bin and of its window, and on the bin's counts of 3-mers.
     """
     train = task.train
     if task.validation is not None:
@@ -34,6 +35,8 @@ def baselines(task: Task) -> dict[str, dict[str, float]]:
             train.sequences + task.validation.sequences,
             np.concatenate([train.labels, task.validation.labels]),
         )
+    if task.kind == "tracks":
+        return _tracks(train, task)
     counts = CountVectorizer(analyzer="char", ngram_range=(KMER, KMER), dtype=np.int64)
     inputs = counts.fit_transform(_texts(train, task))
     features = {f"{KMER}-mer counts, linear": (inputs, counts.transform(_texts(task.test, task)))}
@@ -53,6 +56,44 @@ def _fit(inputs: Any, test: Any, labels: np.ndarray, task: Task) -> dict[str, fl
     outputs = np.full((len(seen), len(task.classes)), np.log(1e-12))
     outputs[:, model.classes_] = seen
     return score(outputs, task.test.labels, task.kind)
+
+
+def _tracks(train: Examples, task: Task) -> dict[str, dict[str, float]]:
+    """Each bin on its own."""
+
+    def content(examples: Examples) -> np.ndarray:
+        letters = np.stack([np.frombuffer(bases, np.uint8) for bases in examples.sequences])
+        strong = np.isin(_CODES[letters], (1, 2))
+        bins = strong.reshape(len(strong), -1, task.bin_size).mean(axis=2)
+        window = np.broadcast_to(bins.mean(axis=1, keepdims=True), bins.shape)
+        return np.stack([bins.ravel(), window.ravel()], axis=1)
+
+    def texts(examples: Examples) -> list[str]:
+        size = task.bin_size
+        return [
+            bases[i : i + size].decode().upper()
+            for bases in examples.sequences
+            for i in range(0, len(bases), size)
+        ]
+
+    def flat(labels: np.ndarray) -> np.ndarray:
+        return labels.reshape(-1, labels.shape[-1])
+
+    counts = CountVectorizer(analyzer="char", ngram_range=(3, 3))
+    features = {
+        "G + C of bin and window, linear": (content(train), content(task.test)),
+        "3-mer counts of the bin, linear": (
+            counts.fit_transform(texts(train)),
+            counts.transform(texts(task.test)),
+        ),
+    }
+    found = {}
+    for name, (inputs, test) in features.items():
+        model = make_pipeline(StandardScaler(with_mean=False), Ridge())
+        outputs = model.fit(inputs, flat(train.labels)).predict(test)
+        truth = flat(task.test.labels)
+        found[name] = score(outputs.reshape(truth.shape), truth, "regression")
+    return found
 
 
 def _texts(examples: Examples, task: Task) -> list[str]:

@@ -11,9 +11,42 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.model import Pooling
 from caduceus_jax.train.config import OptimizerConfig
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "tracks"]
 Method = Literal["all", "lora", "probe"]
 Protocol = Literal["clean", "paper"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TracksConfig:
+    """Signals along a genome (the task tracks).
+
+    Args:
+        bigwig: bigWig file, or a list; bases without a value are read as 0, and counted.
+        genome: FASTA file of the same assembly.
+        regions: BED file of what is read, its fourth column train, validation or test; regions
+            without one, and whole contigs where there is no file, train on their first 80 %,
+            validate on the next 10 % and test on the last.
+        length: bases of a window; windows that are mostly N are left out.
+        stride: bases from one window to the next; null is `length`, no overlap.
+        bin_size: bases of a bin; what is predicted is log(1 + mean of the bin).
+    """
+
+    bigwig: str | list[str] = ""
+    genome: str = ""
+    regions: str = ""
+    length: int = 2_048
+    stride: int | None = None
+    bin_size: int = 128
+
+    def __post_init__(self):
+        for name in ("length", "stride", "bin_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"data.tracks.{name} is {value}; it is at least 1")
+        if self.length % self.bin_size:
+            raise UserError(
+                f"data.tracks.length is {self.length}, no multiple of bin_size {self.bin_size}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +54,8 @@ class LabelledConfig:
     """Labelled sequences: a published task, or any files of your own.
 
     Args:
-        task: a published task, such as genomic_benchmarks/human_enhancers_cohn; `folder` holds its
-            files. Where it is empty, the files are named by `train` and `test`.
+        task: a published task, such as genomic_benchmarks/human_enhancers_cohn, whose files are in
+            `folder`; or tracks, see `tracks`. Where it is empty, `train` and `test` name files.
         folder: where published files lie; what is missing there is downloaded if it can be.
         train: table (.csv, .tsv, either with .gz, or .parquet) or FASTA of training sequences.
         validation: likewise, for choosing when to stop; by default a part of `train`.
@@ -30,11 +63,12 @@ class LabelledConfig:
         sequence: column of the tables with the sequences.
         label: column of the tables with the labels, or with the values to regress: [a,b] for
             several. In a FASTA file the label is what follows the last | of a header line.
-        kind: "classification", or "regression" of one or several values.
+        kind: of tables: "classification", or "regression" of one or several values.
         max_length: longest sequence in tokens; null takes that of the longest training sequence.
             What is longer loses its end.
         validation_fraction: part of the training sequences that validates where there is no file
             for it; which part depends on the seed.
+        tracks: of the task tracks.
     """
 
     task: str = ""
@@ -47,6 +81,7 @@ class LabelledConfig:
     kind: Kind = "classification"
     max_length: int | None = None
     validation_fraction: float = 0.1
+    tracks: TracksConfig = TracksConfig()
 
     def __post_init__(self):
         if not 0 < self.validation_fraction < 1:

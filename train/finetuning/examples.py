@@ -18,7 +18,8 @@ class Examples(NamedTuple):
 
     names: list[str]
     sequences: list[bytes]
-    labels: np.ndarray  # (examples,) int32 classes, or (examples, values) float32
+    # (examples,) int32 classes; (examples, values) or (examples, bins, tracks) float32
+    labels: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Examples":
         """Some of them, in the order of `rows`."""
@@ -33,14 +34,15 @@ class Task:
 
     Args:
         name: what the task is called in reports.
-        kind: "classification" or "regression".
-        classes: what the label ids stand for, in their order, which is stored with the model; of a
-            regression, the names of the values.
+        kind: "classification", "regression" or "tracks".
+        classes: what the label ids stand for, in their order, which is stored with the model; of
+            the other kinds, the names of the values or tracks.
         metric: which score is reported first and chooses the epoch.
         max_length: longest sequence in tokens.
         train: the training sequences.
         validation: the sequences that choose when to stop, or None: a part of `train`.
         test: the sequences of the result; may be empty.
+        bin_size: bases of a bin of the tracks.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Task:
     train: Examples
     validation: Examples | None
     test: Examples
+    bin_size: int = 1
 
 
 def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
@@ -88,7 +91,7 @@ def encode(
 
     Returns:
         input_ids (examples, max_length) int32, padding_mask (examples, max_length) bool, labels as
-        they are.
+        they are, but tracks turned around where the sequence is.
     """
     count = len(examples.sequences)
     ids = np.full((count, max_length), tokenizer.pad_id, np.int32)
@@ -99,7 +102,10 @@ def encode(
             tokens = tokenizer.reverse_complement(tokens)
         place = slice(max_length - len(tokens), None) if pad == "left" else slice(len(tokens))
         ids[row, place], mask[row, place] = tokens, True
-    return {"input_ids": ids, "padding_mask": mask, "labels": examples.labels}
+    labels = examples.labels
+    if reverse is not None and labels.ndim == 3:
+        labels = np.where(reverse[:, None, None], labels[:, ::-1], labels)
+    return {"input_ids": ids, "padding_mask": mask, "labels": labels}
 
 
 def batches(

@@ -19,19 +19,20 @@ def score(outputs: np.ndarray, labels: np.ndarray, kind: Kind) -> dict[str, floa
     """The scores of one set of sequences.
 
     Args:
-        outputs: (examples, classes) logits, or (examples, values).
-        labels: (examples,) class ids, or (examples, values).
-        kind: "classification" or "regression".
+        outputs: (examples, classes) logits, (examples, values), or (examples, bins, tracks).
+        labels: (examples,) class ids, or like the outputs.
+        kind: "classification", "regression" or "tracks".
 
     Returns:
         Classification: accuracy; Matthews' correlation coefficient, mcc; f1 (of class 1 where
         there are two, otherwise averaged over classes) and f1_macro; auroc and auprc (of class 1;
-        averaged over classes, one against the rest); loss, the cross-entropy in nats. Regression,
-        averaged over values: Pearson's and Spearman's correlation, r2, mse, mae; loss is mse.
-        NaN where a score is not defined, as with one class only.
+        averaged over classes, one against the rest); loss, the cross-entropy in nats. Regression
+        and tracks (over all bins), averaged over values: Pearson's and Spearman's correlation, r2,
+        mse, mae; loss is mse. NaN where a score is not defined, as with one class only.
     """
-    if kind == "regression":
-        return _regression(outputs, labels)
+    if kind != "classification":
+        values = labels.shape[-1]
+        return _regression(outputs.reshape(-1, values), labels.reshape(-1, values))
     shifted = outputs - outputs.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     guess, classes = log_p.argmax(axis=1), outputs.shape[1]

@@ -170,6 +170,10 @@ def _learning_curves(axes: Any, column: Column, summary: dict[str, Any]) -> None
 def _predictions(folder: pathlib.Path, summary: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Labels and outputs of the test sequences with the first seed."""
     path = folder / f"seed-{summary['seeds'][0]}" / "predictions.tsv"
+    if summary["kind"] == "tracks":
+        with np.load(path.with_suffix(".npz")) as stored:
+            tracks = len(summary["classes"])
+            return stored["labels"].reshape(-1, tracks), stored["outputs"].reshape(-1, tracks)
     rows = [line.split("\t") for line in path.read_text().splitlines()[1:]]
     outputs = len(summary["classes"])
     values = np.array([row[-outputs:] for row in rows], float)

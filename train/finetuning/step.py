@@ -13,9 +13,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.losses import classification_loss
 from caduceus_jax.model import CaduceusForSequenceClassification
+from caduceus_jax.tracks import CaduceusForTracks
 from caduceus_jax.train.finetuning.config import FinetuneConfig
 from caduceus_jax.train.finetuning.examples import Task
 from caduceus_jax.train.finetuning.tuning import Arrays, divide
@@ -35,6 +35,9 @@ class TuningState:
     opt_state: Any
 
 
+Model = CaduceusForSequenceClassification | CaduceusForTracks
+
+
 class FinetuneProgram(NamedTuple):
     """What a fine-tuning computes with one seed."""
 
@@ -42,7 +45,7 @@ class FinetuneProgram(NamedTuple):
     frozen: Arrays
     train_step: Callable[[TuningState, Arrays, Batch], tuple[TuningState, dict[str, jax.Array]]]
     predict: Callable[[dict[str, Arrays], Arrays, Batch], jax.Array]
-    export: Callable[[dict[str, Arrays]], CaduceusForSequenceClassification]
+    export: Callable[[dict[str, Arrays]], Model]
 
 
 def make_finetune_program(
@@ -52,7 +55,8 @@ def make_finetune_program(
 
     The schedule's rates are those of `optimizer.make_optimizer`. Metrics of a step: `loss` (the
     mean over the batch's examples), `grad_norm` (before clipping) and `lr`. Predictions are (batch,
-    outputs) float32 logits or values; with rc_mode "posthoc" the mean over both strands.
+    outputs) float32 logits or values, or (batch, bins, tracks); with rc_mode "posthoc" the mean
+    over both strands. Values are learnt in units of `label_scale`, and predicted in their own.
 
     Args:
         config: the fine-tuning.
@@ -73,6 +77,11 @@ def make_finetune_program(
     optimizer = make_optimizer(config.optimizer, steps)
     schedule = cosine_schedule(config.optimizer, steps)
     masked = config.protocol == "clean"
+    centre, scale = label_scale(task)
+
+    def like(values: np.ndarray, array: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(values, array.shape)
+
     state = TuningState(jnp.zeros((), jnp.int32), tuning.trained, optimizer.init(tuning.trained))
     everywhere = NamedSharding(mesh, P())
     state, frozen = jax.device_put((state, tuning.frozen), everywhere)
@@ -81,7 +90,10 @@ def make_finetune_program(
         def loss_fn(trained):
             mask = batch["padding_mask"] if masked else None
             outputs = read(tuning.combine(frozen, trained), batch["input_ids"], mask)
-            return mean_loss(outputs, batch["labels"], batch["weights"], task)
+            labels = batch["labels"]
+            if task.kind != "classification":
+                labels = (labels - like(centre, labels)) / like(scale, labels)
+            return mean_loss(outputs, labels, batch["weights"], task)
 
         loss, grads = jax.value_and_grad(loss_fn)(state.trained)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
@@ -95,9 +107,10 @@ def make_finetune_program(
 
     def predict(trained: dict[str, Arrays], frozen: Arrays, batch: Batch) -> jax.Array:
         mask = batch["padding_mask"] if masked else None
-        return answer(tuning.combine(frozen, trained), batch["input_ids"], mask)
+        outputs = answer(tuning.combine(frozen, trained), batch["input_ids"], mask)
+        return outputs * like(scale, outputs) + like(centre, outputs)
 
-    def export(trained: dict[str, Arrays]) -> CaduceusForSequenceClassification:
+    def export(trained: dict[str, Arrays]) -> Model:
         finished = build(None)
         nnx.update(finished, jax.device_get(tuning.combine(tuning.frozen, trained)))
         return finished
@@ -105,14 +118,30 @@ def make_finetune_program(
     return FinetuneProgram(state, frozen, jax.jit(train_step), jax.jit(predict), export)
 
 
+def label_scale(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the training values, (values,); 0 and 1 of classes.
+
+    The head has no bias: around their mean, values need none.
+    """
+    if task.kind == "classification":
+        return np.float32(0), np.float32(1)
+    values = task.train.labels.reshape(-1, len(task.classes)).astype(np.float64)
+    spread = values.std(axis=0)
+    spread = np.where(spread > 0, spread, 1)
+    return values.mean(axis=0).astype(np.float32), spread.astype(np.float32)
+
+
 def mean_loss(
-    outputs: Float[Array, "batch outputs"], labels: Array, weights: Array, task: Task
+    outputs: Float[Array, "batch ..."], labels: Array, weights: Array, task: Task
 ) -> Float[Array, ""]:
     """The loss of the examples that count, averaged."""
-    problem = "regression" if task.kind == "regression" else "single_label_classification"
+    values = task.kind != "classification"
+    problem = "regression" if values else "single_label_classification"
 
     def one(output, label):
-        return classification_loss(output[None], label[None], problem)
+        return classification_loss(
+            output.reshape(1, -1), label.reshape(1, -1) if values else label[None], problem
+        )
 
     losses = jax.vmap(one)(outputs, labels)
     return jnp.sum(losses * weights) / jnp.maximum(jnp.sum(weights), 1)
@@ -126,13 +155,18 @@ def put(batch: dict[str, np.ndarray], mesh: Mesh) -> Batch:
 
 def _builder(
     config: FinetuneConfig, task: Task, mesh: Mesh, seed: int
-) -> Callable[[Literal["posthoc"] | None], CaduceusForSequenceClassification]:
-    """Makes the classifier, the same for the same arguments."""
+) -> Callable[[Literal["posthoc"] | None], Model]:
+    """Makes the model, the same for the same arguments."""
+    tracks = task.kind == "tracks"
+    made: Any = CaduceusForTracks if tracks else CaduceusForSequenceClassification
+    outputs = len(task.classes)
+    form = {"num_labels": outputs, "pooling": config.pooling}
+    if tracks:
+        form = {"num_tracks": outputs, "bin_size": task.bin_size}
 
-    def build(rc_mode: Literal["posthoc"] | None) -> CaduceusForSequenceClassification:
+    def build(rc_mode: Literal["posthoc"] | None) -> Model:
         common: dict[str, Any] = {
-            "num_labels": len(task.classes),
-            "pooling": config.pooling,
+            **form,
             "rc_mode": rc_mode,
             "dtype": jnp.dtype(config.dtype),
             "remat": config.remat,
@@ -140,14 +174,13 @@ def _builder(
             "rngs": nnx.Rngs(seed),
         }
         if config.model:
-            return CaduceusForSequenceClassification.from_pretrained(config.model, **common)
-        architecture: CaduceusConfig = config.architecture
-        return CaduceusForSequenceClassification(architecture, **common)
+            return made.from_pretrained(config.model, **common)
+        return made(config.architecture, **common)
 
     return build
 
 
-def _function(model: CaduceusForSequenceClassification) -> Callable[..., jax.Array]:
+def _function(model: Model) -> Callable[..., jax.Array]:
     """(params, input_ids, padding_mask) -> outputs."""
     graphdef, _ = nnx.split(model, nnx.Param)
     return lambda params, ids, mask: nnx.merge(graphdef, params)(ids, mask).logits

@@ -3,7 +3,7 @@
 from caduceus_jax.errors import UserError
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Task
-from caduceus_jax.train.tasks import published, tables
+from caduceus_jax.train.tasks import published, tables, tracks
 
 
 def find_task(config: LabelledConfig) -> Task:
@@ -14,10 +14,13 @@ def find_task(config: LabelledConfig) -> Task:
     """
     if not config.task:
         return tables.read_task(config)
+    if config.task == "tracks":
+        return tracks.read_task(config)
     suite, _, name = config.task.partition("/")
     if suite not in published.SUITES:
         raise UserError(
-            f"data.task is {config.task}; it starts with one of: {', '.join(published.SUITES)}, or "
-            "is left out where data.train and data.test name files"
+            f"data.task is {config.task}; it is tracks, starts with one of: "
+            f"{', '.join(published.SUITES)}, or is left out: then data.train and data.test name "
+            "files"
         )
     return published.read_task(suite, name, config)
