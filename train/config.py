@@ -247,6 +247,8 @@ LAUNCH = ("coordinator", "processes", "process")
 # no number that is computed but by rounding.
 _FREE = (
     *("out", "sequence", "log_every", "eval_every", "checkpoint_every", "keep", "resume"),
+    # Whether genomes elsewhere are the same, their digests say.
+    *("data.fasta", "data.workers", "data.threads"),
     *("checkpoint_minutes", "keep_every", "strict", *LAUNCH),
 )
 
