@@ -25,10 +25,9 @@ ROWS = ("data", "fsdp")
 BATCH = P(ROWS, "sequence")
 # Where parameters live, and what the optimizer keeps of each. First match wins; names are paths
 # such as "params/caduceus/layers/mixer/fwd/a_log", whose first axis is the layer. `fsdp` splits
-# the large ones, which are nine tenths of a model; `tensor` what has inner channels, but
-# not `in_proj`, whose outputs are those of two arrays, one after the other.
+# the large ones, which are nine tenths of a model; `tensor` what has inner channels.
 RULES: tuple[tuple[str, P], ...] = (
-    (r".*/in_proj/kernel", P(None, "fsdp")),
+    (r".*/in_proj/kernel", P(None, "fsdp", "tensor")),
     (r".*/out_proj/kernel", P(None, "tensor", "fsdp")),
     (r".*/(x_proj|a_log|d_skip|delta_bias|conv_bias)", P(None, "tensor")),
     (r".*/(dt_proj|conv_weight)", P(None, None, "tensor")),

@@ -12,12 +12,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from caduceus_jax.kernels.selective_scan import Implementation
-from caduceus_jax.losses import masked_lm_loss
+from caduceus_jax.losses import masked_lm_sums
 from caduceus_jax.model import CaduceusForMaskedLM
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.gradients import summed, summed_gradients
 from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
-from caduceus_jax.train.sharding import sharded_conv, sharded_scan
+from caduceus_jax.train.sharding import keep_places, sharded_conv, sharded_scan
 
 Batch = dict[str, jax.Array]  # input_ids, labels int32 and weights float32, all (batch, length)
 Metrics = dict[str, jax.Array]  # scalars
@@ -83,7 +84,7 @@ def make_program(
         return CaduceusForMaskedLM(
             config.model,
             dtype=jnp.dtype(config.dtype),
-            remat=config.remat,
+            remat=config.remat == "blocks",
             rngs=nnx.Rngs(config.seed),
             **operations,
         )
@@ -94,8 +95,15 @@ def make_program(
 
     graphdef, _ = nnx.split(nnx.eval_shape(model), nnx.Param)
     schedule = cosine_schedule(config.optimizer, config.steps)
-    train_step = make_train_step(graphdef, optimizer, schedule, tokenizer)
-    return Program(graphdef, init, train_step, make_eval_step(graphdef, tokenizer))
+    train_step = make_train_step(
+        graphdef,
+        optimizer,
+        schedule,
+        tokenizer,
+        mesh=mesh,
+        microbatches=config.microbatches,
+    )
+    return Program(graphdef, init, train_step, make_eval_step(graphdef, tokenizer, mesh))
 
 
 def make_train_step(
@@ -103,22 +111,37 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     tokenizer: Tokenizer,
+    *,
+    mesh: Mesh | None = None,
+    microbatches: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The function (state, batch) -> (state, metrics), jitted; it consumes the state it is given.
 
     Metrics: `loss` (nats per predicted base, weighted), `masked_loss` and `masked_accuracy` (at
     the bases hidden by [MASK]), `grad_norm` (before clipping), `lr`.
+
+    Args:
+        graphdef: the model without its parameters.
+        optimizer: see `make_optimizer`.
+        schedule: its learning rates.
+        tokenizer: the vocabulary.
+        mesh: the devices; by default one.
+        microbatches: pieces that each device's rows are computed in, one after the other.
     """
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        def loss_fn(params):
-            logits = nnx.merge(graphdef, params)(batch["input_ids"]).logits
-            loss = masked_lm_loss(logits, batch["labels"], batch["weights"], tokenizer.pad_id)
-            return loss, logits
+    def weighted_nats(params: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
+        logits = nnx.merge(graphdef, params)(batch["input_ids"]).logits
+        nats, weight = masked_lm_sums(logits, batch["labels"], batch["weights"], tokenizer.pad_id)
+        return nats, prediction_sums(logits, batch, tokenizer) | {"weight": weight}
 
-        (loss, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    gradients = summed_gradients(weighted_nats, mesh, microbatches)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        (nats, sums), grads = gradients(state.params, batch)
+        # A mean over the whole batch, however it is cut.
+        weight = jnp.where(sums["weight"] == 0, 1, sums["weight"])
+        loss, grads = nats / weight, jax.tree.map(lambda sum: sum / weight, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        sums = prediction_sums(logits, batch, tokenizer)
         hidden = jnp.maximum(sums["masked"], 1)
         metrics = {
             "loss": loss,
@@ -128,19 +151,22 @@ def make_train_step(
             "lr": schedule(state.step),
         }
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state, state.rng), metrics
+        after = TrainState(state.step + 1, params, opt_state, state.rng)
+        return keep_places(after, mesh), metrics
 
     return jax.jit(train_step, donate_argnums=0)
 
 
-def make_eval_step(graphdef: nnx.GraphDef, tokenizer: Tokenizer) -> Callable[[Any, Batch], Metrics]:
+def make_eval_step(
+    graphdef: nnx.GraphDef, tokenizer: Tokenizer, mesh: Mesh | None = None
+) -> Callable[[Any, Batch], Metrics]:
     """The function (params, batch) -> `prediction_sums`, jitted."""
 
     def eval_step(params: Any, batch: Batch) -> Metrics:
         logits = nnx.merge(graphdef, params)(batch["input_ids"]).logits
         return prediction_sums(logits, batch, tokenizer)
 
-    return jax.jit(eval_step)
+    return jax.jit(summed(eval_step, mesh))
 
 
 def prediction_sums(

@@ -42,22 +42,30 @@ def test_another_run_is_refused_with_what_differs(tmp_path):
         check_same_run(PretrainConfig(seed=2), path)
 
 
-@pytest.mark.parametrize("free", [{"eval_every": 3}, {"keep": 9}, {"out": "elsewhere"}])
+@pytest.mark.parametrize(
+    "free",
+    [{"keep": 9, "out": "elsewhere"}, {"fsdp": 2, "sequence": 4, "tensor": 8, "remat": "blocks"}],
+)
 def test_settings_that_change_no_number_may_differ(tmp_path, free):
     path = tmp_path / "config.yaml"
     save_config(PretrainConfig(), path)
     check_same_run(PretrainConfig(**free), path)
 
 
+def test_remat_was_true_or_false():
+    assert PretrainConfig(remat=True) == PretrainConfig(remat="blocks")
+    assert PretrainConfig(remat=False) == PretrainConfig(remat="none") == PretrainConfig()
+
+
 def test_a_setting_that_an_older_recording_lacks_had_its_default(tmp_path):
     path = tmp_path / "config.yaml"
     save_config(PretrainConfig(), path)
     older = yaml.safe_load(path.read_text())
-    del older["remat"], older["data"]["stride"]
+    del older["dtype"], older["data"]["stride"]
     path.write_text(yaml.safe_dump(older))
     check_same_run(PretrainConfig(), path)
-    with pytest.raises(UserError, match=r"remat \(there False, now True\)"):
-        check_same_run(PretrainConfig(remat=True), path)
+    with pytest.raises(UserError, match=r"dtype \(there float32, now bfloat16\)"):
+        check_same_run(PretrainConfig(dtype="bfloat16"), path)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +82,11 @@ def test_a_setting_that_an_older_recording_lacks_had_its_default(tmp_path):
             lambda: PretrainConfig(max_length=16, sequence=8),
             "max_length is 16, of which each of 8 .* has 2; model.d_conv 4 needs at least 3",
         ),
+        (
+            lambda: PretrainConfig(tensor=3),
+            "tensor is 3, by which the 512 inner channels",
+        ),
+        (lambda: PretrainConfig(fsdp=3), "fsdp is 3, by which the 256 channels of model.d_model"),
         (lambda: DataConfig(mask_probability=1.5), "data.mask_probability is 1.5"),
         (lambda: DataConfig(validation_fraction=0.0), "data.validation_fraction is 0.0"),
         (lambda: DataConfig(soft_mask_weight=-0.1), "data.soft_mask_weight is -0.1"),

@@ -92,7 +92,7 @@ def test_large_parameters_are_split_and_the_optimizer_with_them():
         held.setdefault(name, set()).add(leaf.sharding.shard_shape(leaf.shape))
     # One layer, 16 inner channels, rank 1, 4 states: half of both where both axes apply.
     expected = {
-        "in_proj/kernel": (1, 4, 32),
+        "in_proj/kernel": (1, 4, 16),
         "out_proj/kernel": (1, 8, 4),
         "fwd/x_proj": (1, 8, 9),
         "rev/a_log": (1, 8, 4),
