@@ -35,7 +35,7 @@ def step_costs(config: PretrainConfig) -> dict[str, Cost]:
     """
     model = config.model
     tokens = config.batch_size * config.max_length * model.strands
-    forwards = 2 if config.remat else 1
+    forwards = 2 if config.remat == "blocks" else 1
     blocks = tokens * model.n_layer
     products = [(forwards, blocks, shape) for shape in _block_products(config)]
     products.append((1, tokens, (model.d_model, model.vocab_size)))
