@@ -1,5 +1,7 @@
 """Recipes for `caduceus-jax pretrain --config`, and the small genomes that they name.
 
+Those in finetune/ are for `caduceus-jax evaluate --config finetune/NAME`.
+
 The files are part of the installed package, so that `--config quickstart` works anywhere.
 """
 

@@ -1,0 +1,36 @@
+"""The shipped recipes of benchmarks are the published protocols."""
+
+from caduceus_jax.configs import find
+from caduceus_jax.recipe import parse
+from caduceus_jax.train.evaluate import EvaluateConfig, _settings, _tasks
+from caduceus_jax.train.finetuning.report import Column
+
+
+def read(name):
+    return parse("x", "y", EvaluateConfig, ["--config", f"finetune/{name}"])
+
+
+def test_every_task_has_the_paper_s_settings():
+    for name, seeds, epochs, tasks in (
+        ("genomic_benchmarks", 5, 10, 8),
+        ("nucleotide_transformer", 10, 20, 18),
+    ):
+        config = read(name)
+        assert (config.protocol, config.epochs, len(config.seeds)) == ("paper", epochs, seeds)
+        found = _tasks(config)
+        assert len(found) == tasks
+        for task, data, scores in found:
+            settings = _settings(config, Column("m", "m"), task, data, "out")
+            assert settings.optimizer.lr in (1e-3, 2e-3) and settings.epochs == epochs
+            assert scores["Caduceus-PS"][0] > 0.3
+    promoters = next(row for row in _tasks(read("genomic_benchmarks")) if "nontata" in row[0])
+    config = read("genomic_benchmarks")
+    settings = _settings(config, Column("m", "m"), promoters[0], promoters[1], "o")
+    assert (settings.optimizer.lr, settings.batch_size) == (2e-3, 256)
+
+
+def test_the_eqtl_recipe_reads_the_paper_s_windows():
+    config = read("eqtl")
+    assert (config.suite, config.protocol) == ("eqtl", "paper")
+    assert (config.eqtl.length, config.eqtl.pooled) == (131_072, 1_537)
+    assert find("finetune/eqtl").name == "eqtl.yaml"
