@@ -16,7 +16,14 @@ from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train import distributed
 from caduceus_jax.train.baselines import baselines
 from caduceus_jax.train.checkpoint import Checkpoints, Schedule
-from caduceus_jax.train.config import PretrainConfig, check_same_run, names, plain, save_config
+from caduceus_jax.train.config import (
+    PretrainConfig,
+    check_same_run,
+    names,
+    plain,
+    save_config,
+    shared,
+)
 from caduceus_jax.train.data.batches import (
     ahead,
     check_drawable,
@@ -70,9 +77,9 @@ def pretrain(config: PretrainConfig) -> None:
     distributed.first_does("whose run it is", lambda: _check_folder(config, recorded))
 
     # ---- Mesh: all devices ----
-    use_cores(config.batch_size * config.sequence * config.tensor // distributed.count())
-    mesh = make_mesh(fsdp=config.fsdp, sequence=config.sequence, tensor=config.tensor)
-    check_batch_size(config.batch_size, mesh, config.microbatches)
+    use_cores(config.batch_size * config.sequence // distributed.count())
+    mesh = make_mesh(sequence=config.sequence)
+    check_batch_size(config.batch_size, mesh)
 
     # ---- Data: windows of the two splits ----
     stores = open_stores(config.data, folder / "data")
@@ -87,7 +94,8 @@ def pretrain(config: PretrainConfig) -> None:
     share, of_shares = share_of_rows(mesh)
     shares = {"batch_size": config.batch_size, "process": share, "processes": of_shares}
 
-    distributed.check_same({**plain(config), "data": {"windows": len(train_windows)}})
+    data = make_place(0, stores, len(train_windows))
+    distributed.check_same({**shared(config), "genome": data})
 
     # ---- Model: what a step does; nothing is allocated yet ----
     graphdef, init, train_step, eval_step = make_program(config, mesh, tokenizer)
