@@ -66,6 +66,9 @@ COMMANDS = {
     ),
     "bench model": Command("caduceus_jax.bench.model:model", "time a whole model on this machine"),
     "bench step": Command("caduceus_jax.train.bench_step:step", "time the training step on a GPU"),
+    "bench data": Command(
+        "caduceus_jax.train.bench_data:data", "time what feeds a training on this machine"
+    ),
 }
 
 # The extra of this package that brings a package a command turned out to need.

@@ -28,7 +28,7 @@ def test_commands_of_two_words_are_listed_by_their_first(capsys):
     status, out, _ = run(capsys, "bench", "--help")
     assert status == 0
     commands = [line.split()[:2] for line in out.splitlines() if line.startswith("  ")]
-    assert commands == [["bench", "scan"], ["bench", "model"], ["bench", "step"]]
+    assert commands == [["bench", name] for name in ("scan", "model", "step", "data")]
     assert run(capsys, "bench") == run(capsys, "bench", "scna") == (2, out, "")
     assert run(capsys, "bench", "model", "--help")[1].startswith("usage: caduceus-jax bench model")
 
