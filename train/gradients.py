@@ -25,11 +25,12 @@ def summed(
         function: (params, batch) -> a tree of sums.
         mesh: the devices; by default one.
     """
-    if mesh is None or mesh.size == 1:
+    cut = [name for name in (*ROWS, "sequence") if mesh is not None and mesh.shape[name] > 1]
+    if not cut:
         return function
 
     def of_device(params, batch):
-        return lax.psum(function(params, batch), (*ROWS, "sequence"))
+        return lax.psum(function(params, batch), cut)
 
     return jax.shard_map(
         of_device,
