@@ -14,15 +14,22 @@ from caduceus_jax.inference import embed
 from caduceus_jax.model import CaduceusForMaskedLM, CaduceusForSequenceClassification
 from caduceus_jax.progress import notice
 from caduceus_jax.train.evaluate_eqtl import evaluate_eqtl
+from caduceus_jax.train.evaluate_masked import evaluate_masked
 from caduceus_jax.train.finetune import SUMMARY, finetune
 from caduceus_jax.train.finetuning.baselines import baselines
-from caduceus_jax.train.finetuning.config import EqtlConfig, FinetuneConfig, LabelledConfig
+from caduceus_jax.train.finetuning.config import (
+    EqtlConfig,
+    FinetuneConfig,
+    LabelledConfig,
+    MaskedConfig,
+)
 from caduceus_jax.train.finetuning.examples import Task
 from caduceus_jax.train.finetuning.report import PROJECTION, Column, Row, write_report
 from caduceus_jax.train.tasks import find_task
 from caduceus_jax.train.tasks.published import SUITES, facts_of
 
 SCRATCH = "scratch"
+_WITHOUT_TUNING = {"eqtl": evaluate_eqtl, "masked": evaluate_masked}
 _PROJECTED = 600  # test sequences whose embeddings are drawn
 
 
@@ -31,7 +38,8 @@ class EvaluateConfig(FinetuneConfig):
     """Several models on several tasks.
 
     Args:
-        suite: published tasks: genomic-benchmarks, nucleotide-transformer or eqtl.
+        suite: published tasks: genomic-benchmarks, nucleotide-transformer or eqtl; or masked, how
+            well hidden bases are known, by region.
         tasks: names of tasks of the suite, [a,b]; null takes all. Where no suite is named: folders
             with train, validation and test tables (valid and dev will do, and so will .csv.gz,
             .tsv or .parquet).
@@ -40,6 +48,7 @@ class EvaluateConfig(FinetuneConfig):
         report: folder of the report: report.html, which needs no other file, report.md and
             results.json; and of the fine-tunings, each in a folder of its own.
         eqtl: of the suite eqtl.
+        masked: of the suite masked.
     """
 
     suite: str = ""
@@ -47,6 +56,7 @@ class EvaluateConfig(FinetuneConfig):
     models: list[str] | None = None
     report: str = "runs/evaluate"
     eqtl: EqtlConfig = EqtlConfig()
+    masked: MaskedConfig = MaskedConfig()
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -60,8 +70,8 @@ def evaluate(config: EvaluateConfig) -> None:
     Args:
         config: everything there is to choose.
     """
-    if config.suite == "eqtl":
-        return evaluate_eqtl(config)
+    if config.suite in _WITHOUT_TUNING:
+        return _WITHOUT_TUNING[config.suite](config)
     folder = pathlib.Path(config.report)
     columns, rows = _models(config), []
     for name, data, published in _tasks(config):
@@ -106,8 +116,8 @@ def _tasks(
     suite = config.suite.replace("-", "_")
     if suite:
         if suite not in SUITES:
-            known = ", ".join(name.replace("_", "-") for name in SUITES)
-            raise UserError(f"suite is {config.suite}; there are {known}, eqtl")
+            known = [name.replace("_", "-") for name in SUITES] + list(_WITHOUT_TUNING)
+            raise UserError(f"suite is {config.suite}; there are {', '.join(known)}")
         return [
             (
                 name,

@@ -72,7 +72,7 @@ def test_the_paper_s_learning_rates_and_batches(tmp_path):
 
 def test_what_cannot_be_evaluated_is_named(tmp_path):
     cases = {
-        "suite is glue; there are genomic-benchmarks, nucleotide-transformer, eqtl": {
+        "suite is glue; there are genomic-benchmarks, nucleotide-transformer, eqtl, masked": {
             "suite": "glue"
         },
         "nothing to evaluate on": {},

@@ -121,6 +121,36 @@ class EqtlConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskedConfig:
+    """Hidden bases by region (the suite masked).
+
+    Args:
+        genome: FASTA file; lower case is a repeat.
+        annotation: BED (kinds in the fourth column), GFF or GTF (in the third) of its regions.
+        contigs: contigs that are looked at; by default all.
+        length: bases of a window.
+        windows: at most this many windows, drawn evenly.
+        mask_probability: share of a window's bases that is hidden, all of it at once.
+    """
+
+    genome: str = ""
+    annotation: str = ""
+    contigs: str | list[str] = ""
+    length: int = 1_024
+    windows: int = 1_000
+    mask_probability: float = 0.15
+
+    def __post_init__(self):
+        if self.length < 1 or self.windows < 1:
+            raise UserError("masked.length and masked.windows are at least 1")
+        if not 1 <= round(self.length * self.mask_probability) <= self.length:
+            raise UserError(
+                f"masked.mask_probability is {self.mask_probability}: of {self.length} bases that "
+                "hides none, or more than there are"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
     """One fine-tuning, repeated with several seeds.
 
