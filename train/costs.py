@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from caduceus_jax.bench.counts import Shape, scan_counts
 from caduceus_jax.train.config import PretrainConfig
 
 
@@ -87,14 +88,13 @@ def _scan(config: PretrainConfig, itemsize: int) -> tuple[Cost, Cost, Cost]:
     wide, narrow = model.d_inner, model.d_state
     elements = wide * narrow
     # Where projections are tied, one gate after both directions is no part of the scan.
-    gate = 0 if model.bidirectional and model.bidirectional_weight_tie else wide
-    read = 2 * wide + gate + 2 * narrow
-    exponentials = elements + 2 * wide + gate
-    forward = Cost(5 * elements, exponentials, (read + wide) * itemsize)
-    backward = Cost(13 * elements, exponentials, (2 * read + wide) * itemsize)
+    gated = not (model.bidirectional and model.bidirectional_weight_tie)
+    counted = scan_counts(Shape(1, 1, wide, narrow), itemsize, gated=gated)
+    forward, backward = (Cost(**counted[name]) for name in ("forward", "backward"))
     if config.sequence == 1:
         return forward, backward, Cost(0, 0, 0)
     # Forward of u and B, backward of C and the cotangent, each with the steps.
+    gate = wide if gated else 0
     moved = 2 * (2 * wide + narrow) + gate
     exchange = Cost(2 * 3 * elements, 2 * (elements + 2 * wide) + gate, moved * itemsize)
     return forward, backward, exchange

@@ -26,8 +26,8 @@ class Shape(NamedTuple):
 Counts = dict[str, int]  # bytes, exponentials, flops, and products: flops of matrix products
 
 
-def scan_counts(shape: Shape, itemsize: int) -> dict[str, Counts]:
-    """Of the selective scan with D, z, bias and softplus.
+def scan_counts(shape: Shape, itemsize: int, *, gated: bool = True) -> dict[str, Counts]:
+    """Of the selective scan with D, bias, softplus and, where it is gated, z.
 
     Forward reads u, delta, z, B, C once and writes y once. Backward reads them and the cotangent
     and writes the five gradients. Each pass takes one exponential a state element for the decay;
@@ -38,10 +38,11 @@ def scan_counts(shape: Shape, itemsize: int) -> dict[str, Counts]:
     Args:
         shape: of the scan.
         itemsize: bytes of a number of the sequences.
+        gated: whether the scan applies the gate z.
     """
     wide, narrow = shape.tokens * shape.channels, shape.tokens * shape.state
-    read = 3 * wide + 2 * narrow
-    exponentials = shape.elements + 3 * wide
+    read = (3 if gated else 2) * wide + 2 * narrow
+    exponentials = shape.elements + (3 if gated else 2) * wide
     forward = {
         "bytes": (read + wide) * itemsize,
         "exponentials": exponentials,
