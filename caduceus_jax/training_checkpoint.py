@@ -126,13 +126,15 @@ def load_model(checkpoint: pathlib.Path) -> tuple[CaduceusConfig, nnx.State]:
     fields = read_run(checkpoint)["config"]["model"]
     fields = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
     stored = checkpoint.absolute() / STATE
-    with ocp.PyTreeCheckpointer() as reader:
-        item = {"params": reader.metadata(stored).item_metadata.tree["params"]}
-        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-        restored = reader.restore(
-            stored,
-            args=ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True),
-        )
+    # The handler itself, without a checkpointer around it, waits for no other process.
+    reader = ocp.PyTreeCheckpointHandler()
+    item = {"params": reader.metadata(stored).tree["params"]}
+    arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+    restored = reader.restore(
+        stored,
+        args=ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True),
+    )
+    reader.close()
     leaves, _ = jax.tree_util.tree_flatten_with_path(restored["params"])
     return CaduceusConfig(**fields), nnx.from_flat_state(
         # Orbax knows the value of an nnx.Param by a key of its own.
