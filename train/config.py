@@ -154,15 +154,22 @@ class PretrainConfig:
         optimizer: how weights are changed.
         steps: number of optimizer steps.
         batch_size: windows per step, over all devices.
+        microbatches: each device computes its windows in this many pieces, one after the other,
+            with the memory of one; the step is the same.
         max_length: tokens per window.
+        fsdp: devices that share parameters and the optimizer's state, each with windows of its
+            own. Models of this size do not need it.
         sequence: devices that share the length of each window, for windows that are too long for
-            one; all devices together are a multiple of it.
+            one. All devices together are a multiple of fsdp x sequence x tensor.
+        tensor: devices that share the inner channels (model.d_model x model.expand); they exchange
+            activations, so prefer `sequence`.
         dtype: of activations and matrix products; parameters, norms and the recurrence are
             float32 either way.
         scan: implementation of the selective scan: "auto" picks for the device. "pallas_triton"
             and "triton", fused kernels for NVIDIA GPUs, and "mosaic_tpu", for TPUs, are not picked
             yet: they have not been timed.
-        remat: compute each block again in the backward pass: less memory, more time.
+        remat: "blocks" computes each block again in the backward pass: less memory, more time;
+            "none" keeps what is inside. true and false mean the same.
         seed: of the initial weights, the order of the windows and the masks.
         log_every: steps between two lines of metrics.
         eval_every: steps between two validations; there is one after the last step too.
@@ -186,11 +193,14 @@ class PretrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     steps: int = 10_000
     batch_size: int = 8
+    microbatches: int = 1
     max_length: int = 1024
+    fsdp: int = 1
     sequence: int = 1
+    tensor: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
     scan: Literal["auto", "chunked", "pallas_triton", "triton", "mosaic_tpu"] = "auto"
-    remat: bool = False
+    remat: Literal["none", "blocks"] | bool = "none"
     seed: int = 0
     log_every: int = 10
     eval_every: int = 500
@@ -205,8 +215,11 @@ class PretrainConfig:
     process: int | None = None
 
     def __post_init__(self):
-        positive = ("steps", "batch_size", "max_length", "sequence", "log_every", "eval_every")
-        for name in (*positive, "checkpoint_every", "keep"):
+        if isinstance(self.remat, bool):
+            object.__setattr__(self, "remat", "blocks" if self.remat else "none")
+        positive = ("steps", "batch_size", "max_length", "log_every", "eval_every")
+        parts = ("microbatches", "fsdp", "sequence", "tensor")
+        for name in (*positive, *parts, "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it is at least 1")
         for name in ("keep_every", "checkpoint_minutes"):
@@ -227,6 +240,15 @@ class PretrainConfig:
             )
 
     def _check_shards(self):
+        wide, d_model = self.model.d_inner, self.model.d_model
+        for name, size, what in (
+            ("tensor", wide, f"{wide} inner channels (model.d_model x model.expand)"),
+            ("fsdp", d_model, f"{d_model} channels of model.d_model"),
+        ):
+            if size % getattr(self, name):
+                raise UserError(
+                    f"{name} is {getattr(self, name)}, by which the {what} do not divide"
+                )
         tokens, left = divmod(self.max_length, self.sequence)
         if left:
             raise UserError(
@@ -246,7 +268,10 @@ LAUNCH = ("coordinator", "processes", "process")
 # These may differ between a run and its continuation: like the number of devices, they change
 # no number that is computed but by rounding.
 _FREE = (
-    *("out", "sequence", "log_every", "eval_every", "checkpoint_every", "keep", "resume"),
+    *("out", "log_every", "eval_every", "checkpoint_every", "keep", "resume"),
+    *("microbatches", "fsdp", "sequence", "tensor", "remat"),
+    # Whether genomes elsewhere are the same, their digests say.
+    *("data.fasta", "data.workers", "data.threads"),
     *("checkpoint_minutes", "keep_every", "strict", *LAUNCH),
 )
 

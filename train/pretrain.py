@@ -77,9 +77,9 @@ def pretrain(config: PretrainConfig) -> None:
     distributed.first_does("whose run it is", lambda: _check_folder(config, recorded))
 
     # ---- Mesh: all devices ----
-    use_cores(config.batch_size * config.sequence // distributed.count())
-    mesh = make_mesh(sequence=config.sequence)
-    check_batch_size(config.batch_size, mesh)
+    use_cores(config.batch_size * config.sequence * config.tensor // distributed.count())
+    mesh = make_mesh(fsdp=config.fsdp, sequence=config.sequence, tensor=config.tensor)
+    check_batch_size(config.batch_size, mesh, config.microbatches)
 
     # ---- Data: windows of the two splits ----
     stores = open_stores(config.data, folder / "data")
