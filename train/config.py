@@ -11,6 +11,7 @@ import yaml
 
 from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
+from caduceus_jax.train.guards import SIGMA
 
 Names = str | list[str]  # one name, or several
 
@@ -180,6 +181,10 @@ class PretrainConfig:
         keep_every: those at multiples of this many steps are made and kept too; null is none.
         strict: end with status 3 where the newest checkpoint is damaged; otherwise the run
             continues from the newest that is intact.
+        max_skipped: a step whose loss or gradient is not finite changes nothing but the data's
+            place; the run ends after this many of them in a row.
+        skip_spikes: also skip a step whose loss or gradient norm lies more than this many standard
+            deviations above the mean of the 128 steps before it; true is 6, false is never.
         resume: "auto" continues the run that is found in `out`; "never" only starts new ones.
         coordinator: host:port of the first of several processes, which all see `out`. By default
             they find each other on TPU pods, under SLURM and under Open MPI.
@@ -209,6 +214,8 @@ class PretrainConfig:
     keep: int = 2
     keep_every: int | None = None
     strict: bool = False
+    max_skipped: int = 10
+    skip_spikes: bool | float = False
     resume: Literal["auto", "never"] = "auto"
     coordinator: str | None = None
     processes: int | None = None
@@ -219,7 +226,7 @@ class PretrainConfig:
             object.__setattr__(self, "remat", "blocks" if self.remat else "none")
         positive = ("steps", "batch_size", "max_length", "log_every", "eval_every")
         parts = ("microbatches", "fsdp", "sequence", "tensor")
-        for name in (*positive, *parts, "checkpoint_every", "keep"):
+        for name in (*positive, *parts, "checkpoint_every", "keep", "max_skipped"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it is at least 1")
         for name in ("keep_every", "checkpoint_minutes"):
@@ -227,6 +234,8 @@ class PretrainConfig:
                 raise UserError(f"{name} is {value}; it is above 0, or null")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed is {self.seed}; it is at least 0 and below 2**32")
+        if self.spike_sigma is not None and not self.spike_sigma > 0:
+            raise UserError(f"skip_spikes is {self.skip_spikes}; it is above 0, or false")
         self._check_shards()
         if self.model.rcps and self.data.rc_mode != "equivariant":
             raise UserError(
@@ -238,6 +247,13 @@ class PretrainConfig:
                 "data.rc_mode is equivariant, but the model is not (model.rcps is false): use "
                 "data.rc_mode augment or none, or model.rcps true"
             )
+
+    @property
+    def spike_sigma(self) -> float | None:
+        """Standard deviations from which on a step is a spike; None where none is skipped."""
+        if isinstance(self.skip_spikes, bool):
+            return SIGMA if self.skip_spikes else None
+        return self.skip_spikes
 
     def _check_shards(self):
         wide, d_model = self.model.d_inner, self.model.d_model
@@ -266,10 +282,11 @@ class PretrainConfig:
 # Where a process is started says these, and no recipe.
 LAUNCH = ("coordinator", "processes", "process")
 # These may differ between a run and its continuation: like the number of devices, they change
-# no number that is computed but by rounding.
+# no number that is computed but by rounding; or they help a run past what it would fail at.
 _FREE = (
     *("out", "log_every", "eval_every", "checkpoint_every", "keep", "resume"),
     *("microbatches", "fsdp", "sequence", "tensor", "remat"),
+    *("max_skipped", "skip_spikes"),
     # Whether genomes elsewhere are the same, their digests say.
     *("data.fasta", "data.workers", "data.threads"),
     *("checkpoint_minutes", "keep_every", "strict", *LAUNCH),
@@ -303,8 +320,8 @@ def check_same_run(config: PretrainConfig, path: pathlib.Path) -> None:
         )
 
 
-def plain(config: PretrainConfig) -> dict[str, Any]:
-    """The config as nested dictionaries of plain values, as YAML and JSON know them."""
+def plain(config: Any) -> dict[str, Any]:
+    """A config (a dataclass) as nested dictionaries of plain values, as YAML and JSON know them."""
     return _lists(dataclasses.asdict(config))
 
 

@@ -17,6 +17,7 @@ from caduceus_jax.model import CaduceusForMaskedLM
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.gradients import summed, summed_gradients
+from caduceus_jax.train.guards import Guard, init_guard, judge
 from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
 from caduceus_jax.train.sharding import keep_places, sharded_conv, sharded_scan
 
@@ -34,19 +35,21 @@ class TrainState:
         params: the model's parameters.
         opt_state: the optimizer's.
         rng: for models that draw numbers while training; Caduceus does not.
+        guard: which steps were skipped.
     """
 
     step: Int[Array, ""]
     params: Any
     opt_state: Any
     rng: Array
+    guard: Guard
 
 
 def init_state(
     params: nnx.State, optimizer: optax.GradientTransformation, rng: Array
 ) -> TrainState:
     """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), rng)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), rng, init_guard())
 
 
 class Program(NamedTuple):
@@ -100,6 +103,7 @@ def make_program(
         optimizer,
         schedule,
         tokenizer,
+        config.spike_sigma,
         mesh=mesh,
         microbatches=config.microbatches,
     )
@@ -111,6 +115,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     tokenizer: Tokenizer,
+    sigma: float | None = None,
     *,
     mesh: Mesh | None = None,
     microbatches: int = 1,
@@ -118,13 +123,18 @@ def make_train_step(
     """The function (state, batch) -> (state, metrics), jitted; it consumes the state it is given.
 
     Metrics: `loss` (nats per predicted base, weighted), `masked_loss` and `masked_accuracy` (at
-    the bases hidden by [MASK]), `grad_norm` (before clipping), `lr`.
+    the bases hidden by [MASK]), `grad_norm` (before clipping), `lr`, `skipped` (1 if this step
+    was), `skipped_in_all` and `skipped_in_a_row`.
+
+    A step that is skipped changes nothing but `step` and `guard`: parameters and the optimizer,
+    its count of steps included, stay as they are to the bit, and the data moves on.
 
     Args:
         graphdef: the model without its parameters.
         optimizer: see `make_optimizer`.
         schedule: its learning rates.
         tokenizer: the vocabulary.
+        sigma: see `guards.judge`.
         mesh: the devices; by default one.
         microbatches: pieces that each device's rows are computed in, one after the other.
     """
@@ -141,17 +151,28 @@ def make_train_step(
         # A mean over the whole batch, however it is cut.
         weight = jnp.where(sums["weight"] == 0, 1, sums["weight"])
         loss, grads = nats / weight, jax.tree.map(lambda sum: sum / weight, grads)
+        step, grad_norm = state.step + 1, optax.tree.norm(grads)
+        good, guard = judge(state.guard, step, loss, grad_norm, sigma)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
         hidden = jnp.maximum(sums["masked"], 1)
         metrics = {
             "loss": loss,
             "masked_loss": sums["masked_nats"] / hidden,
             "masked_accuracy": sums["masked_right"] / hidden,
-            "grad_norm": optax.tree.norm(grads),
-            "lr": schedule(state.step),
+            "grad_norm": grad_norm,
+            # The optimizer counts the steps that it took.
+            "lr": schedule(state.step - state.guard.skipped),
+            "skipped": guard.skipped - state.guard.skipped,
+            "skipped_in_all": guard.skipped,
+            "skipped_in_a_row": guard.in_a_row,
         }
-        params = optax.apply_updates(state.params, updates)
-        after = TrainState(state.step + 1, params, opt_state, state.rng)
+        after = TrainState(step, params, opt_state, state.rng, guard)
         return keep_places(after, mesh), metrics
 
     return jax.jit(train_step, donate_argnums=0)

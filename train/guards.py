@@ -1,0 +1,74 @@
+"""Steps that are not taken: what is not finite, and, where asked, what is far out of the ordinary.
+
+All of it happens inside the step, on the device: nobody waits for a number to decide.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+WINDOW = 128  # steps that say what is ordinary
+ENOUGH = 64  # fewer say nothing
+SIGMA = 6.0  # standard deviations above their mean are out of the ordinary, unless told otherwise
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """What is remembered from step to step.
+
+    Args:
+        skipped: how many steps were skipped so far.
+        in_a_row: how many of these are the newest ones.
+        last_good: the newest step that was not; 0 before there is one.
+        recent: losses and gradient norms of the newest `WINDOW` steps that were not, in no order.
+    """
+
+    skipped: Int[Array, ""]
+    in_a_row: Int[Array, ""]
+    last_good: Int[Array, ""]
+    recent: Float[Array, "2 window"]
+
+
+def init_guard() -> Guard:
+    """The guard before the first step."""
+    # An array each: a step consumes its state, and no array twice.
+    skipped, in_a_row, last_good = (jnp.zeros((), jnp.int32) for _ in range(3))
+    return Guard(skipped, in_a_row, last_good, jnp.zeros((2, WINDOW), jnp.float32))
+
+
+def judge(
+    guard: Guard,
+    step: Int[Array, ""],
+    loss: Float[Array, ""],
+    grad_norm: Float[Array, ""],
+    sigma: float | None = None,
+) -> tuple[Bool[Array, ""], Guard]:
+    """Whether a step is to be taken, and the guard after it.
+
+    Args:
+        guard: before the step.
+        step: its number, from 1.
+        loss: of the step's batch.
+        grad_norm: of its gradient; finite only if every element is.
+        sigma: skip also what lies more than this many standard deviations above the mean of the
+            steps before it that were taken, once there are `ENOUGH`; None: never.
+    """
+    seen = jnp.stack([loss, grad_norm])
+    good = jnp.isfinite(seen).all()
+    taken = step - 1 - guard.skipped
+    if sigma is not None:
+        past = jnp.arange(WINDOW)[None] < taken
+        mean = jnp.mean(guard.recent, axis=1, where=past)
+        spread = jnp.std(guard.recent, axis=1, where=past)
+        spike = (seen > mean + sigma * spread).any() & (taken >= ENOUGH)
+        good &= ~spike
+    after = Guard(
+        skipped=guard.skipped + ~good,
+        in_a_row=jnp.where(good, 0, guard.in_a_row + 1),
+        last_good=jnp.where(good, step, guard.last_good),
+        recent=jnp.where(good, guard.recent.at[:, taken % WINDOW].set(seen), guard.recent),
+    )
+    return good, after
