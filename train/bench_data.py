@@ -43,7 +43,8 @@ def data(
     For windows of 1,024 and of 131,072 tokens, each in three ways: everything in this one thread;
     in threads (data.threads) and in processes (data.workers), as many as there are cores. Written
     are data.json and data.md, after each case: tokens a second, the median of five stretches, the
-    least and the greatest.
+    least and the greatest; and tokens a second that a core spent on them, which other work on the
+    machine changes little.
 
     Without --genome a random one is written and prepared first, and that is timed too.
 
@@ -118,21 +119,25 @@ def _timed(windows: Windows, config: DataConfig, rows: int, seconds: float) -> d
     tokens = rows * windows.length
     for _ in range(2 + 4 * config.threads + 2 * config.workers):
         next(batches)
-    rates = [_rate(batches, tokens, seconds / _REPEATS) for _ in range(_REPEATS)]
-    return {
+    found = [_rates(batches, tokens, seconds / _REPEATS) for _ in range(_REPEATS)]
+    rates, of_a_core = zip(*found, strict=True)
+    times = {
         "tokens_per_s": statistics.median(rates),
         "min_tokens_per_s": min(rates),
         "max_tokens_per_s": max(rates),
     }
+    # What workers take is not this process's.
+    return times if config.workers else times | {"tokens_per_core_s": statistics.median(of_a_core)}
 
 
-def _rate(batches: Iterator[Batch], tokens: int, seconds: float) -> float:
-    begun = time.perf_counter()
+def _rates(batches: Iterator[Batch], tokens: int, seconds: float) -> tuple[float, float]:
+    """Tokens a second by the clock, and by the time that cores spent on them."""
+    begun, spent = time.perf_counter(), time.process_time()
     for count in itertools.count(1):
         next(batches)
         taken = time.perf_counter() - begun
         if taken > seconds:
-            return count * tokens / taken
+            return count * tokens / taken, count * tokens / (time.process_time() - spent)
     raise AssertionError  # batches never end
 
 
@@ -141,6 +146,11 @@ def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['windows']:,} windows of {row['length']:,}, {row['how']}: {rate:.1f} million tokens "
         f"a second ({low:.1f} - {high:.1f})"
+        + (
+            f", {1e-6 * row['tokens_per_core_s']:.1f} a second of a core"
+            if "tokens_per_core_s" in row
+            else ""
+        )
     )
 
 
@@ -155,7 +165,9 @@ def page(results: dict[str, Any]) -> str:
             row["how"],
             f"{1e-6 * row['tokens_per_s']:.1f} "
             f"({1e-6 * row['min_tokens_per_s']:.1f} - {1e-6 * row['max_tokens_per_s']:.1f})",
+            f"{1e-6 * row['tokens_per_core_s']:.1f}" if "tokens_per_core_s" in row else "",
         ]
         for row in results["cases"]
     ]
-    return "\n".join([*lines, *table(["step", "made in", "million tokens a second"], cells), ""])
+    head = ["step", "made in", "million tokens a second", "million tokens a second of a core"]
+    return "\n".join([*lines, *table(head, cells), ""])

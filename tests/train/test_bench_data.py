@@ -23,6 +23,7 @@ def test_the_data_is_timed_and_written_down(tmp_path, monkeypatch, capsys):
     assert cases == [(n, k, how) for n, k in ((128, 4), (1024, 2)) for how in list(ways(3))[:2]]
     for row in results["cases"]:
         assert 0 < row["min_tokens_per_s"] <= row["tokens_per_s"] <= row["max_tokens_per_s"]
+        assert row["tokens_per_core_s"] > 0
     row = results["cases"][-1]
     shown = f"{1e-6 * row['tokens_per_s']:.1f} ("
     (line,) = [
