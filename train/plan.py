@@ -18,7 +18,8 @@ from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.collectives import Collective, collectives
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.costs import Cost, step_costs
-from caduceus_jax.train.sharding import BATCH, abstract, check_batch_size, make_mesh
+from caduceus_jax.train.prediction import bounds
+from caduceus_jax.train.sharding import BATCH, abstract, check_batch_size, make_mesh, row_shares
 from caduceus_jax.train.step import make_program
 from caduceus_jax.train.topology import GIB, Topology, find_topology
 
@@ -36,7 +37,7 @@ class PlanConfig(PretrainConfig):
 
     Args:
         topology: what to compile for: a TPU slice such as v5e:16x16 or v5p:8x8x4, h200:8 (GPUs of
-            one machine), or cpu:8.
+            one machine), or cpu:8; v5e-256, v5p-128 and h200-8 are names of some of them.
         search: also find the largest batch that fits, by compiling: twice as many windows each
             time until they do not fit, then between the two.
         json: print JSON instead of tables.
@@ -61,6 +62,12 @@ class Memory(NamedTuple):
     def needed(self) -> int:
         """What is set aside for the program, from its beginning to its end."""
         return self.arguments + self.outputs - self.reused + self.temporaries + self.program
+
+
+class DoesNotFit(UserError):
+    """What was planned needs more memory than the devices have."""
+
+    exit_status = 1
 
 
 class Attempt(NamedTuple):
@@ -88,8 +95,12 @@ def plan(config: PlanConfig) -> None:
     caduceus_ps_131k --topology v5e:16x16. The settings of `caduceus-jax pretrain` are all there.
 
     Printed are the memory of each device by kind, what the devices send each other (kind, origin,
-    how often and how many bytes a step), and the arithmetic and the memory traffic of a step,
-    counted by hand. The TPU compiler comes with `pip install 'jax[tpu]'`.
+    how often and how many bytes a step), the arithmetic and the memory traffic of a step, counted
+    by hand, and the least time that they take at the devices' published peaks: a prediction, not a
+    measurement. The TPU compiler comes with `pip install 'jax[tpu]'`.
+
+    Where the recipe does not fit the devices the status is 1, so that what launches a run can ask
+    first.
 
     Args:
         config: everything there is to choose.
@@ -97,9 +108,10 @@ def plan(config: PlanConfig) -> None:
     if not config.topology:
         raise UserError("--topology is missing: it is one such as v5e:16x16, h200:8 or cpu:8")
     topology = find_topology(config.topology)
-    mesh = make_mesh(topology.devices, sequence=config.sequence)
-    check_batch_size(config.batch_size, mesh)
-    groups = mesh.shape["data"]
+    parts = {name: getattr(config, name) for name in ("fsdp", "sequence", "tensor")}
+    mesh = make_mesh(topology.devices, **parts)
+    check_batch_size(config.batch_size, mesh, config.microbatches)
+    groups = row_shares(mesh)
     first = _compile(config, topology, mesh, config.batch_size // groups)
     attempts = [first.attempt]
     if config.search:
@@ -121,6 +133,12 @@ def plan(config: PlanConfig) -> None:
         "memory": None if first.memory is None else first.memory._asdict(),
         "collectives": [row._asdict() for row in first.collectives],
         "per_device": {kind: cost._asdict() for kind, cost in costs.items()},
+        "predicted": None
+        if topology.peaks is None
+        else {
+            kind: found._asdict() | {"least": found.least}
+            for kind, found in bounds(topology.peaks, costs, first.collectives).items()
+        },
         "lower_seconds": first.attempt.lower_seconds,
         "compile_seconds": first.attempt.compile_seconds,
         "host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -130,6 +148,8 @@ def plan(config: PlanConfig) -> None:
         "tried": [attempt._asdict() for attempt in attempts],
     }
     print(json.dumps(report, indent=1) if config.json else "\n".join(_lines(report)))
+    if not first.attempt.fits:
+        raise DoesNotFit(_refusal(report))
 
 
 def implementation_for(scan: str, platform: str) -> Implementation:
@@ -152,7 +172,7 @@ def implementation_for(scan: str, platform: str) -> Implementation:
 
 def _compile(config: PlanConfig, topology: Topology, mesh: Any, windows: int) -> Compiled:
     """Compiles the step with so many windows a group; nothing is allocated."""
-    config = dataclasses.replace(config, batch_size=windows * mesh.shape["data"])
+    config = dataclasses.replace(config, batch_size=windows * row_shares(mesh))
     chosen = implementation_for(config.scan, topology.platform)
     program = make_program(config, mesh, Tokenizer(), chosen)
     place = NamedSharding(mesh, BATCH)
@@ -196,14 +216,16 @@ def _said(error: str) -> int | None:
 
 
 def _search(config: PlanConfig, topology: Topology, mesh: Any, first: Attempt) -> list[Attempt]:
-    """Doubles the windows until they do not fit, then bisects."""
+    """Doubles the windows until they do not fit, then bisects; each piece has whole ones."""
     attempts: list[Attempt] = []
+    pieces = config.microbatches
 
     def fits(windows: int) -> bool:
-        attempts.append(_compile(config, topology, mesh, windows).attempt)
+        attempts.append(_compile(config, topology, mesh, windows * pieces).attempt)
         return attempts[-1].fits
 
-    low, high = (first.windows, None) if first.fits else (0, first.windows)
+    tried = first.windows // pieces
+    low, high = (tried, None) if first.fits else (0, tried)
     while high is None:
         if fits(2 * low):
             low *= 2
@@ -217,13 +239,13 @@ def _search(config: PlanConfig, topology: Topology, mesh: Any, first: Attempt) -
 
 def _lines(report: dict[str, Any]) -> list[str]:
     """The report as Markdown."""
-    groups, sequence = report["mesh"]["data"], report["mesh"]["sequence"]
-    share = "a device" if sequence == 1 else f"a group of {sequence} devices"
+    share = _share(report)
     windows, needed = report["windows"], report["needed_bytes"]
     verdict = "fits" if report["fits"] else "does not fit"
     size = f"{needed / GIB:.2f}" if needed else "more than there is"
+    sizes = " x ".join(f"{name} {size}" for name, size in report["mesh"].items() if size > 1)
     lines = [
-        f"{report['topology']}: {report['devices']} devices, data {groups} x sequence {sequence}; "
+        f"{report['topology']}: {report['devices']} devices{sizes and ', '}{sizes}; "
         f"{windows:,} window{'s' * (windows > 1)} of {report['tokens_per_window']:,} tokens a "
         f"step, {report['windows_per_group']} {share}",
         f"{verdict}: {size} of {report['available_bytes'] / GIB:.2f} GiB on each device",
@@ -253,6 +275,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
         for kind, cost in report["per_device"].items()
     ]
     lines += _table("counted of each device", ["TFLOP", "G exponentials", "GB moved"], rows)
+    if (predicted := report["predicted"]) is not None:
+        lines += _predicted(predicted)
     if (largest := report["largest_windows_per_group"]) is not None:
         rows = [
             (
@@ -266,6 +290,43 @@ def _lines(report: dict[str, Any]) -> list[str]:
         lines += _table(f"windows {share}", ["fits", "GiB", "compiled in s"], rows)
         lines += ["", f"largest that fits: {largest} window{'s' * (largest != 1)} {share}"]
     return lines
+
+
+def _share(report: dict[str, Any]) -> str:
+    """Who computes a window."""
+    size = report["mesh"]["sequence"] * report["mesh"]["tensor"]
+    return "a device" if size == 1 else f"a group of {size} devices"
+
+
+def _refusal(report: dict[str, Any]) -> str:
+    """Why a recipe cannot run, and the way out, in one sentence."""
+    needed, largest = report["needed_bytes"], report["largest_windows_per_group"]
+    size = f"{needed / GIB:.2f} GiB" if needed else "more memory"
+    hint = (
+        f"at most {largest} window{'s' * (largest != 1)} {_share(report)} fits"
+        if largest
+        else "use remat blocks, more microbatches, a smaller batch_size or a larger sequence"
+    )
+    return (
+        f"batch_size {report['windows']} does not fit {report['topology']}: it needs {size} of "
+        f"{report['available_bytes'] / GIB:.2f} GiB on each device; {hint}"
+    )
+
+
+def _predicted(predicted: dict[str, dict[str, float | None]]) -> list[str]:
+    """The bounds of each kind of work, and their sum."""
+    rows = [
+        (kind, *("" if bound is None else f"{1e3 * bound:.4g}" for bound in found.values()))
+        for kind, found in predicted.items()
+    ]
+    least = sum(found["least"] or 0 for found in predicted.values())
+    heads = ["arithmetic", "exponentials", "memory", "links", "at least"]
+    return [
+        *_table("predicted at published peaks, ms a step", heads, rows),
+        "",
+        f"predicted, not measured: a step takes at least {least:.3g} s, one kind of work after "
+        "the other",
+    ]
 
 
 def _short(shape: str) -> str:

@@ -157,7 +157,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None
     Raises:
         UserError: it does not.
     """
-    shares, size = _row_shares(mesh), mesh.size // _row_shares(mesh)
+    shares, size = row_shares(mesh), mesh.size // row_shares(mesh)
     if batch_size % (shares * microbatches):
         devices = f"{shares} devices" if size == 1 else f"{shares} groups of {size} devices"
         pieces = f" in {microbatches} microbatches" if microbatches > 1 else ""
@@ -181,7 +181,7 @@ def share_of_rows(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
         UserError: a process holds part of a window that it shares, and others that it does not.
     """
     process = jax.process_index() if process is None else process
-    groups = mesh.devices.reshape(_row_shares(mesh), -1)
+    groups = mesh.devices.reshape(row_shares(mesh), -1)
     held: dict[int, set[int]] = {}
     for (row, _), device in np.ndenumerate(groups):
         held.setdefault(device.process_index, set()).add(row)
@@ -195,7 +195,8 @@ def share_of_rows(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
     return shares.index(tuple(sorted(held[process]))), len(shares)
 
 
-def _row_shares(mesh: Mesh) -> int:
+def row_shares(mesh: Mesh) -> int:
+    """Over how many devices, or groups of them, the windows of a batch are spread."""
     return math.prod(mesh.shape[name] for name in ROWS)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import importlib.util
 import itertools
+import math
 import os
 import re
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import jax
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import h200
+from caduceus_jax.train.prediction import PEAKS, Peaks
 
 GIB = 2**30
 
@@ -19,6 +21,7 @@ GIB = 2**30
 class _Chip(NamedTuple):
     memory: int  # bytes that a program may use
     shapes: tuple[str, ...]
+    cores_counted: int = 1  # of a chip, where slices are called by their number
 
 
 _FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -29,7 +32,7 @@ _SOLID = (
 # Memory is what the TPU compiler calls available when it refuses a program.
 _TPUS = {
     "v5e": _Chip(int(15.75 * GIB), _FLAT),
-    "v5p": _Chip(int(95.73 * GIB), _SOLID),
+    "v5p": _Chip(int(95.73 * GIB), _SOLID, 2),
     "v6e": _Chip(int(31.24 * GIB), _FLAT),
 }
 # JAX takes three quarters of a GPU unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
@@ -44,6 +47,7 @@ class Topology(NamedTuple):
     platform: str  # "tpu", "gpu" or "cpu"
     devices: list[Any]
     memory: int  # bytes that a program may use on each device
+    peaks: Peaks | None  # what each device does in a second at the most; None where not known
 
     def compiling(self, mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager[Any]:
         """The context in which a program for a mesh of these devices is lowered."""
@@ -57,19 +61,22 @@ def find_topology(name: str) -> Topology:
     devices as are asked for.
 
     Args:
-        name: a TPU slice such as "v5e:16x16" or "v5p:8x8x4", "h200:8", or "cpu:8".
+        name: a TPU slice such as "v5e:16x16" or "v5p:8x8x4", "h200:8", or "cpu:8"; or, as they
+            are ordered, "v5e-256", "v5p-128" or "h200-8". Google counts the TensorCores of a v5p,
+            two a chip, and the chips of a v5e and v6e.
 
     Raises:
         UserError: no such devices, or their compiler is not installed.
     """
+    name = _ordered(name)
     chip, _, shape = name.partition(":")
     if chip in _TPUS and _known(chip, shape):
-        return Topology(name, "tpu", _tpus(name), _TPUS[chip].memory)
+        return Topology(name, "tpu", _tpus(name), _TPUS[chip].memory, PEAKS[chip])
     if chip not in _COUNTED or not re.fullmatch("[1-9][0-9]*", shape):
         raise UserError(f"topology {name!r} is not known{_near(name)}")
     count = int(shape)
     if chip == "h200":
-        return Topology(name, "gpu", _h200s(count), _H200)
+        return Topology(name, "gpu", _h200s(count), _H200, PEAKS["h200"])
     with contextlib.suppress(RuntimeError):  # JAX has begun to compute
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", count)
@@ -77,7 +84,20 @@ def find_topology(name: str) -> Topology:
     if len(devices) < count:
         raise UserError(f"topology is {name}, but JAX runs with {len(devices)} CPU devices")
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Topology(name, "cpu", devices[:count], host // count)
+    return Topology(name, "cpu", devices[:count], host // count, None)
+
+
+def _ordered(name: str) -> str:
+    """The shape of what is called by its size: "v5e:16x16" for "v5e-256"."""
+    chip, dash, size = name.partition("-")
+    if not dash or not size.isdecimal():
+        return name
+    if chip not in _TPUS:
+        return f"{chip}:{size}"
+    for shape in _TPUS[chip].shapes:
+        if math.prod(map(int, shape.split("x"))) * _TPUS[chip].cores_counted == int(size):
+            return f"{chip}:{shape}"
+    return name
 
 
 def _known(chip: str, shape: str) -> bool:
@@ -87,7 +107,7 @@ def _known(chip: str, shape: str) -> bool:
 
 
 def _near(name: str) -> str:
-    known = [f"{chip}:{shape}" for chip, (_, shapes) in _TPUS.items() for shape in shapes]
+    known = [f"{chip}:{shape}" for chip, tpu in _TPUS.items() for shape in tpu.shapes]
     known += [f"{chip}:{count}" for chip in _COUNTED for count in (1, 8)]
     near = difflib.get_close_matches(name, known, n=1)
     return (

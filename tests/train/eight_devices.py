@@ -29,8 +29,9 @@ MODELS = {
     ),
 }
 CONFIG = PretrainConfig(
-    # With this epsilon a step is a smooth function of the gradient; without, it is its sign.
-    optimizer=OptimizerConfig(lr=0.1, lr_init=0.1, warmup_fraction=0.0, epsilon=0.1),
+    # With this epsilon a step is a smooth function of the gradient; without, it is its sign. The
+    # learning rate is so large that parameters change by more than they are rounded by.
+    optimizer=OptimizerConfig(lr=1.0, lr_init=1.0, warmup_fraction=0.0, epsilon=0.1),
     batch_size=16,
     max_length=32,
     remat="blocks",

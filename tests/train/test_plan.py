@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 
@@ -8,9 +9,12 @@ from caduceus_jax import CaduceusConfig, UserError
 from caduceus_jax.cli import main
 from caduceus_jax.kernels import Chunked, MosaicTPU, PallasTriton, Triton
 from caduceus_jax.train import plan as module
+from caduceus_jax.train.collectives import Collective
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.costs import step_costs
 from caduceus_jax.train.plan import Attempt, PlanConfig, implementation_for, plan
+from caduceus_jax.train.prediction import Peaks
+from caduceus_jax.train.topology import find_topology
 
 CONFIG = PlanConfig(
     model=CaduceusConfig(d_model=8, n_layer=2, d_state=4, rcps=True),
@@ -26,7 +30,7 @@ def test_a_plan_says_what_was_compiled_counted_and_sent(capsys):
     words = "plan --topology cpu:4 --model.d_model 8 --model.n_layer 2 --model.d_state 4".split()
     assert main([*words, "--batch_size=4", "--max_length=16", "--sequence=2", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["mesh"] == {"data": 2, "sequence": 2}
+    assert report["mesh"] == {"data": 2, "fsdp": 1, "sequence": 2, "tensor": 1}
     assert (report["devices"], report["windows"], report["windows_per_group"]) == (4, 4, 2)
     assert report["fits"]
     memory = report["memory"]
@@ -43,6 +47,7 @@ def test_a_plan_says_what_was_compiled_counted_and_sent(capsys):
     assert report["compile_seconds"] > 0
     assert report["host_bytes"] > 2**26
     assert report["largest_windows_per_group"] is None
+    assert report["predicted"] is None, "nobody publishes what a CPU can do"
 
 
 @pytest.mark.parametrize(("largest", "tried"), [(5, [2, 4, 8, 6, 5]), (1, [2, 1]), (0, [2, 1])])
@@ -52,11 +57,17 @@ def test_the_largest_batch_is_found_by_doubling_and_bisecting(monkeypatch, capsy
         return module.Compiled(attempt, None, [])
 
     monkeypatch.setattr(module, "_compile", compiled)
-    plan(dataclasses.replace(CONFIG, search=True, json=True))
+    refused = pytest.raises(UserError) if largest < 2 else contextlib.nullcontext()
+    with refused as error:
+        plan(dataclasses.replace(CONFIG, search=True, json=True))
     report = json.loads(capsys.readouterr().out)
     assert [attempt["windows"] for attempt in report["tried"]] == tried
     assert report["largest_windows_per_group"] == largest
-    plan(dataclasses.replace(CONFIG, search=True))
+    if error is not None:
+        hint = "at most 1 window a group of 2 devices" if largest else "use remat blocks"
+        assert hint in str(error.value)
+    with refused:
+        plan(dataclasses.replace(CONFIG, search=True))
     text = capsys.readouterr().out
     assert text.endswith(
         f"largest that fits: {largest} window{'s' * (largest != 1)} a group of 2 devices\n"
@@ -64,8 +75,19 @@ def test_the_largest_batch_is_found_by_doubling_and_bisecting(monkeypatch, capsy
     assert "| 2 | yes | 2.00 | 1 |" in text if largest >= 2 else "| 2 | no | 2.00 | 1 |" in text
 
 
+def test_a_search_has_whole_windows_in_every_microbatch(monkeypatch, capsys):
+    def compiled(config, topology, mesh, windows):
+        return module.Compiled(Attempt(windows, windows <= 8, 2**30, 0.0, 1.0), None, [])
+
+    monkeypatch.setattr(module, "_compile", compiled)
+    plan(dataclasses.replace(CONFIG, batch_size=12, microbatches=3, search=True, json=True))
+    report = json.loads(capsys.readouterr().out)
+    assert [attempt["windows"] for attempt in report["tried"]] == [6, 12, 9]
+    assert report["largest_windows_per_group"] == 6
+
+
 def test_what_the_compiler_refuses_does_not_fit(monkeypatch, capsys):
-    """The sentence is libtpu's."""
+    """The sentence is libtpu's; a launcher reads the status."""
 
     def refuse(self):
         raise jax.errors.JaxRuntimeError(
@@ -73,8 +95,31 @@ def test_what_the_compiler_refuses_does_not_fit(monkeypatch, capsys):
         )
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    words = "plan --topology cpu:4 --model.d_model 8 --model.n_layer 1 --model.d_state 4".split()
+    assert main([*words, "--batch_size=4", "--max_length=16"]) == 1
+    out, error = capsys.readouterr()
+    assert "does not fit: 25.50 of" in out
+    assert error.startswith(
+        "caduceus-jax plan: batch_size 4 does not fit cpu:4: it needs 25.50 GiB of "
+    )
+    assert error.count("\n") == 1
+
+
+def test_predictions_are_printed_as_what_they_are(monkeypatch, capsys):
+    """On devices that do 10^12 of everything."""
+    peaks = Peaks(1e12, 1e12, 1e12, 1e12)
+    topology = find_topology("cpu:4")._replace(peaks=peaks)
+    monkeypatch.setattr(module, "find_topology", lambda name: topology)
+
+    def compiled(config, topology, mesh, windows):
+        sent = [Collective("all-reduce", "f32[5]", "forward psum", 1, 5 * 10**10)]
+        return module.Compiled(Attempt(windows, True, 2**30, 0.0, 1.0), None, sent)
+
+    monkeypatch.setattr(module, "_compile", compiled)
     plan(CONFIG)
-    assert "does not fit: 25.50 of" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "| between devices |  |  |  | 100 | 100 |" in text
+    assert "predicted, not measured: a step takes at least 0.1 s" in text
 
 
 def test_a_plan_without_devices_or_with_others_than_the_batch_divides_by_is_refused():
