@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import time
 from typing import BinaryIO
@@ -37,10 +38,10 @@ def prepare(genome: pathlib.Path, out: pathlib.Path) -> None:
     pretrain does this by itself for the FASTA files it is given, into the run's folder. Preparing
     a genome once and naming the folder instead (--data.fasta folder) saves doing it in every run.
 
-    The file is read once, in pieces: no more than some 100 MB of memory are needed, and as many
-    bytes of disk as there are bases. Lower case, which marks repeats, is kept. IUPAC ambiguity
-    codes become N; any byte that is no nucleotide code is refused with its line. The folder
-    appears when it is whole, and not before.
+    The file is read once, in pieces: some 200 MB of memory are enough for any genome, and as many
+    bytes of disk are taken as there are bases. Lower case, which marks repeats, is kept. IUPAC
+    ambiguity codes become N; any byte that is no nucleotide code is refused with its line. The
+    folder appears when it is whole, and not before.
 
     examples:
       caduceus-jax prepare hg38.fa.gz genomes/hg38
@@ -65,7 +66,7 @@ def prepare(genome: pathlib.Path, out: pathlib.Path) -> None:
     )
     print(f"source {store.source.name}, {store.source.size:,} bytes, SHA-256 {store.source.sha256}")
     print(f"{time.monotonic() - begun:.1f} s")
-    print(f"next:\n  caduceus-jax pretrain --config caduceus_ps_1k --data.fasta {out}")
+    print(f"next:\n  {shlex.join(['caduceus-jax', 'pretrain', '--data.fasta', str(out)])}")
 
 
 def write_store(fasta: pathlib.Path, out: pathlib.Path) -> Store:

@@ -58,7 +58,7 @@ def test_the_command_says_what_it_made(tmp_path, capsys):
     assert f"{out}: 1,200,008 bases in 2 contigs\n" in shown.out
     assert "1,200,004 of them unknown (N), in 2 runs; 1,200,000 were ambiguity codes" in shown.out
     assert Store(out).source.sha256 in shown.out
-    assert f"pretrain --config caduceus_ps_1k --data.fasta {out}" in shown.out
+    assert f"caduceus-jax pretrain --data.fasta {out}" in shown.out
     assert "reading genome.fa: 2/2 MB" in shown.err
     assert main(["prepare", str(path), str(out)]) == 2
     assert "exists already: choose another folder" in capsys.readouterr().err
