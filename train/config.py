@@ -185,6 +185,8 @@ class PretrainConfig:
             place; the run ends after this many of them in a row.
         skip_spikes: also skip a step whose loss or gradient norm lies more than this many standard
             deviations above the mean of the 128 steps before it; true is 6, false is never.
+        wandb: project of Weights & Biases (pip install wandb) that gets the metrics too.
+        profile_steps: steps to trace, such as 10:13 for 10, 11 and 12; into profile/ in `out`.
         resume: "auto" continues the run that is found in `out`; "never" only starts new ones.
         coordinator: host:port of the first of several processes, which all see `out`. By default
             they find each other on TPU pods, under SLURM and under Open MPI.
@@ -216,6 +218,8 @@ class PretrainConfig:
     strict: bool = False
     max_skipped: int = 10
     skip_spikes: bool | float = False
+    wandb: str = ""
+    profile_steps: str = ""
     resume: Literal["auto", "never"] = "auto"
     coordinator: str | None = None
     processes: int | None = None
@@ -236,6 +240,7 @@ class PretrainConfig:
             raise UserError(f"seed is {self.seed}; it is at least 0 and below 2**32")
         if self.spike_sigma is not None and not self.spike_sigma > 0:
             raise UserError(f"skip_spikes is {self.skip_spikes}; it is above 0, or false")
+        _ = self.profiled
         self._check_shards()
         if self.model.rcps and self.data.rc_mode != "equivariant":
             raise UserError(
@@ -254,6 +259,20 @@ class PretrainConfig:
         if isinstance(self.skip_spikes, bool):
             return SIGMA if self.skip_spikes else None
         return self.skip_spikes
+
+    @property
+    def profiled(self) -> range:
+        """The steps to trace; empty where there are none."""
+        if not self.profile_steps:
+            return range(0)
+        first, _, end = self.profile_steps.partition(":")
+        steps = range(int(first), int(end)) if first.isdecimal() and end.isdecimal() else ()
+        if not steps or not steps[0]:
+            raise UserError(
+                f"profile_steps is {self.profile_steps}; it is first:end, such as 10:13 for steps "
+                "10, 11 and 12"
+            )
+        return range(steps[0], steps[-1] + 1)
 
     def _check_shards(self):
         wide, d_model = self.model.d_inner, self.model.d_model
@@ -286,7 +305,7 @@ LAUNCH = ("coordinator", "processes", "process")
 _FREE = (
     *("out", "log_every", "eval_every", "checkpoint_every", "keep", "resume"),
     *("microbatches", "fsdp", "sequence", "tensor", "remat"),
-    *("max_skipped", "skip_spikes"),
+    *("max_skipped", "skip_spikes", "wandb", "profile_steps"),
     # Whether genomes elsewhere are the same, their digests say.
     *("data.fasta", "data.workers", "data.threads"),
     *("checkpoint_minutes", "keep_every", "strict", *LAUNCH),

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from caduceus_jax.train.distributed import AgreedError
+
 WINDOW = 128  # steps that say what is ordinary
 ENOUGH = 64  # fewer say nothing
 SIGMA = 6.0  # standard deviations above their mean are out of the ordinary, unless told otherwise
@@ -30,6 +32,12 @@ class Guard:
     in_a_row: Int[Array, ""]
     last_good: Int[Array, ""]
     recent: Float[Array, "2 window"]
+
+
+class TooManySkipped(AgreedError):
+    """Steps were skipped one after the other, and the run ends."""
+
+    exit_status = 1
 
 
 def init_guard() -> Guard:
@@ -72,3 +80,25 @@ def judge(
         recent=jnp.where(good, guard.recent.at[:, taken % WINDOW].set(seen), guard.recent),
     )
     return good, after
+
+
+def too_many(in_a_row: int, last_good: int, checkpoint: int | None, folder: str) -> TooManySkipped:
+    """What to say at the end of a run's patience.
+
+    Args:
+        in_a_row: steps that were skipped.
+        last_good: the newest one that was not; 0: none.
+        checkpoint: the newest one's step, or None.
+        folder: of the run.
+    """
+    good = f"the last good step was {last_good}" if last_good else "no step was good"
+    way_out = (
+        "there is no checkpoint yet: begin anew, with a lower --optimizer.lr for one"
+        if checkpoint is None
+        else f"the same command continues from the checkpoint of step {checkpoint} in {folder}, "
+        "with a higher --max_skipped past bad data"
+    )
+    return TooManySkipped(
+        f"{in_a_row} steps in a row had a loss or gradient that is not finite, or a spike where "
+        f"these are skipped; {good}; {way_out}"
+    )

@@ -1,6 +1,5 @@
 """`caduceus-jax pretrain`: the whole of a run, in the order in which it happens."""
 
-import json
 import pathlib
 import shlex
 import time
@@ -14,7 +13,7 @@ from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train import distributed
-from caduceus_jax.train.baselines import baselines
+from caduceus_jax.train.baselines import recorded_baselines
 from caduceus_jax.train.checkpoint import Checkpoints, Schedule
 from caduceus_jax.train.config import (
     PretrainConfig,
@@ -33,8 +32,11 @@ from caduceus_jax.train.data.batches import (
 from caduceus_jax.train.data.sources import check_place, make_place, open_stores, record_stores
 from caduceus_jax.train.data.splits import bases, read_splits, without
 from caduceus_jax.train.data.windows import Windows
+from caduceus_jax.train.goodput import Flight, Speed, Timeline, device_memory, time_lines
+from caduceus_jax.train.guards import too_many
 from caduceus_jax.train.interruption import EXIT_STATUS, Interruption
-from caduceus_jax.train.report import FIGURE, Report, plot_losses, summary
+from caduceus_jax.train.profile import Profile
+from caduceus_jax.train.report import FIGURE, Report, check_wandb, plot_losses, summary
 from caduceus_jax.train.sharding import (
     abstract,
     check_batch_size,
@@ -72,6 +74,8 @@ def pretrain(config: PretrainConfig) -> None:
     # ---- Config: the folder is this run's, or new ----
     tokenizer = Tokenizer()
     _check_vocabulary(config, tokenizer)
+    if config.wandb:
+        check_wandb()
     folder = pathlib.Path(config.out)
     recorded = folder / "config.yaml"
     distributed.first_does("whose run it is", lambda: _check_folder(config, recorded))
@@ -129,12 +133,26 @@ def pretrain(config: PretrainConfig) -> None:
             state, place = checkpoints.restore(abstract(init, mesh))
             check_place(place, stores, len(train_windows))
         first = int(state.step)
-        report = Report(folder, steps=config.steps, first_step=first, speaks=process == 0)
-        with report:
+        report = Report(
+            folder,
+            steps=config.steps,
+            first_step=first,
+            speaks=process == 0,
+            wandb=config.wandb,
+            settings=plain(config),
+        )
+        timeline = Timeline(begun, report.spent)
+        traced = config.profiled if process == 0 else range(0)
+        with (
+            report,
+            Flight(timeline) as flight,
+            Profile(traced, folder / "profile", report.say) as profile,
+        ):
             # ---- What there is to beat ----
-            lines = baselines(splits)
-            if process == 0:
-                (folder / "baselines.json").write_text(json.dumps(lines, indent=1) + "\n")
+            lines = distributed.first_does(
+                "what there is to beat",
+                lambda: recorded_baselines(splits, folder / "baselines.json", begun=first > 0),
+            )
             to_train_on = bases(without(splits.train, splits.avoid))
             parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
             report.say(
@@ -158,30 +176,43 @@ def pretrain(config: PretrainConfig) -> None:
                 train_windows, config.data, tokenizer, seed=config.seed, first_step=first, **shares
             )
             batches = ahead(read, lambda batch: shard_batch(batch, mesh))
-            clock, clocked = time.monotonic(), first
+            speed, in_a_row = Speed(config, timeline), 0
             for step in range(first + 1, config.steps + 1):
-                state, metrics = train_step(state, next(batches))
-                if step == first + 1:  # compilation is no part of the speed
-                    jax.block_until_ready(metrics)
+                profile.before(step, state)
+                with timeline.during("input"):
+                    batch = next(batches)
+                state = flight.run(step, train_step, state, batch)
+                if step == first + 1:
                     report.say(f"first step after {time.monotonic() - begun:.0f} s")
-                    clock, clocked = time.monotonic(), step
-                report.advance(step)
                 last = step == config.steps
                 evaluating = last or step % config.eval_every == 0
                 logged = evaluating or step % config.log_every == 0
-                if logged:
-                    row = {key: float(value) for key, value in jax.device_get(metrics).items()}
-                    seconds = time.monotonic() - clock
-                    tokens = (step - clocked) * config.batch_size * config.max_length
-                    row["tokens_per_second"] = tokens / seconds if tokens else 0.0
-                    if evaluating:
-                        row |= validate(state.params)
-                    report.write(step, row)
-                    clock, clocked = time.monotonic(), step
                 stop = interruption.after(step)
-                if schedule.due(step, logged=logged) or stop or last:
-                    place = make_place(step, stores, len(train_windows))
-                    checkpoints.save(state, place, plain(config))
+                saving = schedule.due(step, logged=logged) or stop or last
+
+                # ---- What is known: of steps before this one, or of all ----
+                for done, row in flight.finished(wait=evaluating or bool(saving)):
+                    report.advance(done)
+                    if done == first + 1:
+                        speed.begin(done)
+                    evaluated = evaluating and done == step
+                    if evaluated or row["skipped"] or done % config.log_every == 0:
+                        seen = done * config.batch_size
+                        row |= speed.since_last(done) | timeline.goodput() | device_memory()
+                        row |= {"examples": seen, "epochs": seen / len(train_windows)}
+                        if evaluated:
+                            with timeline.during("validate"):
+                                row |= validate(state.params)
+                        report.write(done, row)
+                    in_a_row = int(row["skipped_in_a_row"])
+                    if in_a_row >= config.max_skipped:
+                        good = int(state.guard.last_good)
+                        raise too_many(in_a_row, good, checkpoints.latest, config.out)
+                # What led to steps that must be skipped takes no good checkpoint's place.
+                if saving and (not in_a_row or stop or last):
+                    with timeline.during("save"):
+                        place = make_place(step, stores, len(train_windows))
+                        checkpoints.save(state, place, plain(config))
                 if stop:
                     report.say(
                         f"{stop.name}: saved step {step} in {folder}; the same command continues"
@@ -189,7 +220,8 @@ def pretrain(config: PretrainConfig) -> None:
                     break
 
         # ---- Export: the model as others load it, from the checkpoint, and the curve ----
-        checkpoints.wait()
+        with timeline.during("save"):
+            checkpoints.wait()
         if process == 0:
             trained = folder / CHECKPOINTS / str(checkpoints.latest)
             checkpoint.save(folder / checkpoint.RUN_MODEL, *load_model(trained))
@@ -202,7 +234,9 @@ def pretrain(config: PretrainConfig) -> None:
         if (limit := config.data.validation_windows) and limit < len(held_out):
             held += f" (the model: in {limit:,} of their {len(held_out):,} windows)"
         print("\n".join(summary(lines, report.rows, held)))
-        print(f"{time.monotonic() - begun:.0f} s in all; curve: {folder / FIGURE}")
+        timeline.count_until(time.monotonic())
+        print("\n".join(time_lines(timeline.seconds)))
+        print(f"curve: {folder / FIGURE}")
         print("\n".join(["next:", *_next_commands(config)]))
 
 

@@ -1,9 +1,11 @@
 """What a run says while it goes: metrics on disk, a line on the screen, the loss curve."""
 
+import importlib
 import json
 import math
 import pathlib
 import sys
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,8 +22,12 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from caduceus_jax.errors import UserError
+from caduceus_jax.train.goodput import carried
+
 METRICS = "metrics.jsonl"
 FIGURE = "loss.png"
+WANDB = "wandb_id"  # names a run there, so that its continuation is the same run
 
 
 class Report:
@@ -33,11 +39,28 @@ class Report:
         first_step: steps already done. Metrics of later ones, left by a run that was killed
             after its last checkpoint, are dropped: they will be written again.
         speaks: true on one process of a run.
+        wandb: project of Weights & Biases that gets the metrics too; none by default.
+        settings: of the run, for Weights & Biases.
+
+    Attributes:
+        rows: the metrics so far; null, None, is a number that is not finite.
+        spent: seconds of the run's earlier parts, see `goodput.carried`.
     """
 
-    def __init__(self, folder: pathlib.Path, *, steps: int, first_step: int, speaks: bool):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        steps: int,
+        first_step: int,
+        speaks: bool,
+        wandb: str = "",
+        settings: dict[str, Any] | None = None,
+    ):
         self.folder, self.steps, self.speaks = folder, steps, speaks
-        self.rows = [row for row in read_metrics(folder) if row["step"] <= first_step]
+        found = read_metrics(folder)
+        self.rows = [row for row in found if row["step"] <= first_step]
+        self.spent = carried(found, first_step)
         self._progress = _bar() if speaks and sys.stderr.isatty() else None
         if not speaks:
             return
@@ -46,6 +69,7 @@ class Report:
         self._tensorboard = SummaryWriter(
             str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None
         )
+        self._run = _wandb_run(wandb, folder, settings) if wandb else None
         if self._progress:
             self._task = self._progress.add_task(
                 "pretraining", total=steps, completed=first_step, metrics=""
@@ -61,6 +85,8 @@ class Report:
             self._progress.stop()
         if self.speaks:
             self._tensorboard.close()
+            if self._run is not None:
+                self._run.finish()
 
     def say(self, text: str) -> None:
         """One line for the person at the screen."""
@@ -76,7 +102,11 @@ class Report:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records the metrics of a step: a line of JSON, TensorBoard, the screen."""
-        row = {"step": step, **{key: float(f"{value:.7g}") for key, value in metrics.items()}}
+        finite = {
+            key: float(f"{value:.7g}") if math.isfinite(value) else None
+            for key, value in metrics.items()
+        }
+        row = {"step": step, **finite}
         self.rows.append(row)
         if not self.speaks:
             return
@@ -84,16 +114,50 @@ class Report:
             file.write(json.dumps(row) + "\n")
         for key, value in metrics.items():
             self._tensorboard.add_scalar(key, value, step)
+        if self._run is not None:
+            self._run.log(dict(metrics), step=step)
         shown = f"loss {metrics['loss']:.4f} (hidden bases {metrics['masked_loss']:.4f})"
-        validated = "validation_masked_loss" in metrics
+        told = validated = "validation_masked_loss" in metrics
+        if metrics.get("skipped"):
+            told = True
+            shown += f"  gradient norm {metrics['grad_norm']:.4g}  skipped: no weight is changed"
         if validated:
             shown += f"  held out {metrics['validation_masked_loss']:.4f}"
         shown += f"  {metrics['tokens_per_second']:,.0f} tokens/s"
         if self._progress:
             short = shown.partition(" (")[0]
             self._progress.update(self._task, completed=step, metrics=short)
-        if validated or not self._progress:
+        if told or not self._progress:
             self.say(f"step {step}/{self.steps}  {shown}")
+
+
+def check_wandb() -> Any:
+    """The module of Weights & Biases.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module("wandb")
+    except ModuleNotFoundError:
+        raise UserError(
+            "wandb is asked for, but not installed: pip install wandb, or leave --wandb out"
+        ) from None
+
+
+def _wandb_run(project: str, folder: pathlib.Path, settings: dict[str, Any] | None) -> Any:
+    """The folder's run there: a new one, or the one that it had before."""
+    path = folder / WANDB
+    if not path.is_file():
+        path.write_text(uuid.uuid4().hex[:8])
+    return check_wandb().init(
+        project=project,
+        id=path.read_text(),
+        resume="allow",
+        name=folder.name,
+        dir=str(folder),
+        config=settings,
+    )
 
 
 def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -122,7 +186,8 @@ def plot_losses(
     # A figure of its own, not of pyplot: no display is needed and no global state is touched.
     figure = matplotlib.figure.Figure(figsize=(8, 5.5), dpi=120, layout="constrained")
     axes = figure.subplots()
-    train = [(row["step"], row["masked_loss"]) for row in rows]
+    train = [(row["step"], row["masked_loss"]) for row in rows if not row.get("skipped")]
+    skipped = [row["step"] for row in rows if row.get("skipped")]
     validation = [
         (row["step"], row["validation_masked_loss"])
         for row in rows
@@ -146,6 +211,13 @@ def plot_losses(
     for key, name, colour, style in lines:
         value = baselines[key]
         axes.axhline(value, color=colour, linestyle=style, label=f"{name}, {value:.3f}")
+    if skipped:
+        axes.plot(
+            *(skipped, [0.02] * len(skipped)),
+            **{"color": "black", "marker": "x", "linestyle": "", "clip_on": False},
+            transform=axes.get_xaxis_transform(),
+            label=f"skipped ({len(skipped)} step{'s' * (len(skipped) > 1)})",
+        )
     # The first steps are far above everything of interest.
     levels = [*baselines.values(), *(loss for _, loss in validation)]
     low, high = min(levels), max(baselines.values())
