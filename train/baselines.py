@@ -3,6 +3,8 @@
 All figures are nats per base; 1.386 (ln 4) is a guess among four bases.
 """
 
+import json
+import pathlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -34,6 +36,15 @@ def baselines(splits: Splits) -> dict[str, float]:
     for order in (3, 5):
         model = fit_markov(_pieces(splits, train), order)
         found[f"markov_{order}"] = markov_cross_entropy(model, _pieces(splits, validation))
+    return found
+
+
+def recorded_baselines(splits: Splits, path: pathlib.Path, *, begun: bool) -> dict[str, float]:
+    """The baselines of a run: counted when it begins, and read from `path` when it continues."""
+    if begun and path.exists():
+        return json.loads(path.read_text())
+    found = baselines(splits)
+    path.write_text(json.dumps(found, indent=1) + "\n")
     return found
 
 

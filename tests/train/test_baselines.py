@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from caduceus_jax.train.baselines import (
     fit_markov,
     markov_cross_entropy,
     order_0_entropy,
+    recorded_baselines,
 )
 from caduceus_jax.train.data.splits import Block, Splits
 from tests.genomes import prepared
@@ -86,3 +88,14 @@ def test_held_out_sequence_is_not_learnt_from_and_counts_once(tmp_path):
     model = fit_markov([np.repeat(codes(A), 60), np.repeat(codes(C), 30)], 3)
     expected = markov_cross_entropy(model, [np.repeat(codes(A, C), [40, 20])])
     assert found["markov_3"] == pytest.approx(expected)
+
+
+def test_a_run_that_continues_reads_what_it_counted(tmp_path):
+    store = prepared(tmp_path, c="ACGT" * 50)
+    splits = Splits([store], [Block(0, "c", 0, 100)], [Block(0, "c", 100, 200)], [])
+    path = tmp_path / "baselines.json"
+    found = recorded_baselines(splits, path, begun=True)
+    assert json.loads(path.read_text()) == found == baselines(splits)
+    path.write_text('{"markov_3": 7.0}')
+    assert recorded_baselines(splits, path, begun=True) == {"markov_3": 7.0}
+    assert recorded_baselines(splits, path, begun=False) == found
