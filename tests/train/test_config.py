@@ -52,6 +52,12 @@ def test_settings_that_change_no_number_may_differ(tmp_path, free):
     check_same_run(PretrainConfig(**free), path)
 
 
+def test_genomes_may_lie_elsewhere_and_be_read_by_others(tmp_path):
+    path = tmp_path / "config.yaml"
+    save_config(PretrainConfig(), path)
+    check_same_run(PretrainConfig(data=DataConfig(fasta="b.fa", workers=2, threads=8)), path)
+
+
 def test_remat_was_true_or_false():
     assert PretrainConfig(remat=True) == PretrainConfig(remat="blocks")
     assert PretrainConfig(remat=False) == PretrainConfig(remat="none") == PretrainConfig()
@@ -91,6 +97,20 @@ def test_a_setting_that_an_older_recording_lacks_had_its_default(tmp_path):
         (lambda: DataConfig(validation_fraction=0.0), "data.validation_fraction is 0.0"),
         (lambda: DataConfig(soft_mask_weight=-0.1), "data.soft_mask_weight is -0.1"),
         (lambda: DataConfig(stride=0), "data.stride is 0"),
+        (lambda: DataConfig(workers=-1), "data.workers is -1"),
+        (lambda: DataConfig(interval_length=0), "data.interval_length is 0"),
+        (
+            lambda: DataConfig(fasta=["a.fa", "b.fa"], weights=[1.0]),
+            "data.weights has 1 numbers, and there are 2 genomes",
+        ),
+        (
+            lambda: DataConfig(fasta="a.fa", weights=[0.0]),
+            r"data.weights is \[0.0\]; each is above",
+        ),
+        (
+            lambda: DataConfig(intervals="a.bed", test_contigs="chrI"),
+            "data.intervals says what is held out, so",
+        ),
         (
             lambda: DataConfig(validation_contigs="chrI", test_contigs=["chrI"]),
             "chrI is both in",
