@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import grain
 import numpy as np
@@ -117,10 +117,12 @@ class Steps:
     def __len__(self) -> int:
         return sys.maxsize // self.batch_size
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, index: int) -> Batch:
         """The rows of a step, counted from 0."""
-        numbers = [step * self.batch_size + row for row in self.rows]
-        return self.examples.make((self.order[number], number, 0) for number in numbers)
+        numbers = [index * self.batch_size + row for row in self.rows]
+        # Grain's datasets may have gaps; these have none.
+        windows = [cast(int, self.order[number]) for number in numbers]
+        return self.examples.make((w, n, 0) for w, n in zip(windows, numbers, strict=True))
 
 
 def _shuffled(windows: range, seed: int) -> grain.MapDataset[int]:

@@ -178,5 +178,5 @@ class _Runs:
         self.last = self.last[:0]
 
     def _write(self, runs: np.ndarray) -> None:
-        self.file.write(np.ascontiguousarray(runs))
+        self.file.write(np.ascontiguousarray(runs).data)
         self.count += len(runs)

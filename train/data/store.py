@@ -97,7 +97,7 @@ class Store:
         """
         digest = hashlib.sha256()
         for first in range(0, len(self.bases), _BLOCK):
-            digest.update(self.bases[first : first + _BLOCK])
+            digest.update(self.bases[first : first + _BLOCK].data)
         if content_digest(digest, list(self.contigs.values())) != self.sha256:
             raise UserError(
                 f"{self.path / BASES} is not what was written there (its SHA-256 is another): "
