@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 
-from caduceus_jax import checkpoint
+from caduceus_jax import checkpoint, training_checkpoint
 from caduceus_jax import convert as weights
 from caduceus_jax.errors import UserError
 
@@ -23,7 +23,8 @@ def convert(source: str, out: pathlib.Path, *, force: bool = False) -> None:
     Example: caduceus-jax convert last.ckpt converted/
 
     Args:
-        source: a Hugging Face folder, a pretraining run's folder, a Lightning .ckpt, or a hub id.
+        source: a Hugging Face folder, a pretraining run's folder (its newest checkpoint, also while
+            the run goes on) or one of its checkpoints, a Lightning .ckpt, or a hub id.
         out: the folder to write.
         force: write into a folder that is not empty.
 
@@ -32,9 +33,13 @@ def convert(source: str, out: pathlib.Path, *, force: bool = False) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
         raise UserError(f"{out} is not empty: name another folder, or add --force")
-    config, state = checkpoint.load(source)
-    checkpoint.save(out, config, state)
     folder = pathlib.Path(source)
+    if trained := training_checkpoint.find(folder):
+        print(f"from {trained}")
+        config, state = training_checkpoint.load_model(trained)
+    else:
+        config, state = checkpoint.load(source)
+    checkpoint.save(out, config, state)
     for name in _TOKENIZER_FILES:
         if (folder / name).is_file() and folder.resolve() != out.resolve():
             shutil.copyfile(folder / name, out / name)

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 from jax._src import distributed as _runtime  # JAX has no public name for its key-value store
+from jax.experimental import multihost_utils
 
 from caduceus_jax.errors import UserError
 
@@ -163,6 +164,11 @@ def check_same(settings: dict[str, Any]) -> None:
                 f"process {process} was told another {different[0]}{more} than process 0: start "
                 "all processes with the same settings and the same data"
             )
+    if count() > 1:
+        # Connections between devices are set up when they first exchange something. On CPUs that
+        # waits 30 s at most: here all processes are at the same place, while compiling takes
+        # each its own time.
+        multihost_utils.sync_global_devices("settings")
 
 
 def end_together(function: Callable[P, T]) -> Callable[P, T]:
@@ -177,15 +183,16 @@ def end_together(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            if count() == 1:
+            if count() == 1 or (isinstance(error, AgreedError) and index() == 0):
                 raise
+            if isinstance(error, AgreedError):  # all leave, in the usual way
+                raise SystemExit(error.exit_status) from None
             if "--debug" in sys.argv:
                 traceback.print_exc()
             status, text = 1, f"{type(error).__name__}: {error}"
             if isinstance(error, UserError):
                 status, text = error.exit_status, str(error)
-            if index() == 0 or not isinstance(error, AgreedError):
-                print(f"process {index()} of {count()} ends: {text}", file=sys.stderr)
+            print(f"process {index()} of {count()} ends: {text}", file=sys.stderr)
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)

@@ -1,0 +1,72 @@
+"""Run by test_distributed.py, once for each of two processes: what they share, save and leave with.
+
+two_processes.py HOST:PORT PROCESS FOLDER CASE
+"""
+
+import os
+import pathlib
+import signal
+import sys
+import time
+
+import jax
+
+from caduceus_jax.errors import UserError
+from caduceus_jax.train import distributed
+
+
+@distributed.end_together
+def main(coordinator: str, process: int, folder: pathlib.Path, case: str) -> None:
+    """One of two processes with a device each."""
+    distributed.start(coordinator, 2, process)
+    assert (distributed.count(), distributed.index()) == (2, process)
+    assert distributed.gather("who", process) == [0, 1]
+    assert distributed.first_does("first", lambda: f"{process} did it") == "0 did it"
+    distributed.check_same({"lr": 1, "seed": process if case == "different" else 0})
+    if case == "refused":
+        distributed.first_does("refused", refuse)
+    save_and_stop(folder, process)
+
+
+def refuse() -> None:
+    """What a user did wrong."""
+    raise UserError("refused by process 0")
+
+
+def save_and_stop(folder: pathlib.Path, process: int) -> None:
+    """Saves by the first process's clock; one is asked to stop, both stop after the same step."""
+    from caduceus_jax.train.checkpoint import Checkpoints, Schedule
+    from caduceus_jax.train.interruption import EXIT_STATUS, Interruption
+    from caduceus_jax.train.sharding import abstract, init_sharded, make_mesh
+    from tests.train.test_checkpoint import at, check_equal, init
+
+    schedule = Schedule(10**6, minutes=1e-9)
+    schedule._saved += 1e9 * process  # process 1 alone would not save
+    assert schedule.due(1, logged=True) and not schedule.due(2, logged=False)
+    mesh = make_mesh()
+    with Interruption() as interruption:
+        for step in range(1, 10**6):
+            distributed.gather("a step of training", step)
+            time.sleep(0.02)
+            if step == 5 and process == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            if stop := interruption.after(step):
+                break
+        with Checkpoints(folder, keep=1) as checkpoints:
+            checkpoints.save(init_sharded(lambda: at(step), mesh), {"step": step}, {})
+        with Checkpoints(folder, keep=1) as checkpoints:
+            state, place = checkpoints.restore(abstract(init, mesh))
+            assert place == {"step": step} == {"step": checkpoints.latest}
+        check_equal(jax.device_get(state), at(step))
+    distributed.gather("the end", "done")
+    raise SystemExit(EXIT_STATUS[stop])
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 1)
+    try:
+        main(sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3]), sys.argv[4])
+    except UserError as error:  # as the command line does
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_status)
