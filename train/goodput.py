@@ -169,7 +169,7 @@ class Flight:
         while len(self._waiting) > (0 if wait else IN_FLIGHT):
             number, metrics, dispatched, end = self._waiting.popleft()
             self._timeline.step(dispatched, end.result())
-            yield number, {key: float(value) for key, value in jax.device_get(metrics).items()}
+            yield number, {key: value.item() for key, value in jax.device_get(metrics).items()}
 
     def _end(self, metrics: Metrics) -> float:
         jax.block_until_ready(metrics)

@@ -102,11 +102,7 @@ class Report:
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records the metrics of a step: a line of JSON, TensorBoard, the screen."""
-        finite = {
-            key: float(f"{value:.7g}") if math.isfinite(value) else None
-            for key, value in metrics.items()
-        }
-        row = {"step": step, **finite}
+        row = {"step": step, **{key: _written(value) for key, value in metrics.items()}}
         self.rows.append(row)
         if not self.speaks:
             return
@@ -129,6 +125,13 @@ class Report:
             self._progress.update(self._task, completed=step, metrics=short)
         if told or not self._progress:
             self.say(f"step {step}/{self.steps}  {shown}")
+
+
+def _written(value: float) -> float | None:
+    """A number as JSON has it: whole ones exactly, others to seven digits, null if not finite."""
+    if isinstance(value, int):
+        return value
+    return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
 def check_wandb() -> Any:
@@ -214,7 +217,7 @@ def plot_losses(
     if skipped:
         axes.plot(
             *(skipped, [0.02] * len(skipped)),
-            **{"color": "black", "marker": "x", "linestyle": "", "clip_on": False},
+            **{"color": "C4", "marker": "x", "linestyle": "", "clip_on": False},
             transform=axes.get_xaxis_transform(),
             label=f"skipped ({len(skipped)} step{'s' * (len(skipped) > 1)})",
         )

@@ -93,6 +93,11 @@ def test_a_setting_that_an_older_recording_lacks_had_its_default(tmp_path):
             "tensor is 3, by which the 512 inner channels",
         ),
         (lambda: PretrainConfig(fsdp=3), "fsdp is 3, by which the 256 channels of model.d_model"),
+        (lambda: PretrainConfig(max_skipped=0), "max_skipped is 0"),
+        (lambda: PretrainConfig(skip_spikes=0.0), "skip_spikes is 0.0; it is above 0, or false"),
+        (lambda: PretrainConfig(profile_steps="10"), "profile_steps is 10; it is first:end"),
+        (lambda: PretrainConfig(profile_steps="0:3"), "profile_steps is 0:3"),
+        (lambda: PretrainConfig(profile_steps="13:10"), "profile_steps is 13:10"),
         (lambda: DataConfig(mask_probability=1.5), "data.mask_probability is 1.5"),
         (lambda: DataConfig(validation_fraction=0.0), "data.validation_fraction is 0.0"),
         (lambda: DataConfig(soft_mask_weight=-0.1), "data.soft_mask_weight is -0.1"),
@@ -134,6 +139,16 @@ def test_a_model_that_is_not_equivariant_is_not_called_so():
     with pytest.raises(UserError, match="the model is not"):
         PretrainConfig(model=CaduceusConfig(rcps=False))
     PretrainConfig(model=CaduceusConfig(rcps=False), data=DataConfig(rc_mode="augment"))
+
+
+def test_spikes_are_six_deviations_unless_told_otherwise():
+    sigmas = [PretrainConfig(skip_spikes=value).spike_sigma for value in (False, True, 8.5, 8)]
+    assert sigmas == [None, 6.0, 8.5, 8]
+
+
+def test_steps_to_trace_are_half_open():
+    assert list(PretrainConfig(profile_steps="10:13").profiled) == [10, 11, 12]
+    assert not PretrainConfig().profiled
 
 
 def test_configs_are_frozen():

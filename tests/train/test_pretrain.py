@@ -63,6 +63,9 @@ def test_a_run_leaves_all_it_promises(whole, config):
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     for row in rows:
         assert {"loss", "masked_loss", "grad_norm", "lr", "tokens_per_second"} < set(row)
+        assert row["examples"] == 8 * row["step"] and row["skipped"] == 0
+        spent = [value for key, value in row.items() if key.startswith("seconds_")]
+        assert row["goodput"] == pytest.approx(row["seconds_step"] / sum(spent), rel=1e-5)
         assert ("validation_masked_loss" in row) == (row["step"] % 2 == 0)
     # One step of warm-up, then half a cosine over the other five.
     lr, low = 2e-2, 1e-4
@@ -118,6 +121,47 @@ def test_a_run_that_was_stopped_continues_bit_for_bit(whole, config, folder, mon
     )
     assert set(one[0]) == exact and "validation_loss" in one[1]
     assert one == other
+
+
+def test_bad_data_ends_a_run_that_then_continues_as_if_there_had_been_none(
+    whole, config, folder, monkeypatch, capsys
+):
+    out = folder / "guarded"
+    guarded = dataclasses.replace(
+        config, out=str(out), max_skipped=3, checkpoint_every=2, profile_steps="4:5"
+    )
+    batches = module.train_batches
+
+    def infected(*args, first_step, **options):
+        for step, batch in enumerate(batches(*args, first_step=first_step, **options), 1):
+            yield batch if step < 3 else batch | {"weights": np.full_like(batch["weights"], np.nan)}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "train_batches", infected)
+        with pytest.raises(
+            cj.UserError, match="3 steps in a row .* the last good step was 2; "
+        ) as e:
+            pretrain(guarded)
+    assert e.value.exit_status == 1
+    assert f"continues from the checkpoint of step 2 in {out}" in str(e.value)
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["2"]
+    rows = read_metrics(out)
+    assert [row["skipped"] for row in rows] == [0, 0, 1, 1, 1]
+    assert [row["skipped_in_a_row"] for row in rows] == [0, 0, 1, 2, 3]
+    # Nothing has changed: what is validated after the bad step is what was before it.
+    assert rows[3]["validation_loss"] == rows[1]["validation_loss"]
+    assert "traced steps 4 to 4" in capsys.readouterr().err
+    assert len(list((out / "profile").rglob("perfetto_trace.json.gz"))) == 1
+
+    pretrain(dataclasses.replace(guarded, profile_steps=""))
+    weights = [
+        (module.pathlib.Path(run) / "model" / "model.safetensors").read_bytes()
+        for run in (whole, out)
+    ]
+    assert weights[0] == weights[1]
+    assert [row["skipped"] for row in read_metrics(out)] == [0] * 6
+    said = capsys.readouterr().out
+    assert "in steps" in said and "lost: steps done again" in said
 
 
 def test_a_finished_run_is_not_trained_again_and_says_what_is_next(whole, config, capsys):
