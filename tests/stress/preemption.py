@@ -21,7 +21,7 @@ def main(count: int, folder: pathlib.Path) -> None:
     """Interrupts `count` times, finishes, and compares with a run that nobody disturbed."""
     generator = random.Random(0)
     # More than the run gets to in that many starts.
-    settings = {"steps": 100 * count, "log_every": 100}
+    settings = {"steps": 60 * count, "log_every": 100}
     run = Run(folder, "interrupted", **settings)
     slowest, saved = 0.0, 0
     for number in range(count):

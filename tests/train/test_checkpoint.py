@@ -1,6 +1,9 @@
 import json
+import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import time
 
 import jax
@@ -14,6 +17,7 @@ from caduceus_jax.train.checkpoint import Checkpoints
 from caduceus_jax.train.sharding import abstract, make_mesh
 from caduceus_jax.train.step import init_state
 from caduceus_jax.training_checkpoint import DamagedCheckpoint
+from tests.stress import corruption
 
 CONFIG = {"seed": 1}
 
@@ -144,3 +148,14 @@ def test_an_error_while_writing_is_not_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(pathlib.Path, "rename", full)
     with pytest.raises(OSError, match="no space left"):
         save(tmp_path, 1)
+
+
+def test_every_sort_of_damage_is_noticed(tmp_path):
+    assert corruption.main(8, tmp_path).startswith("8 mutations of 11 kinds of files")
+
+
+def test_a_kill_while_saving_loses_no_finished_checkpoint(tmp_path):
+    words = [sys.executable, "-m", "tests.stress.kill_during_save", "2", str(tmp_path)]
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
+    assert " kills, 2 of them while" in said.stdout, said.stderr
