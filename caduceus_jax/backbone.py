@@ -84,6 +84,7 @@ class Caduceus(nnx.Module):
         output_hidden_states: bool = False,
         both_strands: bool = False,
         n_blocks: int | None = None,
+        added: Float[jax.Array, "batch length d_model"] | None = None,
     ) -> tuple[Strands, BlockInputs | None]:
         """Runs the blocks.
 
@@ -95,6 +96,7 @@ class Caduceus(nnx.Module):
                 strand 1 is then what the model makes of the other strand, in the + strand's
                 coordinates.
             n_blocks: run only the first ones, followed by the final norm; by default all.
+            added: what else is known of each position, added to the embeddings of both strands.
 
         Returns:
             The final state (batch, strand, length, d_model), and None or the blocks' inputs
@@ -103,7 +105,10 @@ class Caduceus(nnx.Module):
         other = complement(self.config) if self.config.rcps or both_strands else None
         # Rounded after the look-up: the gradient of a token is summed over all places where it
         # occurs, and in bfloat16 such a sum stops growing after some hundred of them.
-        hidden = embed_strands(self.embedding[...], input_ids, other).astype(self.dtype)
+        hidden = embed_strands(self.embedding[...], input_ids, other)
+        if added is not None:
+            hidden = hidden + jnp.broadcast_to(added[:, None], hidden.shape)
+        hidden = hidden.astype(self.dtype)
         residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
 
         def layer(carry, block: Block):

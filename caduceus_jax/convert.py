@@ -19,7 +19,11 @@ from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
 
 _BACKBONE = "caduceus.backbone."
-_HEADS = {"lm_head": ("lm_head.weight", "lm_head.lm_head.weight"), "score": ("score.weight",)}
+_HEADS = {
+    "lm_head": ("lm_head.weight", "lm_head.lm_head.weight"),
+    "score": ("score.weight",),
+    "signals": ("signals.weight",),  # ours alone
+}
 
 
 class Row(NamedTuple):
@@ -72,7 +76,7 @@ def from_torch(config: CaduceusConfig, tensors: Mapping[str, np.ndarray]) -> nnx
     heads = [head for head, names in _HEADS.items() if set(names) & set(tensors)]
     rows = list(_table(config, heads))
     _match({row.name for row in rows}, set(tensors), "tensor")
-    shapes = _shapes(config, tensors.get("score.weight"))
+    shapes = _shapes(config, tensors)
     wrong = []
     leaves: dict[tuple[str, ...], list[np.ndarray]] = {}
     for row in rows:
@@ -190,7 +194,7 @@ def complement_maps(config: CaduceusConfig, heads: list[str]) -> dict[str, np.nd
 
 
 def _table(config: CaduceusConfig, heads: list[str]) -> Iterator[Row]:
-    """Every stored tensor of this architecture; `heads` of "lm_head" (untied) and "score"."""
+    """Every stored tensor of this architecture, `heads` (of `_HEADS`) included."""
     yield Row(_BACKBONE + _embedding_name(config), ("caduceus", "embedding"), None, "same")
     norm = "submodule." if config.rcps and not config.fused_add_norm else ""
     parts = [("weight", "scale")] + ([] if config.rms_norm else [("bias", "bias")])
@@ -282,7 +286,9 @@ def _differ(tensors: Mapping[str, np.ndarray], one: str, other: str) -> bool:
     return one in tensors and other in tensors and not np.array_equal(tensors[one], tensors[other])
 
 
-def _shapes(config: CaduceusConfig, score: np.ndarray | None) -> dict[tuple[str, ...], tuple]:
+def _shapes(
+    config: CaduceusConfig, tensors: Mapping[str, np.ndarray]
+) -> dict[tuple[str, ...], tuple]:
     """Shape of each of our arrays, without its layer axis."""
     backbone = nnx.eval_shape(lambda: Caduceus(config, rngs=nnx.Rngs(0)))
     shapes = {}
@@ -290,8 +296,10 @@ def _shapes(config: CaduceusConfig, score: np.ndarray | None) -> dict[tuple[str,
         shapes["caduceus", *path] = leaf.shape[1:] if "layers" in path else leaf.shape
     if not config.tie_word_embeddings:
         shapes["lm_head",] = (config.vocab_size, config.d_model)
-    if score is not None:
-        shapes["score",] = (score.shape[0], config.d_model)
+    for head in ("score", "signals"):
+        stored = tensors.get(f"{head}.weight")
+        if stored is not None:
+            shapes[head,] = (len(stored), config.d_model)
     return shapes
 
 

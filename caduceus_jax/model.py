@@ -161,6 +161,8 @@ class CaduceusForSequenceClassification(nnx.Module):
         dtype: see `CaduceusForMaskedLM`.
         remat: see `CaduceusForMaskedLM`.
         scan: see `CaduceusForMaskedLM`.
+        num_signals: values that are known of each base beside the sequence, such as coverage. A
+            linear map of them, zero at first, is added to the embeddings of both strands.
         rngs: draws the parameters.
 
     Raises:
@@ -177,6 +179,7 @@ class CaduceusForSequenceClassification(nnx.Module):
         dtype: Dtype = jnp.float32,
         remat: bool = False,
         scan: Scan = selective_scan,
+        num_signals: int = 0,
         rngs: nnx.Rngs,
     ):
         if pooling not in get_args(Pooling):
@@ -198,6 +201,7 @@ class CaduceusForSequenceClassification(nnx.Module):
         self.rc_mode = rc_mode
         self.caduceus = Caduceus(config, dtype=dtype, remat=remat, scan=scan, rngs=rngs)
         self.score = _new_head(config, num_labels, rngs)
+        self.signals = _new_signals(config, num_signals)
 
     @classmethod
     def from_pretrained(
@@ -210,6 +214,7 @@ class CaduceusForSequenceClassification(nnx.Module):
         dtype: Dtype = jnp.float32,
         remat: bool = False,
         scan: Scan = selective_scan,
+        num_signals: int | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> "CaduceusForSequenceClassification":
         """Loads a classifier, or the backbone of a language model under a new head.
@@ -222,6 +227,7 @@ class CaduceusForSequenceClassification(nnx.Module):
             dtype: see the class.
             remat: see the class.
             scan: see the class.
+            num_signals: see the class; by default those of the stored model, else none.
             rngs: draws the head where none is stored; `nnx.Rngs(0)` by default.
 
         Raises:
@@ -239,10 +245,16 @@ class CaduceusForSequenceClassification(nnx.Module):
                 f"{path} holds a head of {stored.shape[0]} labels, not {num_labels}: leave "
                 "num_labels out to use it, or start from a model without a head"
             )
+        signals = flat.get(("signals",))
+        if signals is None and num_signals:
+            flat[("signals",)] = signals = _new_signals(config, num_signals)
+        elif signals is not None and num_signals not in (None, len(signals)):
+            raise UserError(f"{path} reads {len(signals)} signals, not {num_signals}")
         model = nnx.eval_shape(
             lambda: cls(
                 config,
                 num_labels=flat[("score",)].shape[0],
+                num_signals=0 if signals is None else len(signals),
                 pooling=pooling,
                 rc_mode=rc_mode,
                 dtype=dtype,
@@ -259,16 +271,29 @@ class CaduceusForSequenceClassification(nnx.Module):
         checkpoint.save(path, self.config, nnx.state(self, nnx.Param))
 
     def __call__(
-        self, input_ids: TokenIds, padding_mask: PaddingMask | None = None
+        self,
+        input_ids: TokenIds,
+        padding_mask: PaddingMask | None = None,
+        signals: Float[Array, "batch length signals"] | None = None,
     ) -> SequenceClassifierOutput:
         """Classifies sequences.
 
         Args:
             input_ids: (batch, length) int token ids.
             padding_mask: (batch, length) bool, True on real tokens; see `CaduceusForMaskedLM`.
+            signals: (batch, length, num_signals), in the order of `input_ids`.
+
+        Raises:
+            UserError: signals are given to a model that reads none, or missing where it does.
         """
         both_strands = self.rc_mode == "posthoc"
-        hidden, _ = self.caduceus(input_ids, padding_mask, both_strands=both_strands)
+        if (signals is None) != (self.signals is None):
+            wrong = "reads none" if self.signals is None else "needs them"
+            raise UserError(f"signals: the model {wrong}; num_signals is chosen when it is made")
+        added = None
+        if signals is not None and self.signals is not None:
+            added = jnp.einsum("blc,cd->bld", signals, self.signals[...], precision="highest")
+        hidden, _ = self.caduceus(input_ids, padding_mask, both_strands=both_strands, added=added)
         pooled = _pool(hidden.astype(jnp.float32), padding_mask, self.pooling)
         logits = jnp.einsum("bsd,kd->bsk", pooled, self.score[...], precision="highest")
         return SequenceClassifierOutput(logits=logits.mean(axis=1))
@@ -277,6 +302,10 @@ class CaduceusForSequenceClassification(nnx.Module):
 def _new_head(config: CaduceusConfig, num_labels: int, rngs: nnx.Rngs) -> nnx.Param:
     draw = jax.random.normal(rngs.params(), (num_labels, config.d_model))
     return nnx.Param(config.initializer_range * draw)
+
+
+def _new_signals(config: CaduceusConfig, num_signals: int) -> nnx.Param | None:
+    return nnx.Param(jnp.zeros((num_signals, config.d_model))) if num_signals else None
 
 
 def _pool(

@@ -50,12 +50,45 @@ class TracksConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class GenesConfig:
+    """Expression of genes from the sequence around their starts (the task genes).
+
+    Args:
+        table: one row a gene, .csv, .tsv (either with .gz) or .parquet, with the columns below, the
+            values to predict (`label`), and perhaps split (train, valid, test).
+        genome: FASTA file of its assembly.
+        chrom: column with the contig.
+        position: column with the transcription start site.
+        one_based: positions count from 1; false: from 0.
+        signals: bigWig file, or a list, that the model reads beside the sequence, as log(1 + x).
+        length: bases around the site, N outside the contig.
+        validation_contigs: contigs to validate on, where the table has no column split.
+        test_contigs: likewise, to test on.
+    """
+
+    table: str = ""
+    genome: str = ""
+    chrom: str = "chrom"
+    position: str = "tss"
+    one_based: bool = True
+    signals: str | list[str] = ""
+    length: int = 200_000
+    validation_contigs: str | list[str] = ""
+    test_contigs: str | list[str] = ""
+
+    def __post_init__(self):
+        if self.length < 1:
+            raise UserError(f"data.genes.length is {self.length}; it is at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
 class LabelledConfig:
     """Labelled sequences: a published task, or any files of your own.
 
     Args:
         task: a published task, such as genomic_benchmarks/human_enhancers_cohn, whose files are in
-            `folder`; or tracks, see `tracks`. Where it is empty, `train` and `test` name files.
+            `folder`; or tracks or genes, see there. Where it is empty, `train` and `test` name
+            files.
         folder: where published files lie; what is missing there is downloaded if it can be.
         train: table (.csv, .tsv, either with .gz, or .parquet) or FASTA of training sequences.
         validation: likewise, for choosing when to stop; by default a part of `train`.
@@ -69,6 +102,7 @@ class LabelledConfig:
         validation_fraction: part of the training sequences that validates where there is no file
             for it; which part depends on the seed.
         tracks: of the task tracks.
+        genes: of the task genes.
     """
 
     task: str = ""
@@ -82,6 +116,7 @@ class LabelledConfig:
     max_length: int | None = None
     validation_fraction: float = 0.1
     tracks: TracksConfig = TracksConfig()
+    genes: GenesConfig = GenesConfig()
 
     def __post_init__(self):
         if not 0 < self.validation_fraction < 1:

@@ -1,8 +1,8 @@
 """Labelled sequences, and batches of them."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,19 +13,37 @@ from caduceus_jax.train.finetuning.config import Kind
 Batch = dict[str, np.ndarray]
 
 
+class Taken(Protocol):
+    """Rows that are read when they are asked for."""
+
+    def take(self, rows: np.ndarray) -> Any:
+        """Some of the rows, in this order."""
+        ...
+
+
+class Signals(Taken, Protocol):
+    """What is known of each base beside the sequence."""
+
+    def read(self) -> np.ndarray:
+        """(examples, length, signals) float32, for sequences of that length."""
+        ...
+
+
 class Examples(NamedTuple):
     """Sequences in the order of their file."""
 
     names: list[str]
-    sequences: list[bytes]
+    sequences: Sequence[bytes]
     # (examples,) int32 classes; (examples, values) or (examples, bins, tracks) float32
     labels: np.ndarray
+    signals: Signals | None = None
 
     def take(self, rows: np.ndarray) -> "Examples":
         """Some of them, in the order of `rows`."""
-        return Examples(
-            [self.names[i] for i in rows], [self.sequences[i] for i in rows], self.labels[rows]
-        )
+        lazy: Any = self.sequences
+        sequences = lazy.take(rows) if hasattr(lazy, "take") else [lazy[i] for i in rows]
+        signals = None if self.signals is None else self.signals.take(rows)
+        return Examples([self.names[i] for i in rows], sequences, self.labels[rows], signals)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +61,7 @@ class Task:
         validation: the sequences that choose when to stop, or None: a part of `train`.
         test: the sequences of the result; may be empty.
         bin_size: bases of a bin of the tracks.
+        num_signals: values that are known of each base beside the sequence.
     """
 
     name: str
@@ -54,6 +73,7 @@ class Task:
     validation: Examples | None
     test: Examples
     bin_size: int = 1
+    num_signals: int = 0
 
 
 def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
@@ -91,7 +111,8 @@ def encode(
 
     Returns:
         input_ids (examples, max_length) int32, padding_mask (examples, max_length) bool, labels as
-        they are, but tracks turned around where the sequence is.
+        they are, and signals (examples, max_length, signals) float32 where there are any; tracks
+        and signals turned around where the sequence is.
     """
     count = len(examples.sequences)
     ids = np.full((count, max_length), tokenizer.pad_id, np.int32)
@@ -105,7 +126,13 @@ def encode(
     labels = examples.labels
     if reverse is not None and labels.ndim == 3:
         labels = np.where(reverse[:, None, None], labels[:, ::-1], labels)
-    return {"input_ids": ids, "padding_mask": mask, "labels": labels}
+    batch = {"input_ids": ids, "padding_mask": mask, "labels": labels}
+    if examples.signals is not None:
+        signals = examples.signals.read()
+        if reverse is not None:
+            signals = np.where(reverse[:, None, None], signals[:, ::-1], signals)
+        batch["signals"] = signals
+    return batch
 
 
 def batches(

@@ -89,7 +89,8 @@ def make_finetune_program(
     def train_step(state: TuningState, frozen: Arrays, batch: Batch):
         def loss_fn(trained):
             mask = batch["padding_mask"] if masked else None
-            outputs = read(tuning.combine(frozen, trained), batch["input_ids"], mask)
+            params = tuning.combine(frozen, trained)
+            outputs = read(params, batch["input_ids"], mask, batch.get("signals"))
             labels = batch["labels"]
             if task.kind != "classification":
                 labels = (labels - like(centre, labels)) / like(scale, labels)
@@ -107,7 +108,8 @@ def make_finetune_program(
 
     def predict(trained: dict[str, Arrays], frozen: Arrays, batch: Batch) -> jax.Array:
         mask = batch["padding_mask"] if masked else None
-        outputs = answer(tuning.combine(frozen, trained), batch["input_ids"], mask)
+        params = tuning.combine(frozen, trained)
+        outputs = answer(params, batch["input_ids"], mask, batch.get("signals"))
         return outputs * like(scale, outputs) + like(centre, outputs)
 
     def export(trained: dict[str, Arrays]) -> Model:
@@ -160,7 +162,11 @@ def _builder(
     tracks = task.kind == "tracks"
     made: Any = CaduceusForTracks if tracks else CaduceusForSequenceClassification
     outputs = len(task.classes)
-    form = {"num_labels": outputs, "pooling": config.pooling}
+    form = {
+        "num_labels": outputs,
+        "pooling": config.pooling,
+        "num_signals": task.num_signals,
+    }
     if tracks:
         form = {"num_tracks": outputs, "bin_size": task.bin_size}
 
@@ -181,6 +187,11 @@ def _builder(
 
 
 def _function(model: Model) -> Callable[..., jax.Array]:
-    """(params, input_ids, padding_mask) -> outputs."""
+    """(params, input_ids, padding_mask, signals) -> outputs."""
     graphdef, _ = nnx.split(model, nnx.Param)
-    return lambda params, ids, mask: nnx.merge(graphdef, params)(ids, mask).logits
+
+    def call(params: nnx.State, ids: jax.Array, mask: Any, signals: Any) -> jax.Array:
+        known = {} if signals is None else {"signals": signals}
+        return nnx.merge(graphdef, params)(ids, mask, **known).logits
+
+    return call

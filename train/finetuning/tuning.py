@@ -15,7 +15,7 @@ from caduceus_jax.train.sharding import path_name
 Arrays = dict[str, jax.Array]  # by the path of a parameter, such as "caduceus/embedding"
 
 _PROJECTIONS = re.compile(r".*(in_proj|out_proj)/kernel|.*x_proj")
-_HEAD = "score"
+_HEAD = {"score", "signals"}
 
 
 class Tuning(NamedTuple):
@@ -50,7 +50,7 @@ def divide(params: nnx.State, config: FinetuneConfig, seed: int) -> Tuning:
         for name in filter(_PROJECTIONS.fullmatch, names):
             key, drawn = jax.random.split(key)
             low_rank |= _factors(name, arrays[name], config.lora_rank, drawn)
-    chosen = set(names) if config.method == "all" else {_HEAD}
+    chosen = set(names) if config.method == "all" else _HEAD
     whole = {name: array for name, array in arrays.items() if name in chosen}
     frozen = {name: array for name, array in arrays.items() if name not in chosen}
     scale = config.lora_alpha / config.lora_rank
