@@ -55,7 +55,7 @@ def rank(module):
         return None
     if module.startswith("caduceus_jax.kernels"):
         return 0
-    return 2 if module.startswith("caduceus_jax.train") else 1
+    return 2 if f"{module}.".startswith("caduceus_jax.train.") else 1
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
