@@ -106,7 +106,7 @@ def test_a_step_without_its_kernels_has_status_1(tmp_path, monkeypatch, capsys):
         compiled.append(arguments[1]["input_ids"].shape)
         return _Compiled(), {"compile_ms": 5.0, "temporary_bytes": 1}
 
-    topology = Topology("h200:1", "gpu", jax.devices()[:1], 2**30)
+    topology = Topology("h200:1", "gpu", jax.devices()[:1], 2**30, None)
     monkeypatch.setattr(bench_step, "find_topology", lambda name: topology)
     monkeypatch.setattr(measure, "compile_for", compile_for)
     suite = bench_step.Suite({"tiny": TINY}, ("pallas_triton", "chunked"), 0.0)
