@@ -1,9 +1,13 @@
 """The shipped recipes of benchmarks are the published protocols."""
 
+import numpy as np
+
 from caduceus_jax.configs import find
 from caduceus_jax.recipe import parse
 from caduceus_jax.train.evaluate import EvaluateConfig, _settings, _tasks
+from caduceus_jax.train.finetuning.config import FinetuneConfig
 from caduceus_jax.train.finetuning.report import Column
+from caduceus_jax.train.tasks import find_task
 
 
 def read(name):
@@ -34,3 +38,18 @@ def test_the_eqtl_recipe_reads_the_paper_s_windows():
     assert (config.suite, config.protocol) == ("eqtl", "paper")
     assert (config.eqtl.length, config.eqtl.pooled) == (131_072, 1_537)
     assert find("finetune/eqtl").name == "eqtl.yaml"
+
+
+def test_the_shipped_splice_junctions_are_what_their_page_says():
+    config = parse("x", "y", FinetuneConfig, ["--config", "finetune/splice"])
+    task = find_task(config.data)
+    assert (task.name, task.classes) == ("splice_junctions", ("acceptor", "donor", "neither"))
+    parts = (task.train, task.validation, task.test)
+    assert [len(part.sequences) for part in parts] == [2_252, 333, 601]
+    seen = [set(part.sequences) for part in parts]
+    assert not seen[0] & seen[2] and not seen[1] & seen[2]
+    # Nearly every donor has GT, and every acceptor AG, at the intron's end of the junction.
+    for part in parts:
+        for label, place, bases in ((1, slice(30, 32), b"GT"), (0, slice(28, 30), b"AG")):
+            rows = np.flatnonzero(part.labels == label)
+            assert np.mean([part.sequences[i][place] == bases for i in rows]) > 0.95

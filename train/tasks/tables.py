@@ -1,11 +1,13 @@
 """Labelled sequences in files of your own: tables and FASTA."""
 
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caduceus_jax.configs import find
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.compressed import open_binary
 from caduceus_jax.genomics.fasta import StrangeByte, canonical, iterate_fasta
@@ -39,7 +41,7 @@ def read_task(config: LabelledConfig) -> Task:
             "of labelled sequences with --data.train"
         )
     parts = {
-        part: read_rows(pathlib.Path(path), config)
+        part: read_rows(find(path), config)
         for part, path in (
             ("train", config.train),
             ("validation", config.validation),
@@ -125,8 +127,8 @@ def read_rows(path: pathlib.Path, config: LabelledConfig) -> Rows:
 
 def _name(train: pathlib.Path) -> str:
     """What to call the task of a training file: its name, or its folder's where that says more."""
-    name = train.name.partition(".")[0]
-    return train.absolute().parent.name if name in ("train", "training") else name
+    name = re.sub("[-_.]?train(ing)?$", "", train.name.partition(".")[0])
+    return name or train.absolute().parent.name
 
 
 def read_frame(path: pathlib.Path) -> tuple["polars.DataFrame", int]:

@@ -46,6 +46,8 @@ def test_numbers_are_ordered_as_numbers_and_the_order_is_the_training_files(tmp_
     assert task.classes == ("-1", "2", "10")
     np.testing.assert_array_equal(task.test.labels, [2])
     assert task.name == tmp_path.name
+    again = write(tmp_path / "marks_train.csv", "sequence,label\nA,1\nC,2\n")
+    assert find_task(LabelledConfig(train=again)).name == "marks"
 
 
 def test_values_to_regress(tmp_path):
