@@ -30,6 +30,15 @@ PARITY_TRAINING = 1e-5
 EQUIVARIANCE = 1e-5
 PADDING = 1e-5
 
+# What a model says of each base, as Kullback-Leibler divergence in nats: of float32 from the
+# original, and of bfloat16 from float32, where of all bases this share keeps its likeliest token.
+DIVERGENCE_FP32 = 1e-6
+DIVERGENCE_BF16 = 1e-3
+SAME_TOKEN_BF16 = 0.999
+# Largest absolute difference of logits that padding to twice the length makes, on either side:
+# one bit of the largest logits.
+PADDING_TWICE = 1e-6
+
 # bfloat16 activations through a few layers, relative to the largest logit.
 MODEL_BF16 = 5e-2
 
