@@ -12,7 +12,15 @@ from safetensors.numpy import load_file
 import caduceus_jax as cj
 from tests import parity
 from tests.parity import CLASSIFIERS, LANGUAGE_MODELS, worst
-from tests.tolerances import PARITY_GRADIENT, PARITY_LOGITS, PARITY_LOSS
+from tests.tolerances import (
+    DIVERGENCE_BF16,
+    DIVERGENCE_FP32,
+    PADDING_TWICE,
+    PARITY_GRADIENT,
+    PARITY_LOGITS,
+    PARITY_LOSS,
+    SAME_TOKEN_BF16,
+)
 
 pytestmark = pytest.mark.parity
 
@@ -24,6 +32,40 @@ def test_language_models(golden, name):
     assert worst(errors.hidden_states) < PARITY_LOGITS, errors.hidden_states
     assert errors.losses < PARITY_LOSS
     assert worst(errors.gradients) < PARITY_GRADIENT, errors.gradients
+
+
+@pytest.mark.parametrize("name", ["ps", "ph"])
+def test_bfloat16_says_what_float32_and_the_original_say(golden, name):
+    case = load_file(golden / name / "golden.safetensors")
+    ids = jnp.asarray(case["input_ids"], jnp.int32)
+    said = {"original": jax.nn.log_softmax(case["logits"].astype(np.float64))}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        model = cj.CaduceusForMaskedLM.from_pretrained(str(golden / name), dtype=dtype)
+        said[dtype] = jax.nn.log_softmax(jax.jit(lambda m, i: m(i).logits)(model, ids))
+    said = {key: np.asarray(values, np.float64) for key, values in said.items()}
+
+    def divergence(of, beside):
+        return (np.exp(said[of]) * (said[of] - said[beside])).sum(-1).max()
+
+    assert divergence("original", jnp.float32) < DIVERGENCE_FP32
+    assert 1e-7 < divergence(jnp.float32, jnp.bfloat16) < DIVERGENCE_BF16
+    likeliest = {key: values.argmax(-1) for key, values in said.items()}
+    assert (likeliest[jnp.bfloat16] == likeliest[jnp.float32]).mean() >= SAME_TOKEN_BF16
+
+
+@pytest.mark.parametrize("name", ["ps", "ph"])
+def test_padding_to_twice_the_length_is_not_seen(golden, name):
+    ids = load_file(golden / name / "golden.safetensors")["input_ids"].astype(np.int32)
+    model = cj.CaduceusForMaskedLM.from_pretrained(str(golden / name))
+    forward = jax.jit(lambda m, i, mask: m(i, mask).logits)
+    alone, length = forward(model, jnp.asarray(ids), None), ids.shape[1]
+    for left in (length, 0, length // 2):
+        real = slice(left, left + length)
+        padded = np.full((len(ids), 2 * length), model.config.pad_token_id, np.int32)
+        mask = np.zeros(padded.shape, bool)
+        padded[:, real], mask[:, real] = ids, True
+        out = forward(model, jnp.asarray(padded), jnp.asarray(mask))[:, real]
+        assert np.abs(out - alone).max() <= PADDING_TWICE
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
