@@ -25,7 +25,9 @@ def summed(
         function: (params, batch) -> a tree of sums.
         mesh: the devices; by default one.
     """
-    cut = [name for name in (*ROWS, "sequence") if mesh is not None and mesh.shape[name] > 1]
+    if mesh is None:
+        return function
+    cut = [name for name in (*ROWS, "sequence") if mesh.shape[name] > 1]
     if not cut:
         return function
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 # What a mesh is made of: `data` and `fsdp` split the windows of a batch, `sequence` their length,
 # `tensor` the inner channels. Neighbours, which have the most to say to each other, come last.
-AXES = ("data", "fsdp", "sequence", "tensor")
+AXES: tuple[str, ...] = ("data", "fsdp", "sequence", "tensor")
 ROWS = ("data", "fsdp")
 BATCH = P(ROWS, "sequence")
 # Where parameters live, and what the optimizer keeps of each. First match wins; names are paths
