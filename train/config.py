@@ -186,7 +186,8 @@ class PretrainConfig:
         skip_spikes: also skip a step whose loss or gradient norm lies more than this many standard
             deviations above the mean of the 128 steps before it; true is 6, false is never.
         wandb: project of Weights & Biases (pip install wandb) that gets the metrics too.
-        profile_steps: steps to trace, such as 10:13 for 10, 11 and 12; into profile/ in `out`.
+        profile_steps: steps to trace, such as 10:13 for 10, 11 and 12; into profile/ in `out`. In a
+            recipe it needs quotes, "10:13".
         resume: "auto" continues the run that is found in `out`; "never" only starts new ones.
         coordinator: host:port of the first of several processes, which all see `out`. By default
             they find each other on TPU pods, under SLURM and under Open MPI.

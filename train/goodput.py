@@ -134,7 +134,8 @@ class Flight:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._watcher.shutdown()
+        # Not waited for: a step that other processes have left would never end.
+        self._watcher.shutdown(wait=False)
 
     def run(self, number: int, step: Step[S, B], state: S, batch: B) -> S:
         """Dispatches a step; the first one compiles, and is waited for.
