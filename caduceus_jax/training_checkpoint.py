@@ -123,9 +123,9 @@ def load_model(checkpoint: pathlib.Path) -> tuple[CaduceusConfig, nnx.State]:
     Args:
         checkpoint: a folder of `find`.
     """
-    fields = read_run(checkpoint)["config"]["model"]
+    fields: dict[str, Any] = read_run(checkpoint)["config"]["model"]
     fields = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
-    stored = checkpoint.absolute() / STATE
+    stored: Any = checkpoint.absolute() / STATE
     # The handler itself, without a checkpointer around it, waits for no other process.
     reader = ocp.PyTreeCheckpointHandler()
     item = {"params": reader.metadata(stored).tree["params"]}

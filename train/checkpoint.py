@@ -156,7 +156,8 @@ class Checkpoints:
             UserError: it is of another model.
         """
         checkpoint = self.folder / str(self.latest)
-        stored = self._checkpointer.metadata(checkpoint / STATE).item_metadata.tree
+        metadata: Any = self._checkpointer.metadata(checkpoint / STATE).item_metadata
+        stored = metadata.tree
         _check_same_shapes(checkpoint, _shapes(stored), _shapes(like))
         state = self._checkpointer.restore(checkpoint / STATE, args=ocp.args.StandardRestore(like))
         return state, read_run(checkpoint)["place"]

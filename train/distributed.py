@@ -100,7 +100,7 @@ def gather(question: str, answer: Any) -> list[Any]:
     """
     if count() == 1:
         return [answer]
-    client = _runtime.global_state.client
+    client: Any = _runtime.global_state.client
     _asked[question] = turn = _asked.get(question, 0) + 1
     key = f"caduceus_jax/{question}/{turn}"
     client.key_value_set(f"{key}/{index()}", json.dumps(answer))

@@ -32,7 +32,7 @@ def baselines(task: Task) -> dict[str, dict[str, float]]:
     if task.validation is not None:
         train = Examples(
             train.names + task.validation.names,
-            train.sequences + task.validation.sequences,
+            [*train.sequences, *task.validation.sequences],
             np.concatenate([train.labels, task.validation.labels]),
         )
     if task.kind == "tracks":

@@ -126,7 +126,7 @@ def label_scale(task: Task) -> tuple[np.ndarray, np.ndarray]:
     The head has no bias: around their mean, values need none.
     """
     if task.kind == "classification":
-        return np.float32(0), np.float32(1)
+        return np.zeros((), np.float32), np.ones((), np.float32)
     values = task.train.labels.reshape(-1, len(task.classes)).astype(np.float64)
     spread = values.std(axis=0)
     spread = np.where(spread > 0, spread, 1)

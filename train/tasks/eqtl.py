@@ -155,7 +155,8 @@ def embed_windows(
             _window_means, model, plan(np.full(len(rows), length), batch_size), inputs
         ):
             states[rows[i]] = found
-        states.flush()
+        if isinstance(states, np.memmap):
+            states.flush()
         (folder / "states.json").write_text(json.dumps({**made, "done": int(rows[-1]) + 1}))
         notice(f"embedded {rows[-1] + 1:,} of {len(windows.base):,} windows")
     return states
