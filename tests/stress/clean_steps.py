@@ -1,0 +1,59 @@
+"""No step of a healthy run is taken for a spike: with spikes skipped, none is.
+
+    python -m tests.stress.clean_steps 1000 FOLDER [SEED ...]
+
+The number is that of steps, on the shipped mitochondrial genome. One line for each seed, with how
+far the most extraordinary step lay above the 128 before it, counted again from the metrics.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+from caduceus_jax.configs import find
+from caduceus_jax.train.guards import ENOUGH, SIGMA, WINDOW
+from tests.stress.runs import Run
+
+
+def deviations(values: np.ndarray) -> np.ndarray:
+    """Of each value from those before it, in their standard deviations."""
+    found = []
+    for i in range(ENOUGH, len(values)):
+        past = values[max(i - WINDOW, 0) : i]
+        found.append((values[i] - past.mean()) / past.std())
+    return np.array(found)
+
+
+def main(steps: int, folder: pathlib.Path, seeds: list[int]) -> None:
+    """One run for each seed."""
+    for seed in seeds:
+        run = Run(
+            folder,
+            f"seed_{seed}",
+            steps=steps,
+            seed=seed,
+            model={"d_model": 32, "n_layer": 2, "rcps": True},
+            data={"fasta": str(find("configs/data/yeast_mitochondrion.fa").absolute())},
+            max_length=128,
+            log_every=1,
+            skip_spikes=True,
+        ).finish()
+        rows = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == list(range(1, steps + 1))
+        assert rows[-1]["skipped_in_all"] == 0, "a clean step was skipped"
+        largest = {
+            key: deviations(np.array([row[key] for row in rows])).max()
+            for key in ("loss", "grad_norm")
+        }
+        assert max(largest.values()) < SIGMA
+        print(
+            f"seed {seed}: {steps} steps, none skipped; the largest loss lay "
+            f"{largest['loss']:.1f}, the largest gradient norm {largest['grad_norm']:.1f} "
+            "standard deviations above those before it"
+        )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), pathlib.Path(sys.argv[2]), [int(n) for n in sys.argv[3:]] or [0])
