@@ -183,8 +183,9 @@ class PretrainConfig:
             continues from the newest that is intact.
         max_skipped: a step whose loss or gradient is not finite changes nothing but the data's
             place; the run ends after this many of them in a row.
-        skip_spikes: also skip a step whose loss or gradient norm lies more than this many standard
-            deviations above the mean of the 128 steps before it; true is 6, false is never.
+        skip_spikes: also skip a step whose loss, or logarithm of its gradient norm, lies more than
+            this many standard deviations above the mean of the 128 steps before it; true is 6,
+            false is never.
         wandb: project of Weights & Biases (pip install wandb) that gets the metrics too.
         profile_steps: steps to trace, such as 10:13 for 10, 11 and 12; into profile/ in `out`. In a
             recipe it needs quotes, "10:13".

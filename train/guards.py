@@ -25,7 +25,8 @@ class Guard:
         skipped: how many steps were skipped so far.
         in_a_row: how many of these are the newest ones.
         last_good: the newest step that was not; 0 before there is one.
-        recent: losses and gradient norms of the newest `WINDOW` steps that were not, in no order.
+        recent: losses, and logarithms of the gradient norms, of the newest `WINDOW` steps that
+            were not, in no order.
     """
 
     skipped: Int[Array, ""]
@@ -61,18 +62,22 @@ def judge(
         step: its number, from 1.
         loss: of the step's batch.
         grad_norm: of its gradient; finite only if every element is.
-        sigma: skip also what lies more than this many standard deviations above the mean of the
-            steps before it that were taken, once there are `ENOUGH`; None: never.
+        sigma: skip also a loss, or logarithm of a gradient norm, that lies more than this many
+            standard deviations above the mean of the steps before it that were taken, once there
+            are `ENOUGH`; None: never.
     """
-    seen = jnp.stack([loss, grad_norm])
-    good = jnp.isfinite(seen).all()
+    good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    # Norms are positive and skewed: a clean one among a thousand can lie seven of their standard
+    # deviations above their mean, but not of their logarithms'.
+    seen = jnp.stack([loss, jnp.log(grad_norm)])
     taken = step - 1 - guard.skipped
     if sigma is not None:
-        past = jnp.arange(WINDOW)[None] < taken
+        # The logarithm of 0, of a batch with nothing to predict, says nothing.
+        past = (jnp.arange(WINDOW)[None] < taken) & jnp.isfinite(guard.recent)
         mean = jnp.mean(guard.recent, axis=1, where=past)
         spread = jnp.std(guard.recent, axis=1, where=past)
-        spike = (seen > mean + sigma * spread).any() & (taken >= ENOUGH)
-        good &= ~spike
+        spike = (seen > mean + sigma * spread) & (past.sum(axis=1) >= ENOUGH)
+        good &= ~spike.any()
     after = Guard(
         skipped=guard.skipped + ~good,
         in_a_row=jnp.where(good, 0, guard.in_a_row + 1),

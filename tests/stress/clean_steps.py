@@ -43,15 +43,13 @@ def main(steps: int, folder: pathlib.Path, seeds: list[int]) -> None:
         rows = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
         assert [row["step"] for row in rows] == list(range(1, steps + 1))
         assert rows[-1]["skipped_in_all"] == 0, "a clean step was skipped"
-        largest = {
-            key: deviations(np.array([row[key] for row in rows])).max()
-            for key in ("loss", "grad_norm")
-        }
-        assert max(largest.values()) < SIGMA
+        losses, norms = (np.array([row[key] for row in rows]) for key in ("loss", "grad_norm"))
+        largest = [deviations(values).max() for values in (losses, np.log(norms), norms)]
+        assert max(largest[:2]) < SIGMA
         print(
-            f"seed {seed}: {steps} steps, none skipped; the largest loss lay "
-            f"{largest['loss']:.1f}, the largest gradient norm {largest['grad_norm']:.1f} "
-            "standard deviations above those before it"
+            f"seed {seed}: {steps} steps, none skipped; standard deviations above those before: "
+            f"loss {largest[0]:.1f}, logarithm of the gradient norm {largest[1]:.1f} (the norm "
+            f"itself {largest[2]:.1f})"
         )
 
 

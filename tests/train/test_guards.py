@@ -36,26 +36,35 @@ def test_what_is_not_finite_is_counted_in_all_and_in_a_row():
     assert good.tolist() == [True, False, True, False, False, False]
     assert (guard.skipped, guard.in_a_row, guard.last_good) == (4, 3, 3)
     assert np.isfinite(guard.recent).all()
-    assert (guard.recent == 1).sum() == 4  # of the two steps that were taken
+    assert (guard.recent[0] == 1).sum() == 2  # of the two steps that were taken
     good, guard = after([*rows, (1, 1)])
     assert (guard.skipped, guard.in_a_row, guard.last_good) == (4, 0, 7)
 
 
 @pytest.mark.parametrize("kind", [0, 1])  # the loss, the gradient norm
 def test_a_spike_is_what_six_deviations_above_the_steps_before_say(kind):
-    rows = np.tile([[1.0, 3.0], [2.0, 5.0]], (ENOUGH, 1))[: ENOUGH + 1]
-    mean, spread = rows[:ENOUGH].mean(0), rows[:ENOUGH].std(0)
+    seen = np.tile([[1.0, 0.3], [2.0, -0.4]], (ENOUGH, 1))[: ENOUGH + 1]
+    mean, spread = seen[:ENOUGH].mean(0), seen[:ENOUGH].std(0)
     for factor, taken in ((SIGMA * 1.01, False), (SIGMA * 0.99, True)):
-        rows[ENOUGH] = mean
-        rows[ENOUGH, kind] = mean[kind] + factor * spread[kind]
+        seen[ENOUGH] = mean
+        seen[ENOUGH, kind] = mean[kind] + factor * spread[kind]
+        rows = np.stack([seen[:, 0], np.exp(seen[:, 1])], axis=1)  # norms count as logarithms
         good, guard = after(rows, SIGMA)
         assert good[:ENOUGH].all() and good[ENOUGH] == taken
         assert guard.skipped == (not taken)
         # Nobody asked, too few steps before it to say so, or far below: taken.
         assert after(rows)[0].all()
         assert after(rows[1:], SIGMA)[0].all()
-    rows[ENOUGH, kind] = -100.0
+    rows[ENOUGH, kind] = (-100.0, 1e-20)[kind]
     assert after(rows, SIGMA)[0].all()
+
+
+def test_a_norm_of_zero_neither_is_a_spike_nor_hides_one():
+    rows = np.tile([[1.0, 1.0], [2.0, 2.0]], (WINDOW, 1))
+    rows[[50, 100]] = 0.0  # nothing to predict
+    rows[200, 1] = 1e4
+    good, _ = after(rows, SIGMA)
+    assert good.tolist() == [step != 200 for step in range(2 * WINDOW)]
 
 
 def test_only_the_newest_steps_that_were_taken_are_remembered():
@@ -64,12 +73,13 @@ def test_only_the_newest_steps_that_were_taken_are_remembered():
     rows[200] = 50.0
     good, guard = after(rows, SIGMA)
     assert good.tolist() == [step != 200 for step in range(2 * WINDOW)]
-    assert set(guard.recent.flat) == {1.0, 2.0}
+    assert set(guard.recent[0]) == {1.0, 2.0}
     # What was ordinary long ago is not any more: a level that rises slowly is followed.
     slowly = np.repeat(np.linspace(1.0, 50.0, 2000)[:, None], 2, axis=1)
     good, guard = after(slowly, SIGMA)
     assert good.all()
-    np.testing.assert_allclose(np.sort(guard.recent, axis=1), slowly[-WINDOW:].T, rtol=1e-6)
+    newest = slowly[-WINDOW:, 0]
+    np.testing.assert_allclose(np.sort(guard.recent), [newest, np.log(newest)], rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
