@@ -19,7 +19,8 @@ import jax
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.costs import step_costs
 
-S, B = TypeVar("S"), TypeVar("B")
+S = TypeVar("S")
+B = TypeVar("B")
 Metrics = Mapping[str, jax.Array]  # scalars
 Step = Callable[[S, B], tuple[S, Metrics]]
 
