@@ -248,7 +248,8 @@ def test_a_table_in_a_notebook(tmp_path, model, chr1, genome):
     regions = read_bed(write_bed(tmp_path, "chr1\t0\t24\ta", "chr3\t0\t24\tb"))
     frame = embeddings(model, around_regions(regions, Genome(genome)), strands="forward")
     assert frame["status"].to_list() == ["ok", "unknown_chrom"]
-    np.testing.assert_array_equal(frame["embedding"][0].to_numpy(), expected[0])
+    # In a batch of another size sums may be rounded otherwise.
+    np.testing.assert_allclose(frame["embedding"][0].to_numpy(), expected[0], atol=1e-5)
     assert frame["embedding"].is_null().to_list() == [False, True]
 
 

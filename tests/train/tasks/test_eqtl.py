@@ -6,6 +6,7 @@ from flax import nnx
 
 import caduceus_jax as cj
 from caduceus_jax.genomics.genome import Genome
+from caduceus_jax.train.tasks import eqtl
 from caduceus_jax.train.tasks.eqtl import (
     embed_windows,
     features,
@@ -135,7 +136,7 @@ def test_what_is_embedded_is_not_embedded_again(tmp_path, genome, monkeypatch):
     np.lib.format.open_memmap(place / "states.npy", mode="r+")[:] = 0
     again = embed_windows(model, tokenizer, reference, windows, place, **settings)
     np.testing.assert_array_equal(again, first)
-    monkeypatch.setattr("caduceus_jax.train.tasks.eqtl.run", None)
+    monkeypatch.setattr(eqtl, "run", None)
     embed_windows(model, tokenizer, reference, windows, place, **settings)
     with pytest.raises(cj.UserError, match="holds states of other windows"):
         embed_windows(
