@@ -46,3 +46,12 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("needs the shared data folder beside the repository")
     return SHARED
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Compiled programs of earlier files are given up before they fill a small machine."""
+    yield
+    statm = pathlib.Path("/proc/self/statm")
+    if statm.is_file() and int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 2**31:
+        jax.clear_caches()

@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.train import distributed
-from caduceus_jax.train.checkpoint import Schedule
+from caduceus_jax.train import checkpoint, distributed
 from caduceus_jax.training_checkpoint import newest
 
 SCRIPT = pathlib.Path(__file__).with_name("two_processes.py")
@@ -74,8 +73,8 @@ def test_a_process_alone_asks_nobody():
 
 def test_saving_is_due_by_steps_and_by_minutes(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("caduceus_jax.train.checkpoint.time.monotonic", lambda: now[0])
-    schedule = Schedule(10, keep_every=15, minutes=2)
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    schedule = checkpoint.Schedule(10, keep_every=15, minutes=2)
     assert [step for step in range(1, 31) if schedule.due(step, logged=True)] == [10, 15, 20, 30]
     now[0] = 119
     assert not schedule.due(31, logged=True)
