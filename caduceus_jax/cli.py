@@ -49,6 +49,9 @@ COMMANDS = {
     "embed": Command(
         "caduceus_jax.genomics.embed:embed", "embed sequences, regions or variants' surroundings"
     ),
+    "predict": Command(
+        "caduceus_jax.genomics.predict:predict", "what a fine-tuned model says of sequences"
+    ),
     "score-variants": Command(
         "caduceus_jax.genomics.score_variants:score_variants",
         "score the variants of a VCF or a table",

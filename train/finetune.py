@@ -13,6 +13,7 @@ import yaml
 from caduceus_jax.checkpoint import load
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
+from caduceus_jax.inference import TaskDescription
 from caduceus_jax.progress import notice
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import plain
@@ -198,7 +199,7 @@ def _run(
 
     # ---- Test, once, with the best epoch ----
     outputs = predict(trained, task.test) if task.test.sequences else np.empty((0, 0))
-    _export(program, trained, task, folder / "model")
+    _export(program, trained, config, task, folder / "model")
     result = {
         "seed": seed,
         "best_epoch": best_epoch,
@@ -258,24 +259,23 @@ def _begin(config: FinetuneConfig, folder: pathlib.Path) -> None:
     recorded.write_text(yaml.safe_dump(settings, sort_keys=False))
 
 
-def _export(program: FinetuneProgram, trained: Any, task: Task, folder: pathlib.Path) -> None:
+def _export(
+    program: FinetuneProgram, trained: Any, config: FinetuneConfig, task: Task, folder: pathlib.Path
+) -> None:
     """The model in Hugging Face layout, with what its outputs mean."""
     program.export(trained).save_pretrained(str(folder))
-    path = folder / "config.json"
-    described = json.loads(path.read_text())
-    described["id2label"] = {str(i): name for i, name in enumerate(task.classes)}
-    described["label2id"] = {name: i for i, name in enumerate(task.classes)}
-    if task.kind != "classification":
-        centre, scale = label_scale(task)
-        # What the model says is in units of `scale`, from `centre`.
-        described |= {
-            "problem_type": "regression",
-            "label_centre": centre.tolist(),
-            "label_scale": scale.tolist(),
-        }
-    if task.kind == "tracks":
-        described["bin_size"] = task.bin_size
-    path.write_text(json.dumps(described, indent=2) + "\n")
+    # What the model says is in units of `scale`, from `centre`.
+    centre, scale = label_scale(task) if task.kind != "classification" else ((), ())
+    TaskDescription(
+        kind=task.kind,
+        max_length=task.max_length,
+        pooling=config.pooling,
+        rc_mode="posthoc" if config.rc_mode == "posthoc" else None,
+        padded=config.protocol == "paper",
+        centre=tuple(map(float, centre)),
+        scale=tuple(map(float, scale)),
+        bin_size=task.bin_size,
+    ).write(folder, task.classes)
 
 
 def _write_predictions(path: pathlib.Path, task: Task, outputs: np.ndarray) -> None:

@@ -11,19 +11,10 @@ from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics import embedding_files
-from caduceus_jax.genomics.bed import read_bed
-from caduceus_jax.genomics.compressed import open_binary
-from caduceus_jax.genomics.genome import Genome
 from caduceus_jax.genomics.output import check_output, finish, replacing
-from caduceus_jax.genomics.sequences import (
-    Sequences,
-    around_records,
-    around_regions,
-    of_bases,
-    read_sequences,
-)
+from caduceus_jax.genomics.sequence_files import load_sequences, row_columns
+from caduceus_jax.genomics.sequences import Sequences, of_bases
 from caduceus_jax.genomics.tiles import Pooling, checked_overlap, embed_tiled
-from caduceus_jax.genomics.vcf import read_vcf
 from caduceus_jax.genomics.windows import Edge, Status
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.version import __version__
@@ -180,7 +171,7 @@ def embed(
     if tile is not None and tile > max_length:
         raise UserError(f"--tile is {tile:,}, more than --max-length {max_length:,}: allow more")
     longest = None if tile is not None else max_length
-    what, read = _load(sequences, genome, window, edge, longest)
+    what, read = load_sequences(sequences, genome, window, edge, longest)
     use_cores()
     network, tokenizer = inference.load(model, dtype=dtype)
     frame = embeddings(
@@ -214,63 +205,6 @@ def embed(
     finish(what, read.columns["name"], read.status, out, genome, skip_bad)
 
 
-def _load(
-    path: pathlib.Path,
-    genome: pathlib.Path | None,
-    window: int | None,
-    edge: Edge,
-    max_length: int | None,
-) -> tuple[str, Sequences]:
-    """What the rows are, and the rows."""
-    kind = _kind(path)
-    if genome is None:
-        if kind != "FASTA":
-            raise UserError(
-                f"{path} is a {kind} file: say with --genome where its "
-                f"{'regions lie' if kind == 'BED' else 'records lie, and with --window how much'}"
-            )
-        if window is not None:
-            raise UserError("--window is for the regions of a BED file, with --genome")
-        return "sequences", read_sequences(path, max_length=max_length)
-    if window is not None and window < 1:
-        raise UserError(f"--window is {window}; it must be at least 1")
-    if kind == "VCF":
-        if window is None:
-            raise UserError(
-                f"{path} is a VCF file: say with --window how many bases around each record's "
-                "position to embed"
-            )
-        variants = read_vcf(path)
-        _, rows = np.unique(variants.record, return_index=True)
-        return "records", around_records(
-            variants,
-            Genome(genome),
-            window=window,
-            edge=edge,
-            max_length=max_length,
-            describe=lambda row: f"{path}:{variants.line[rows[row]]}",
-        )
-    regions = read_bed(path)
-    return "regions", around_regions(
-        regions,
-        Genome(genome),
-        window=window,
-        edge=edge,
-        max_length=max_length,
-        describe=lambda row: f"{path}:{regions.line[row]}",
-    )
-
-
-def _kind(path: pathlib.Path) -> Literal["FASTA", "BED", "VCF"]:
-    """By how the file starts, then by its name."""
-    with open_binary(path) as file:
-        start = file.read(16)
-    plain = path.name.removesuffix(".gz").removesuffix(".bgz")
-    if start.startswith((b"##fileformat=VCF", b"BCF")) or plain.endswith((".vcf", ".bcf")):
-        return "VCF"
-    return "BED" if plain.endswith(".bed") else "FASTA"
-
-
 def _frame(
     sequences: Sequences,
     vectors: Float[np.ndarray, "sequences channels"] | list[np.ndarray],
@@ -295,13 +229,5 @@ def _frame(
         column = pyarrow.FixedSizeListArray.from_arrays(
             flat.reshape(-1), channels, mask=pyarrow.array(~ok)
         )
-    columns = {**sequences.columns, "status": sequences.status}
-    frame = polars.DataFrame(
-        {
-            name: polars.Series(values.tolist(), dtype=polars.String)
-            if values.dtype.kind == "U"
-            else polars.Series(values)
-            for name, values in columns.items()
-        }
-    )
+    frame = polars.DataFrame(row_columns(sequences))
     return frame.with_columns(polars.Series("embedding", column))

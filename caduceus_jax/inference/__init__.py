@@ -24,3 +24,7 @@ from caduceus_jax.inference.masked import (
     iterate_masked_log_probabilities as iterate_masked_log_probabilities,
 )
 from caduceus_jax.inference.masked import masked_log_probabilities as masked_log_probabilities
+from caduceus_jax.inference.tasks import TaskDescription as TaskDescription
+from caduceus_jax.inference.tasks import TaskModel as TaskModel
+from caduceus_jax.inference.tasks import load_task as load_task
+from caduceus_jax.inference.tasks import predict as predict

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from flax import nnx
 
 import caduceus_jax as cj
+from caduceus_jax.cli import main
+from caduceus_jax.genomics.predict import predictions
 from caduceus_jax.train import finetune as module
 from caduceus_jax.train.config import OptimizerConfig
 from caduceus_jax.train.finetune import finetune, schedule_steps
@@ -134,6 +137,97 @@ def test_other_ways_learn_it_too(config, folder, changes):
         assert result["trained_parameters"] < 500
     else:
         assert result["trained_parameters"] > everything
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"protocol": "paper"}, {"rc_mode": "posthoc"}],
+    ids=["clean", "paper", "posthoc"],
+)
+def test_predictions_for_new_files_are_those_of_the_test(config, folder, tmp_path, changes, capsys):
+    """Probabilities of the logits that the fine-tuning wrote, whatever shape the model has."""
+    texts = [text.split(",")[0] for text in (folder / "test.csv").read_text().splitlines()[1:]]
+    short = [text[: 12 + i % 9] for i, text in enumerate(texts)]
+    rows = [f"{text},{('weak', 'strong')[i % 2]}" for i, text in enumerate(short)]
+    (tmp_path / "test.csv").write_text("\n".join(["sequence,label", *rows]) + "\n")
+    fasta = tmp_path / "test.fa"
+    fasta.write_text("".join(f">s{i}\n{text}\n" for i, text in enumerate(short)))
+    model = config.model
+    if changes.get("rc_mode"):
+        model = str(tmp_path / "one_strand")
+        architecture = cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4)
+        cj.CaduceusForMaskedLM(architecture, rngs=nnx.Rngs(3)).save_pretrained(model)
+    data = dataclasses.replace(config.data, test=str(tmp_path / "test.csv"))
+    out = tmp_path / "out"
+    finetune(
+        dataclasses.replace(
+            config, out=str(out), model=model, data=data, epochs=1, seeds=[1], **changes
+        )
+    )
+    capsys.readouterr()
+    tuned = str(out / "seed-1" / "model")
+    assert main(["predict", tuned, str(fasta), "--out", str(tmp_path / "new.tsv")]) == 0
+    shown = capsys.readouterr()
+    header, *rows = (tmp_path / "new.tsv").read_text().splitlines()
+    assert header.split("\t") == ["name", "length", "status", "predicted", "p_strong", "p_weak"]
+    written = (out / "seed-1" / "predictions.tsv").read_text().splitlines()[1:]
+    logits = np.array([row.split("\t")[2:] for row in written], float)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = [row.split("\t") for row in rows]
+    np.testing.assert_allclose(np.array([row[4:] for row in found], float), expected, atol=1e-5)
+    labels = [("strong", "weak")[best] for best in logits.argmax(axis=1)]
+    assert [row[:4] for row in found] == [
+        [f"s{i}", str(len(text)), "ok", label]
+        for i, (text, label) in enumerate(zip(short, labels, strict=True))
+    ]
+    counts = sorted((label, labels.count(label)) for label in set(labels))
+    assert shown.out == "".join(f"{label}\t{count}\n" for label, count in counts)
+
+
+def test_values_are_predicted_in_their_own_units(config, folder, tmp_path, capsys):
+    rows = [text.split(",")[0] for text in (folder / "train.csv").read_text().splitlines()[1:]]
+    table = "\n".join(["sequence,gc", *(f"{t},{200 + 10 * t.count('G')}" for t in rows)])
+    (tmp_path / "gc.csv").write_text(table + "\n")
+    data = LabelledConfig(
+        train=str(tmp_path / "gc.csv"), test=str(tmp_path / "gc.csv"), label="gc", kind="regression"
+    )
+    out = tmp_path / "out"
+    finetune(dataclasses.replace(config, out=str(out), data=data, epochs=1, seeds=[1]))
+    tuned = cj.inference.load_task(out / "seed-1" / "model")
+    written = (out / "seed-1" / "predictions.tsv").read_text().splitlines()[1:]
+    expected = np.array([row.split("\t")[-1] for row in written], float)
+    assert abs(expected.mean() - 250) < 30
+    longer = [text + "ACGT" for text in rows]  # beyond what was trained on: not read
+    np.testing.assert_allclose(cj.inference.predict(tuned, longer)[:, 0], expected, rtol=1e-4)
+    command = ["predict", str(out / "seed-1" / "model"), str(tmp_path / "gc.csv")]
+    assert main([*command, "--out", str(tmp_path / "new.tsv")]) == 0
+    header, *new = [t.split("\t") for t in (tmp_path / "new.tsv").read_text().splitlines()]
+    assert header == ["sequence", "gc", "predicted_gc"] and [row[0] for row in new] == rows
+    np.testing.assert_allclose(np.array([row[2] for row in new], float), expected, rtol=1e-4)
+    wrong = {
+        ("--sequence", "dna"): "has no column dna; it has sequence, gc: say with --sequence",
+        ("--window", "9"): "gc.csv is a table of sequences: --genome and --window are for BED",
+    }
+    for words, message in wrong.items():
+        assert main([*command, *words, "--out", str(tmp_path / "wrong.tsv")]) == 2
+        assert message in capsys.readouterr().err
+    (tmp_path / "gc.csv").write_text("sequence\nACGT\nAC!T\n")
+    assert main([*command, "--out", str(tmp_path / "wrong.tsv")]) == 2
+    assert "gc.csv:3: '!' is no nucleotide" in capsys.readouterr().err
+    frame = predictions(tuned, rows[:3])
+    assert frame.columns == ["name", "length", "status", "predicted_gc"] and len(frame) == 3
+
+
+def test_only_a_fine_tuned_model_predicts(config, whole, tmp_path):
+    with pytest.raises(cj.UserError, match="does not say what it was fine-tuned for"):
+        cj.inference.load_task(config.model)
+    tuned = tmp_path / "tracks"
+    shutil.copytree(whole / "seed-1" / "model", tuned)
+    stored = read(tuned / "config.json")
+    stored["caduceus_jax_task"] |= {"kind": "tracks", "bin_size": 4}
+    (tuned / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(cj.UserError, match="predicts tracks: read it in Python, .*bin_size=4"):
+        cj.inference.load_task(tuned)
 
 
 def test_a_probe_is_its_formula(config, folder):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.train.tasks.tables import read_frame
+from caduceus_jax.genomics.sequence_tables import read_frame
 
 # Of each column, the names it may have; POS counts from 1, pos0 from 0.
 _COLUMNS = {

@@ -13,10 +13,10 @@ import numpy as np
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.bigwig import BigWig
 from caduceus_jax.genomics.genome import Genome
+from caduceus_jax.genomics.sequence_tables import read_frame
 from caduceus_jax.train.config import names
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
-from caduceus_jax.train.tasks.tables import read_frame
 
 _SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
 

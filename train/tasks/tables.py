@@ -3,21 +3,16 @@
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caduceus_jax.configs import find
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.compressed import open_binary
-from caduceus_jax.genomics.fasta import StrangeByte, canonical, iterate_fasta
+from caduceus_jax.genomics.fasta import iterate_fasta
+from caduceus_jax.genomics.sequence_tables import checked_bases, read_frame, row_name
 from caduceus_jax.train.finetuning.config import Kind, LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
 
-if TYPE_CHECKING:
-    import polars
-
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 METRICS: dict[Kind, str] = {"classification": "accuracy", "regression": "pearson"}
 
 
@@ -117,8 +112,8 @@ def read_rows(path: pathlib.Path, config: LabelledConfig) -> Rows:
     rows = []
     columns = [frame[name].to_list() for name in needed]
     for line, (sequence, *label) in enumerate(zip(*columns, strict=True), start=first_line):
-        where = f"{path}:{line}" if first_line == 2 else f"{path}: row {line}"
-        bases = _bases(where, sequence)
+        where = row_name(path, first_line, line)
+        bases = checked_bases(where, sequence)
         if any(value is None or value == "" for value in label):
             raise UserError(f"{where}: the label is empty")
         rows.append((f"{path.name}:{line}", bases, [str(value) for value in label]))
@@ -129,37 +124,6 @@ def _name(train: pathlib.Path) -> str:
     """What to call the task of a training file: its name, or its folder's where that says more."""
     name = re.sub("[-_.]?train(ing)?$", "", train.name.partition(".")[0])
     return name or train.absolute().parent.name
-
-
-def read_frame(path: pathlib.Path) -> tuple["polars.DataFrame", int]:
-    """A table, its text columns as text, and the number of its first row."""
-    import polars
-
-    with open_binary(path) as file:
-        try:
-            if path.name.endswith(".parquet"):
-                return polars.read_parquet(path), 1
-            ending = path.name.removesuffix(".gz")[-4:]
-            if ending not in _SEPARATORS:
-                raise UserError(
-                    f"{path} is read by its name's ending, and that is none of .csv, .tsv (with or "
-                    "without .gz), .parquet, .fa, .fasta, .fna"
-                )
-            text = file.read()
-            return polars.read_csv(text, separator=_SEPARATORS[ending], infer_schema=False), 2
-        except polars.exceptions.PolarsError as error:
-            raise UserError(
-                f"{path} is no such table: {str(error).partition(chr(10))[0]}"
-            ) from None
-
-
-def _bases(where: str, sequence: object) -> bytes:
-    if not isinstance(sequence, str) or not sequence.strip():
-        raise UserError(f"{where}: there is no sequence")
-    try:
-        return canonical(sequence.strip().encode())[0]
-    except StrangeByte as error:
-        raise UserError(f"{where}: {error}") from None
 
 
 def _fasta(path: pathlib.Path, labels: int) -> Rows:

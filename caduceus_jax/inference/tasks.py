@@ -1,0 +1,167 @@
+"""What a fine-tuned model answers for sequences: probabilities of classes, or values."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.typing import Dtype
+from jaxtyping import Float
+
+from caduceus_jax import checkpoint
+from caduceus_jax.errors import UserError
+from caduceus_jax.inference.batches import Batch, plan, run
+from caduceus_jax.inference.embeddings import sequence_lengths
+from caduceus_jax.inference.loading import checked_tokenizer
+from caduceus_jax.model import CaduceusForSequenceClassification, Pooling
+from caduceus_jax.progress import notice, track
+from caduceus_jax.tokenizer import Tokenizer
+from caduceus_jax.typing import PaddingMask, TokenIds
+
+KEY = "caduceus_jax_task"  # of the description in config.json
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskDescription:
+    """How a fine-tuned model is to be read, beside what Hugging Face's config.json can say.
+
+    Args:
+        kind: "classification", "regression" or "tracks".
+        max_length: tokens of the longest sequence that it was trained on; longer ones lose their
+            end.
+        pooling: see `CaduceusForSequenceClassification`.
+        rc_mode: likewise.
+        padded: shorter sequences are completed on the left with tokens that the model reads, as in
+            the original; otherwise padding changes nothing.
+        centre: what 0 in the model's output stands for, one number a value; of values only.
+        scale: what a step of 1 in the model's output stands for, likewise.
+        bin_size: bases of a bin; of tracks only.
+    """
+
+    kind: Literal["classification", "regression", "tracks"]
+    max_length: int
+    pooling: Pooling = "mean"
+    rc_mode: Literal["posthoc"] | None = None
+    padded: bool = False
+    centre: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    bin_size: int = 1
+
+    def write(self, folder: pathlib.Path, names: Sequence[str]) -> None:
+        """Adds this, and the names of classes or values, to the config.json of a folder."""
+        path = folder / "config.json"
+        stored = json.loads(path.read_text())
+        stored["id2label"] = {str(i): name for i, name in enumerate(names)}
+        stored["label2id"] = {name: i for i, name in enumerate(names)}
+        if self.kind != "classification":
+            stored["problem_type"] = "regression"
+        stored[KEY] = dataclasses.asdict(self)
+        path.write_text(json.dumps(stored, indent=2) + "\n")
+
+
+class TaskModel(NamedTuple):
+    """A fine-tuned model with what its answers mean."""
+
+    model: CaduceusForSequenceClassification
+    tokenizer: Tokenizer
+    task: TaskDescription
+    names: tuple[str, ...]  # of the classes or values, in the order of the outputs
+
+
+def load_task(path: str | pathlib.Path, *, dtype: Dtype = jnp.float32) -> TaskModel:
+    """A model that `caduceus-jax finetune` wrote.
+
+    Args:
+        path: its folder, such as runs/splice/seed-1/model.
+        dtype: of activations and matrix products: float32 or bfloat16.
+
+    Raises:
+        UserError: no fine-tuned model there, or one that predicts tracks or reads signals.
+    """
+    stored, _ = checkpoint.read(path)
+    if not stored or KEY not in stored:
+        raise UserError(
+            f"{path} does not say what it was fine-tuned for: name a folder that caduceus-jax "
+            "finetune wrote, such as runs/finetune/seed-1/model"
+        )
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in stored[KEY].items()}
+    task = TaskDescription(**fields)
+    if task.kind == "tracks":
+        raise UserError(
+            f"{path} predicts tracks: read it in Python, with caduceus_jax.tracks."
+            f"CaduceusForTracks.from_pretrained({str(path)!r}, bin_size={task.bin_size})"
+        )
+    model = CaduceusForSequenceClassification.from_pretrained(
+        str(path), pooling=task.pooling, rc_mode=task.rc_mode, dtype=dtype
+    )
+    if model.signals is not None:
+        raise UserError(
+            f"{path} reads signals beside the sequence: use it in Python, with "
+            "CaduceusForSequenceClassification"
+        )
+    labels = stored["id2label"]
+    names = tuple(labels[str(i)] for i in range(len(labels)))
+    return TaskModel(model, Tokenizer.from_pretrained(checkpoint.locate(path)), task, names)
+
+
+def predict(
+    tuned: TaskModel,
+    sequences: Sequence[str | bytes],
+    *,
+    batch_size: int | None = None,
+    show_progress: bool = False,
+) -> Float[np.ndarray, "sequences outputs"]:
+    """What a fine-tuned model answers.
+
+    Args:
+        tuned: see `load_task`.
+        sequences: DNA, of any lengths; what is longer than the model was trained on loses its end,
+            as it did there, and a notice says how many did.
+        batch_size: sequences a batch; by default as many as the device keeps busy.
+        show_progress: say on standard error how far it is.
+
+    Returns:
+        (sequences, outputs) float32: the probabilities of the classes, or the values.
+
+    Raises:
+        UserError: an empty sequence, or a tokenizer that is not the model's.
+    """
+    task, most = tuned.task, tuned.task.max_length
+    tokenizer = checked_tokenizer(tuned.model, tuned.tokenizer, both_strands=True)
+    lengths = sequence_lengths(sequences)
+    if cut := int((lengths > most).sum()):
+        notice(
+            f"{cut:,} of {len(lengths):,} sequences are longer than the {most:,} bases that the "
+            "model was trained on: their ends are not read"
+        )
+    lengths = np.minimum(lengths, most)
+    run_lengths = np.full_like(lengths, most) if task.padded else lengths
+
+    def inputs(batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
+        ids = np.full((len(batch.rows), batch.length), tokenizer.pad_id, np.int32)
+        for i, row in enumerate(batch.rows.tolist()):
+            tokens = tokenizer.encode(sequences[row][: int(lengths[row])])
+            ids[i, slice(-len(tokens), None) if task.padded else slice(len(tokens))] = tokens
+        if task.padded:
+            return ids, None
+        return ids, np.arange(batch.length) < lengths[batch.rows][:, None]
+
+    outputs = np.empty((len(sequences), len(tuned.names)), np.float32)
+    results = run(_logits, tuned.model, plan(run_lengths, batch_size), inputs)
+    if show_progress:
+        results = track(results, total=len(sequences), what="predicting", unit="sequences")
+    for row, values in results:
+        outputs[row] = values
+    if task.kind == "classification":
+        return np.asarray(jax.nn.softmax(outputs, axis=1))
+    return outputs * np.float32(task.scale) + np.float32(task.centre)
+
+
+def _logits(
+    model: CaduceusForSequenceClassification, ids: TokenIds, mask: PaddingMask | None
+) -> jax.Array:
+    return model(ids, mask).logits
