@@ -78,6 +78,9 @@ def finetune(config: FinetuneConfig) -> None:
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1))
     print("\n".join(lines(summary)))
     print(f"in {folder}: {SUMMARY}, and seed-*/ with result.json, predictions and model/")
+    if config.method != "probe" and task.kind != "tracks" and not task.num_signals:
+        tuned = folder / f"seed-{config.seeds[0]}" / "model"
+        print(f"next: caduceus-jax predict {tuned} SEQUENCES --out predicted.tsv")
 
 
 def summarise(task: Task, metric: str, results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +88,10 @@ def load_task(path: str | pathlib.Path, *, dtype: Dtype = jnp.float32) -> TaskMo
             f"{path} does not say what it was fine-tuned for: name a folder that caduceus-jax "
             "finetune wrote, such as runs/finetune/seed-1/model"
         )
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in stored[KEY].items()}
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in stored[KEY].items()
+    }
     task = TaskDescription(**fields)
     if task.kind == "tracks":
         raise UserError(
@@ -158,7 +161,7 @@ def predict(
         outputs[row] = values
     if task.kind == "classification":
         return np.asarray(jax.nn.softmax(outputs, axis=1))
-    return outputs * np.float32(task.scale) + np.float32(task.centre)
+    return outputs * np.asarray(task.scale, np.float32) + np.asarray(task.centre, np.float32)
 
 
 def _logits(
