@@ -25,9 +25,6 @@ from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
 from caduceus_jax.train.sharding import init_sharded, make_mesh, shard_batch
 from caduceus_jax.train.step import make_program
 
-# Programs are compiled once, for all that is asked of them.
-pytestmark = pytest.mark.xdist_group("determinism")
-
 TOKENIZER = cj.Tokenizer()
 CONFIG = PretrainConfig(
     model=cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4, rcps=True),

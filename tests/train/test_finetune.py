@@ -16,9 +16,6 @@ from caduceus_jax.train.config import OptimizerConfig
 from caduceus_jax.train.finetune import finetune, schedule_steps
 from caduceus_jax.train.finetuning.config import FinetuneConfig, LabelledConfig
 
-# One worker runs what the whole file waits for, once.
-pytestmark = pytest.mark.xdist_group("a fine-tuning")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -231,11 +228,13 @@ def test_only_a_fine_tuned_model_predicts(config, whole, tmp_path):
 
 
 def test_a_probe_is_its_formula(config, folder):
-    saved = np.load(folder / "probe" / "seed-1" / "probe.npz")
+    out = folder / "formula"
+    finetune(dataclasses.replace(config, out=str(out), method="probe", seeds=[1]))
+    saved = np.load(out / "seed-1" / "probe.npz")
     model = cj.CaduceusForMaskedLM.from_pretrained(config.model)
     texts = [t.split(",")[0] for t in (folder / "test.csv").read_text().splitlines()[1:]]
     embedded = cj.inference.embed(model, texts)
-    rows = (folder / "probe" / "seed-1" / "predictions.tsv").read_text().splitlines()[1:]
+    rows = (out / "seed-1" / "predictions.tsv").read_text().splitlines()[1:]
     written = np.array([row.split("\t")[2:] for row in rows], float)
     np.testing.assert_allclose(embedded @ saved["weight"].T + saved["bias"], written, atol=1e-4)
 

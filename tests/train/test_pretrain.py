@@ -19,10 +19,6 @@ from caduceus_jax.train.report import read_metrics
 STEPS = 6
 
 
-# One worker runs what the whole file waits for, once.
-pytestmark = pytest.mark.xdist_group("a run")
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")

@@ -22,10 +22,6 @@ TINY = suites.Suite(
 )
 
 
-# One worker runs what the whole file waits for, once.
-pytestmark = pytest.mark.xdist_group("a suite")
-
-
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """Status, folder and results of a suite, one of whose implementations always raises."""

@@ -87,12 +87,11 @@ def test_a_model_learns_the_track_better_than_its_content(files, tmp_path):
     # The exported model says the same, in the units that its config names.
     with np.load(tmp_path / "run" / "seed-1" / "predictions.npz") as stored:
         outputs = stored["outputs"]
-    described = json.loads((tmp_path / "run" / "seed-1" / "model" / "config.json").read_text())
-    model = cj.CaduceusForTracks.from_pretrained(
-        str(tmp_path / "run" / "seed-1" / "model"), bin_size=described["bin_size"]
-    )
+    tuned = tmp_path / "run" / "seed-1" / "model"
+    described = json.loads((tuned / "config.json").read_text())["caduceus_jax_task"]
+    model = cj.CaduceusForTracks.from_pretrained(str(tuned), bin_size=described["bin_size"])
     task = find_task(data)
     ids = np.stack([cj.Tokenizer().encode(bases) for bases in task.test.sequences])
     logits = jax.jit(lambda model, ids: model(ids).logits)(model, jnp.asarray(ids))
-    values = np.asarray(logits) * described["label_scale"] + described["label_centre"]
+    values = np.asarray(logits) * np.array(described["scale"]) + np.array(described["centre"])
     np.testing.assert_allclose(values, outputs, atol=1e-4)
