@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import re
@@ -8,6 +9,7 @@ import pytest
 import caduceus_jax as cj
 from caduceus_jax.train.config import OptimizerConfig
 from caduceus_jax.train.evaluate import EvaluateConfig, _settings, _tasks, evaluate
+from caduceus_jax.train.finetuning import report
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.report import Column
 
@@ -20,12 +22,13 @@ def table(path, count, seed):
     path.write_text("\n".join(rows) + "\n")
 
 
-def test_a_report_holds_scores_of_models_and_baselines_and_pictures(tmp_path, capsys):
+@pytest.fixture
+def content(tmp_path):
     task = tmp_path / "content"
     task.mkdir()
     for seed, part in enumerate(("train", "valid", "test")):
         table(task / f"{part}.csv", (64, 16, 24)[seed], seed)
-    config = EvaluateConfig(
+    return EvaluateConfig(
         tasks=[str(task)],
         models=["scratch"],
         report=str(tmp_path / "report"),
@@ -35,26 +38,56 @@ def test_a_report_holds_scores_of_models_and_baselines_and_pictures(tmp_path, ca
         batch_size=16,
         seeds=[1],
     )
-    evaluate(config)
-    report = tmp_path / "report"
-    (row,) = json.loads((report / "results.json").read_text())
+
+
+@pytest.fixture
+def titles(monkeypatch):
+    """The titles of every panel that is drawn."""
+    drawn, draw = [], report.draw_task
+
+    def spy(*args):
+        figure = draw(*args)
+        drawn.extend(axes.get_title() for axes in figure.axes)
+        return figure
+
+    monkeypatch.setattr(report, "draw_task", spy)
+    return drawn
+
+
+def test_a_report_holds_scores_of_models_and_baselines_and_pictures(content, titles, capsys):
+    evaluate(content)
+    folder = pathlib.Path(content.report)
+    (row,) = json.loads((folder / "results.json").read_text())
     assert row["task"] == "content"
     assert row["cells"]["scratch"]["test"]["accuracy"]["mean"] > 0.9
     assert row["linear"]["4-mer counts, linear"]["accuracy"] == 1.0
-    markdown = (report / "report.md").read_text()
+    markdown = (folder / "report.md").read_text()
     assert re.search(
         r"\| content \| accuracy \| 64 / 24 \| \d\.\d{3} ± 0.000 \| 1.000 \|", markdown
     )
-    page = (report / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1
     assert not re.search(r"(src|href)=\"(?!data:)", page)  # nothing else is needed to look at it
-    with np.load(report / "scratch" / "content" / "projection.npz") as projection:
+    assert titles == [
+        "scratch: validation accuracy",
+        "ROC, test",
+        "confusion, test",
+        "embeddings of 24 test sequences",
+    ]
+    with np.load(folder / "scratch" / "content" / "projection.npz") as projection:
         assert projection["points"].shape == (24, 2)
     assert "| content | accuracy |" in capsys.readouterr().out
-    before = (report / "scratch" / "content" / "seed-1" / "result.json").stat().st_mtime_ns
-    evaluate(config)
-    after = (report / "scratch" / "content" / "seed-1" / "result.json").stat().st_mtime_ns
+    before = (folder / "scratch" / "content" / "seed-1" / "result.json").stat().st_mtime_ns
+    evaluate(content)
+    after = (folder / "scratch" / "content" / "seed-1" / "result.json").stat().st_mtime_ns
     assert before == after
+
+
+def test_a_probe_has_no_learning_curve_to_show(content, titles):
+    evaluate(dataclasses.replace(content, method="probe"))
+    assert titles == ["scratch: ROC, test", "confusion, test"]
+    page = (pathlib.Path(content.report) / "report.html").read_text()
+    assert "with the penalty of the best validation score" in page and "epochs" not in page
 
 
 def test_the_paper_s_learning_rates_and_batches(tmp_path):

@@ -39,11 +39,14 @@ def write_report(
 ) -> list[pathlib.Path]:
     """Writes the three files, and says where they are."""
     table = score_table(columns, rows)
+    probe = config.method == "probe"
     facts = (
         f"Trained: {config.method}; rc_mode {config.rc_mode}, protocol {config.protocol}, "
-        f"{config.epochs} epochs, seeds {', '.join(map(str, config.seeds))}. A cell is the mean of "
-        "the test score over seeds, each at the epoch with the best validation score, ± largest "
-        "less smallest. Published figures compare only where the whole official task was read."
+        f"{'' if probe else f'{config.epochs} epochs, '}"
+        f"seeds {', '.join(map(str, config.seeds))}. A cell is the mean of the test score over "
+        f"seeds, each {'with the penalty' if probe else 'at the epoch'} of the best validation "
+        "score, ± largest less smallest. Published figures compare only where the whole official "
+        "task was read."
     )
     paths = [folder / name for name in (PAGE, MARKDOWN, RESULTS)]
     paths[0].write_text(_page(columns, rows, table, facts))
@@ -94,6 +97,7 @@ def _page(
 <html lang="en"><head><meta charset="utf-8"><title>Evaluation</title><style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; }}
 table {{ border-collapse: collapse; font-size: 13px; }}
+td {{ white-space: nowrap; }}
 th, td {{ border-bottom: 1px solid #ddd; padding: .35em .8em; text-align: right; }}
 th {{ vertical-align: bottom; }}
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) {{ text-align: left; }}
@@ -124,44 +128,60 @@ def _section(columns: Sequence[Column], row: Row) -> str:
 
 
 def draw_task(columns: Sequence[Column], row: Row) -> matplotlib.figure.Figure:
-    """Learning curves of every model; and of the first seed of each: ROC, confusion, embedding."""
-    classification = next(iter(row.cells.values()))["kind"] == "classification"
-    across = 4 if classification else 2
+    """Learning curves of every model; and of the first seed of each: ROC, confusion, embedding.
+
+    What no model of the task has, such as the learning curve of a probe, takes no room.
+    """
+    cells = row.cells
+    classification = next(iter(cells.values()))["kind"] == "classification"
+    panels = [_roc, _confusion] if classification else [_scatter]
+    if any(_epochs(summary) for summary in cells.values()):
+        panels.insert(0, _learning_curves)
+    if classification and any(_projection_file(summary).is_file() for summary in cells.values()):
+        panels.append(_projection)
     figure = matplotlib.figure.Figure(
-        figsize=(4 * across, 3.6 * len(columns)), dpi=100, layout="constrained"
+        figsize=(4 * len(panels), 3.6 * len(columns)), dpi=100, layout="constrained"
     )
-    grid = figure.subplots(len(columns), across, squeeze=False)
+    grid = figure.subplots(len(columns), len(panels), squeeze=False)
     for axes, column in zip(grid, columns, strict=True):
-        summary = row.cells[column.name]
-        _learning_curves(axes[0], column, summary)
-        labels, outputs = _predictions(pathlib.Path(summary["folder"]), summary)
-        if classification:
-            _roc(axes[1], labels, outputs, summary["classes"])
-            _confusion(axes[2], labels, outputs, summary["classes"])
-            _projection(axes[3], pathlib.Path(summary["folder"]) / PROJECTION, summary["classes"])
-        else:
-            _scatter(axes[1], labels, outputs, summary["classes"])
+        summary = cells[column.name]
+        predicted = _predictions(pathlib.Path(summary["folder"]), summary)
+        for panel, ax in zip(panels, axes, strict=True):
+            panel(ax, summary, *predicted)
+        axes[0].set_title(f"{column.name}: {axes[0].get_title()}")
     return figure
 
 
-def _learning_curves(axes: Any, column: Column, summary: dict[str, Any]) -> None:
-    metric = summary["metric"]
-    for i, seed in enumerate(summary["seeds"]):
+def _epochs(summary: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
+    """By seed: what was measured after each epoch."""
+    found = {}
+    for seed in summary["seeds"]:
         path = pathlib.Path(summary["folder"]) / f"seed-{seed}" / "metrics.jsonl"
         if path.is_file():
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
-            epochs = [r["epoch"] for r in rows]
-            axes.plot(
-                epochs,
-                [r[metric] for r in rows],
-                f"C{i}",
-                marker="o",
-                markersize=3,
-                label=f"seed {seed}",
-            )
+            found[seed] = [json.loads(line) for line in path.read_text().splitlines()]
+    return found
+
+
+def _projection_file(summary: dict[str, Any]) -> pathlib.Path:
+    return pathlib.Path(summary["folder"]) / PROJECTION
+
+
+def _learning_curves(
+    axes: Any, summary: dict[str, Any], labels: np.ndarray, outputs: np.ndarray
+) -> None:
+    metric = summary["metric"]
+    for i, (seed, rows) in enumerate(_epochs(summary).items()):
+        axes.plot(
+            [r["epoch"] for r in rows],
+            [r[metric] for r in rows],
+            f"C{i}",
+            marker="o",
+            markersize=3,
+            label=f"seed {seed}",
+        )
     best = summary["test"][metric]["mean"]
     axes.axhline(best, color="0.6", linestyle="--", label=f"test, mean {best:.3f}")
-    axes.set_title(f"{column.name}: validation {metric}")
+    axes.set_title(f"validation {metric}")
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(fontsize=8)
@@ -183,7 +203,8 @@ def _predictions(folder: pathlib.Path, summary: dict[str, Any]) -> tuple[np.ndar
     return np.array([number[row[1]] for row in rows]), values
 
 
-def _roc(axes: Any, labels: np.ndarray, outputs: np.ndarray, classes: list[str]) -> None:
+def _roc(axes: Any, summary: dict[str, Any], labels: np.ndarray, outputs: np.ndarray) -> None:
+    classes = summary["classes"]
     shown = [1] if len(classes) == 2 else range(len(classes))
     odds = outputs - np.logaddexp.reduce(outputs, axis=1, keepdims=True)
     for c in shown:
@@ -199,7 +220,8 @@ def _roc(axes: Any, labels: np.ndarray, outputs: np.ndarray, classes: list[str])
     axes.legend(fontsize=8, loc="lower right")
 
 
-def _confusion(axes: Any, labels: np.ndarray, outputs: np.ndarray, classes: list[str]) -> None:
+def _confusion(axes: Any, summary: dict[str, Any], labels: np.ndarray, outputs: np.ndarray) -> None:
+    classes = summary["classes"]
     counts = metrics.confusion_matrix(
         labels, outputs.argmax(axis=1), labels=np.arange(len(classes))
     )
@@ -215,24 +237,28 @@ def _confusion(axes: Any, labels: np.ndarray, outputs: np.ndarray, classes: list
     axes.set_ylabel("label")
 
 
-def _projection(axes: Any, path: pathlib.Path, classes: list[str]) -> None:
+def _projection(
+    axes: Any, summary: dict[str, Any], labels: np.ndarray, outputs: np.ndarray
+) -> None:
+    path = _projection_file(summary)
     if not path.is_file():
         axes.set_axis_off()
         return
     with np.load(path) as stored:
         points, labels = stored["points"], stored["labels"]
-    for c, name in enumerate(classes):
+    for c, name in enumerate(summary["classes"]):
         axes.plot(*points[labels == c].T, ".", markersize=3, alpha=0.6, label=name)
     axes.set_title(f"embeddings of {len(points)} test sequences")
     axes.set_xlabel("first principal component")
     axes.set_ylabel("second")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, markerscale=3)
 
 
-def _scatter(axes: Any, labels: np.ndarray, outputs: np.ndarray, classes: list[str]) -> None:
+def _scatter(axes: Any, summary: dict[str, Any], labels: np.ndarray, outputs: np.ndarray) -> None:
+    classes = summary["classes"]
     for i, name in enumerate(classes):
         axes.plot(labels[:, i], outputs[:, i], ".", markersize=3, alpha=0.5, label=name)
     axes.set_title("test")
     axes.set_xlabel("label")
     axes.set_ylabel("predicted")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, markerscale=3)
