@@ -31,13 +31,13 @@ class Block(nnx.Module):
         self.mixer = mixer(config, dtype=dtype, scan=scan, conv=conv, rngs=rngs)
 
     def __call__(
-        self, hidden: Strands, residual: Strands, padding_mask: PaddingMask | None = None
+        self, residual: Strands, padding_mask: PaddingMask | None = None
     ) -> tuple[Strands, Strands]:
-        """Returns the mixer's output and the residual stream it is to be added to."""
-        residual = residual + hidden.astype(residual.dtype)
+        """Returns the residual stream with the mixer's output added, and that output alone."""
         if self.swap:
             residual = swap_strands(residual)
-        return self.mixer(self.norm(residual), padding_mask), residual
+        mixed = self.mixer(self.norm(residual), padding_mask)
+        return residual + mixed.astype(residual.dtype), mixed
 
 
 class Caduceus(nnx.Module):
@@ -108,12 +108,13 @@ class Caduceus(nnx.Module):
         hidden = embed_strands(self.embedding[...], input_ids, other)
         if added is not None:
             hidden = hidden + jnp.broadcast_to(added[:, None], hidden.shape)
-        hidden = hidden.astype(self.dtype)
-        residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
+        embedded = hidden.astype(self.dtype)
 
-        def layer(carry, block: Block):
-            hidden, residual = carry
-            return block(hidden, residual, padding_mask), hidden if output_hidden_states else None
+        # Only the sum is carried, as the original's pair of it and the newest output would be kept
+        # for the backward pass of every block.
+        def layer(residual: Strands, block: Block):
+            residual, mixed = block(residual, padding_mask)
+            return residual, mixed if output_hidden_states else None
 
         if self.remat:
             # What other devices have sent is small: it is kept, and not sent again.
@@ -122,12 +123,11 @@ class Caduceus(nnx.Module):
         layers = self.layers
         if n_blocks is not None:
             layers = jax.tree.map(lambda stacked: stacked[:n_blocks], layers)
-        (hidden, residual), inputs = jax.lax.scan(
-            layer,
-            (hidden, jnp.zeros_like(hidden, residual_dtype)),
-            layers,
-        )
-        return self.norm_f(residual + hidden.astype(residual_dtype)), inputs
+        residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
+        residual, outputs = jax.lax.scan(layer, embedded.astype(residual_dtype), layers)
+        if output_hidden_states:
+            outputs = jnp.concatenate([embedded[None], outputs[:-1]])
+        return self.norm_f(residual), outputs
 
 
 def _norm(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
