@@ -30,7 +30,7 @@ IN_FLIGHT = 2
 KINDS = {
     "step": "in steps",
     "input": "waiting for input",
-    "compile": "compiling",
+    "compile": "compiling, with the first step",
     "save": "saving",
     "validate": "validating",
     "start": "starting and restarting",

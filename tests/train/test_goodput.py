@@ -189,5 +189,5 @@ def test_the_end_of_a_run_says_where_its_time_went():
     assert [" ".join(line.split()) for line in lines] == [
         "of 1,100.0 s:",
         "in steps 90.0 s 8.2%",
-        "compiling 1,010.0 s 91.8%",
+        "compiling, with the first step 1,010.0 s 91.8%",
     ]
