@@ -125,9 +125,9 @@ class Caduceus(nnx.Module):
             layers = jax.tree.map(lambda stacked: stacked[:n_blocks], layers)
         residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
         residual, outputs = jax.lax.scan(layer, embedded.astype(residual_dtype), layers)
-        if output_hidden_states:
-            outputs = jnp.concatenate([embedded[None], outputs[:-1]])
-        return self.norm_f(residual), outputs
+        if outputs is None:
+            return self.norm_f(residual), None
+        return self.norm_f(residual), jnp.concatenate([embedded[None], outputs[:-1]])
 
 
 def _norm(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
