@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from caduceus_jax.kernels.chunk_parallel import PallasTriton, Triton, interpreted
+from caduceus_jax.kernels.gpu.chunk_parallel import PallasTriton, Triton, interpreted
 from caduceus_jax.kernels.selective_scan import Implementation, resolve
 from caduceus_jax.kernels.sums import sum_length
 
@@ -90,7 +90,7 @@ _conv.defvjp(_conv_fwd, _conv_bwd)
 
 def _fused_gradients(plan: _Plan, x, weight, bias, grad):
     # Imported where it is asked for: it brings Pallas.
-    from caduceus_jax.kernels import pallas_conv
+    from caduceus_jax.kernels.gpu import pallas_conv
 
     how = {"reverse": plan.reverse, "silu": plan.silu, "interpret": plan.interpret}
     return pallas_conv.gradients(x, weight, bias, grad, **how)

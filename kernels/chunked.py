@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from caduceus_jax.kernels.inputs import ScanInputs
+from caduceus_jax.kernels.scan_inputs import ScanInputs
 from caduceus_jax.kernels.sums import sum_channels, sum_leading, sum_states
 
 Inner = Literal["sequential", "associative"]
@@ -102,7 +102,7 @@ def defaults(backend: str, inner: Inner | None = None) -> tuple[int, Inner]:
     inner = inner or ("sequential" if backend == "cpu" else "associative")
     if inner == "sequential":
         return 32, "sequential"
-    # On TPUs by what the compiler estimates (python -m caduceus_jax.kernels.verify_tpu).
+    # On TPUs by what the compiler estimates (python -m caduceus_jax.kernels.ahead_of_time.tpu).
     return 256 if backend == "tpu" else 128, "associative"
 
 

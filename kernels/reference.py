@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from caduceus_jax.kernels.inputs import ScanInputs
+from caduceus_jax.kernels.scan_inputs import ScanInputs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,10 @@ from typing import Literal, TypeAlias
 
 from jaxtyping import Array, Float
 
-from caduceus_jax.kernels import chunk_parallel, chunked, mosaic_tpu, reference
-from caduceus_jax.kernels.inputs import check
+from caduceus_jax.kernels import chunked, reference
+from caduceus_jax.kernels.gpu import chunk_parallel
+from caduceus_jax.kernels.scan_inputs import check
+from caduceus_jax.kernels.tpu import scan as mosaic_tpu
 
 Options: TypeAlias = (
     reference.Reference
@@ -61,12 +63,12 @@ def selective_scan_with_state(
         return mosaic_tpu.scan(inputs, options, **how)
     # Imported where they are asked for: they bring Pallas and Triton.
     if isinstance(options, chunk_parallel.Triton):
-        from caduceus_jax.kernels import triton_lowering
+        from caduceus_jax.kernels.gpu import triton_scan
 
-        return chunk_parallel.scan(inputs, options, triton_lowering, **how)
-    from caduceus_jax.kernels import pallas_triton
+        return chunk_parallel.scan(inputs, options, triton_scan, **how)
+    from caduceus_jax.kernels.gpu import pallas_scan
 
-    return chunk_parallel.scan(inputs, options, pallas_triton, **how)
+    return chunk_parallel.scan(inputs, options, pallas_scan, **how)
 
 
 def selective_scan(

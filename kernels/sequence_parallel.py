@@ -27,7 +27,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from caduceus_jax.kernels import causal_conv
-from caduceus_jax.kernels.inputs import ScanInputs, check
+from caduceus_jax.kernels.scan_inputs import ScanInputs, check
 from caduceus_jax.kernels.selective_scan import Implementation, selective_scan_with_state
 
 # Name of what shards have received, for policies of `jax.checkpoint`: it is small, and keeping it

@@ -10,8 +10,16 @@ from jaxtyping import install_import_hook
 
 # Shapes are checked where arrays are passed around. Elsewhere what users pass is checked by the
 # code itself, and it is those errors that the tests are about.
-_CHECKED = ("backbone", "inference", "kernels", "losses", "mamba", "model", "rcps")
-install_import_hook([f"caduceus_jax.{name}" for name in _CHECKED], "beartype.beartype")
+CHECKED = (
+    "caduceus_jax.inference",
+    "caduceus_jax.kernels",
+    "caduceus_jax.model.backbone",
+    "caduceus_jax.model.heads",
+    "caduceus_jax.model.losses",
+    "caduceus_jax.model.mamba",
+    "caduceus_jax.model.rcps",
+)
+install_import_hook(CHECKED, "beartype.beartype")
 
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")

@@ -15,16 +15,16 @@ FOLDERS = {
 }
 FORBIDDEN = {"torch", "transformers", "mamba_ssm", "tensorflow", "pandas"}
 # The front door imports a command's module when the command is called.
-DOOR = ROOT / "caduceus_jax" / "cli.py"
+DOOR = ROOT / "caduceus_jax" / "cli" / "main.py"
 # What more a file may use where it is installed; torch only inside the function that needs it: to
 # read files that torch wrote, to time another kernel beside ours, to interpret Triton's kernels.
 USES = {
-    ROOT / "caduceus_jax" / "checkpoint.py": {"torch"},
+    ROOT / "caduceus_jax" / "model" / "checkpoint.py": {"torch"},
     ROOT / "caduceus_jax" / "bench" / "cuda_kernel.py": {"torch", "mamba_ssm"},
-    ROOT / "kernels" / "triton_kernels.py": {"triton"},
-    ROOT / "kernels" / "triton_lowering.py": {"jax_triton", "torch", "triton"},
-    ROOT / "kernels" / "triton_math.py": {"triton"},
-    ROOT / "kernels" / "verify_gpu.py": {"triton"},
+    ROOT / "kernels" / "gpu" / "triton_kernels.py": {"triton"},
+    ROOT / "kernels" / "gpu" / "triton_scan.py": {"jax_triton", "torch", "triton"},
+    ROOT / "kernels" / "gpu" / "triton_math.py": {"triton"},
+    ROOT / "kernels" / "ahead_of_time" / "gpu.py": {"triton"},
 }
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
-from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
+from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.train.guards import SIGMA
 
 Names = str | list[str]  # one name, or several

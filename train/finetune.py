@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import yaml
 
-from caduceus_jax.checkpoint import load
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.inference import TaskDescription
+from caduceus_jax.model.checkpoint import load
 from caduceus_jax.progress import notice
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import plain
@@ -232,7 +232,7 @@ def _tokenizer(config: FinetuneConfig) -> Tokenizer:
     """The model's vocabulary; makes sure of `rc_mode` before anything is written."""
     architecture, tokenizer = config.architecture, Tokenizer()
     if config.model:
-        from caduceus_jax import checkpoint
+        from caduceus_jax.model import checkpoint
 
         architecture, _ = load(config.model)
         tokenizer = Tokenizer.from_pretrained(checkpoint.locate(config.model))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from caduceus_jax.train.distributed import AgreedError
+from caduceus_jax.train.processes import AgreedError
 
 WINDOW = 128  # steps that say what is ordinary
 ENOUGH = 64  # fewer say nothing

@@ -7,14 +7,13 @@ import time
 import jax
 from flax import nnx
 
-from caduceus_jax import checkpoint
 from caduceus_jax.configs import find
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
+from caduceus_jax.model import checkpoint
+from caduceus_jax.model.run_checkpoint import CHECKPOINTS, load_model
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.train import distributed
-from caduceus_jax.train.baselines import recorded_baselines
-from caduceus_jax.train.checkpoint import Checkpoints, Schedule
+from caduceus_jax.train import processes
 from caduceus_jax.train.config import (
     PretrainConfig,
     check_same_run,
@@ -32,11 +31,13 @@ from caduceus_jax.train.data.batches import (
 from caduceus_jax.train.data.sources import check_place, make_place, open_stores, record_stores
 from caduceus_jax.train.data.splits import bases, read_splits, without
 from caduceus_jax.train.data.windows import Windows
-from caduceus_jax.train.goodput import Flight, Speed, Timeline, device_memory, time_lines
 from caduceus_jax.train.guards import too_many
-from caduceus_jax.train.interruption import EXIT_STATUS, Interruption
-from caduceus_jax.train.profile import Profile
-from caduceus_jax.train.report import FIGURE, Report, check_wandb, plot_losses, summary
+from caduceus_jax.train.run.checkpoint import Checkpoints, Schedule
+from caduceus_jax.train.run.goodput import Flight, Speed, Timeline, device_memory, time_lines
+from caduceus_jax.train.run.interruption import EXIT_STATUS, Interruption
+from caduceus_jax.train.run.markov import recorded_baselines
+from caduceus_jax.train.run.profile import Profile
+from caduceus_jax.train.run.report import FIGURE, Report, check_wandb, plot_losses, summary
 from caduceus_jax.train.sharding import (
     abstract,
     check_batch_size,
@@ -46,10 +47,9 @@ from caduceus_jax.train.sharding import (
     share_of_rows,
 )
 from caduceus_jax.train.step import make_program
-from caduceus_jax.training_checkpoint import CHECKPOINTS, load_model
 
 
-@distributed.end_together
+@processes.end_together
 def pretrain(config: PretrainConfig) -> None:
     """Trains a Caduceus model to fill in the hidden bases of genomes.
 
@@ -68,8 +68,8 @@ def pretrain(config: PretrainConfig) -> None:
     begun = time.monotonic()
 
     # ---- Processes: this one alone, or several that train one model ----
-    distributed.start(config.coordinator, config.processes, config.process)
-    process = distributed.index()
+    processes.start(config.coordinator, config.processes, config.process)
+    process = processes.index()
 
     # ---- Config: the folder is this run's, or new ----
     tokenizer = Tokenizer()
@@ -78,10 +78,10 @@ def pretrain(config: PretrainConfig) -> None:
         check_wandb()
     folder = pathlib.Path(config.out)
     recorded = folder / "config.yaml"
-    distributed.first_does("whose run it is", lambda: _check_folder(config, recorded))
+    processes.first_does("whose run it is", lambda: _check_folder(config, recorded))
 
     # ---- Mesh: all devices ----
-    use_cores(config.batch_size * config.sequence * config.tensor // distributed.count())
+    use_cores(config.batch_size * config.sequence * config.tensor // processes.count())
     mesh = make_mesh(fsdp=config.fsdp, sequence=config.sequence, tensor=config.tensor)
     check_batch_size(config.batch_size, mesh, config.microbatches)
 
@@ -99,7 +99,7 @@ def pretrain(config: PretrainConfig) -> None:
     shares = {"batch_size": config.batch_size, "process": share, "processes": of_shares}
 
     data = make_place(0, stores, len(train_windows))
-    distributed.check_same({**shared(config), "genome": data})
+    processes.check_same({**shared(config), "genome": data})
 
     # ---- Model: what a step does; nothing is allocated yet ----
     graphdef, init, train_step, eval_step = make_program(config, mesh, tokenizer)
@@ -149,7 +149,7 @@ def pretrain(config: PretrainConfig) -> None:
             Profile(traced, folder / "profile", report.say) as profile,
         ):
             # ---- What there is to beat ----
-            lines = distributed.first_does(
+            lines = processes.first_does(
                 "what there is to beat",
                 lambda: recorded_baselines(splits, folder / "baselines.json", begun=first > 0),
             )
@@ -226,7 +226,7 @@ def pretrain(config: PretrainConfig) -> None:
             trained = folder / CHECKPOINTS / str(checkpoints.latest)
             checkpoint.save(folder / checkpoint.RUN_MODEL, *load_model(trained))
             plot_losses(report.rows, lines, folder / FIGURE)
-        distributed.gather("the export", "done")
+        processes.gather("the export", "done")
     if stop and int(state.step) < config.steps:
         raise SystemExit(EXIT_STATUS[stop])
     if process == 0:

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from caduceus_jax.kernels.selective_scan import Implementation
-from caduceus_jax.losses import masked_lm_sums
-from caduceus_jax.model import CaduceusForMaskedLM
+from caduceus_jax.model.heads import CaduceusForMaskedLM
+from caduceus_jax.model.losses import masked_lm_sums
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.gradients import summed, summed_gradients

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from caduceus_jax.bench.counts import Shape
+from caduceus_jax.costs import Shape
 from caduceus_jax.kernels import causal_conv1d, selective_scan_with_state
 
 # Largest difference over the largest magnitude; why so much: tests/tolerances.py.

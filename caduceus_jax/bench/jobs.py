@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from caduceus_jax.bench import check, cuda_kernel, measure, runs
-from caduceus_jax.bench.counts import Counts, Shape, floors, mixer_counts, scan_counts
+from caduceus_jax.costs import Counts, Shape, floors, mixer_counts, scan_counts
 from caduceus_jax.kernels.selective_scan import Implementation
 
 # The packages that an implementation needs beside JAX.

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from caduceus_jax.bench import measure
-from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
-from caduceus_jax.losses import masked_lm_loss
-from caduceus_jax.model import CaduceusForMaskedLM
+from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.model.heads import CaduceusForMaskedLM
+from caduceus_jax.model.losses import masked_lm_loss
 
 
 def model(

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from caduceus_jax.bench.counts import Shape
-from caduceus_jax.config import CaduceusConfig
+from caduceus_jax.costs import Shape
 from caduceus_jax.kernels import causal_conv1d, selective_scan
-from caduceus_jax.model import CaduceusForMaskedLM
+from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.model.heads import CaduceusForMaskedLM
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import jax.numpy as jnp
 
 from caduceus_jax.bench import measure
-from caduceus_jax.bench.counts import Shape, floors, scan_counts
 from caduceus_jax.bench.runs import draw, scan_forward, scan_gradient
+from caduceus_jax.costs import Shape, floors, scan_counts
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import Chunked, PallasTriton
 

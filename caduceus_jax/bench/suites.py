@@ -10,8 +10,8 @@ from collections.abc import Iterable
 import jax
 
 from caduceus_jax.bench import check, jobs, measure, roofline, scan_page
-from caduceus_jax.bench.counts import Shape
 from caduceus_jax.bench.report import Report
+from caduceus_jax.costs import Shape
 from caduceus_jax.errors import UserError
 
 

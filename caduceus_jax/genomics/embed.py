@@ -10,12 +10,12 @@ from jaxtyping import Float
 from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics import embedding_files
-from caduceus_jax.genomics.output import check_output, finish, replacing
-from caduceus_jax.genomics.sequence_files import load_sequences, row_columns
-from caduceus_jax.genomics.sequences import Sequences, of_bases
-from caduceus_jax.genomics.tiles import Pooling, checked_overlap, embed_tiled
-from caduceus_jax.genomics.windows import Edge, Status
+from caduceus_jax.genomics.files import embedding_files
+from caduceus_jax.genomics.files.output import check_output, finish, replacing
+from caduceus_jax.genomics.reference.sequence_files import load_sequences, row_columns
+from caduceus_jax.genomics.reference.sequences import Sequences, of_bases
+from caduceus_jax.genomics.reference.windows import Edge, Status
+from caduceus_jax.genomics.scoring.tiles import Pooling, checked_overlap, embed_tiled
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.version import __version__
 

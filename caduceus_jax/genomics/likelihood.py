@@ -10,21 +10,21 @@ from jaxtyping import Float
 
 from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
-from caduceus_jax.genomics import every_base
-from caduceus_jax.genomics.base_files import (
+from caduceus_jax.genomics.files.bed import Regions
+from caduceus_jax.genomics.files.output import check_output, replacing
+from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.reference.regions import read_regions
+from caduceus_jax.genomics.reference.windows import Edge
+from caduceus_jax.genomics.scoring import per_base
+from caduceus_jax.genomics.scoring.base_files import (
     TABLES,
     TRACKS,
     check_outputs,
     write_table,
     write_track,
 )
-from caduceus_jax.genomics.bed import Regions
-from caduceus_jax.genomics.every_base import BASES, EveryBase, Piece, entropy, information
-from caduceus_jax.genomics.genome import Genome
-from caduceus_jax.genomics.output import check_output, replacing
-from caduceus_jax.genomics.regions import read_regions
-from caduceus_jax.genomics.windows import Edge
-from caduceus_jax.model import CaduceusForMaskedLM
+from caduceus_jax.genomics.scoring.per_base import BASES, EveryBase, Piece, entropy, information
+from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.tokenizer import Tokenizer
 
 Track = Literal["logp", "entropy", "information"]
@@ -104,7 +104,7 @@ def likelihood(
     places = read_regions(regions, reference)
     use_cores()
     network, tokenizer = inference.load(model, dtype=dtype)
-    results = every_base.run(
+    results = per_base.run(
         network,
         reference,
         places,
@@ -123,7 +123,7 @@ def likelihood(
                 write_track(partial, results, lambda piece, name=name: _value(piece, name))
             else:
                 write_table(partial, ending, _frames(results))
-    every_base.finish(results, [path for path, _, _ in files], skip_bad)
+    per_base.finish(results, [path for path, _, _ in files], skip_bad)
 
 
 def probabilities(
@@ -156,11 +156,11 @@ def probabilities(
         logp_T, logp (natural logarithms, float32) and entropy (bits, float32).
 
     Raises:
-        UserError: see `regions.read_regions` and `every_base.run`.
+        UserError: see `regions.read_regions` and `per_base.run`.
     """
     import polars
 
-    results = every_base.run(
+    results = per_base.run(
         model,
         genome,
         read_regions(regions, genome),

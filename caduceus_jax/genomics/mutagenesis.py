@@ -11,21 +11,22 @@ from jaxtyping import Float
 from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics import every_base, pictures
-from caduceus_jax.genomics.base_files import (
+from caduceus_jax.genomics import plots
+from caduceus_jax.genomics.files.bed import Regions
+from caduceus_jax.genomics.files.output import replacing
+from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.reference.regions import read_regions
+from caduceus_jax.genomics.reference.windows import Edge
+from caduceus_jax.genomics.scoring import per_base
+from caduceus_jax.genomics.scoring.base_files import (
     TABLES,
     TRACKS,
     check_outputs,
     write_table,
     write_track,
 )
-from caduceus_jax.genomics.bed import Regions
-from caduceus_jax.genomics.every_base import BASES, EveryBase, Piece
-from caduceus_jax.genomics.genome import Genome
-from caduceus_jax.genomics.output import replacing
-from caduceus_jax.genomics.regions import read_regions
-from caduceus_jax.genomics.windows import Edge
-from caduceus_jax.model import CaduceusForMaskedLM
+from caduceus_jax.genomics.scoring.per_base import BASES, EveryBase, Piece
+from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.tokenizer import Tokenizer
 
 _PICTURES: dict[str, str | None] = dict.fromkeys((".png", ".svg", ".pdf"), "matplotlib")
@@ -100,7 +101,7 @@ def mutagenesis(
         _check_drawable(places, reference)
     use_cores()
     network, tokenizer = inference.load(model, dtype=dtype)
-    results = every_base.run(
+    results = per_base.run(
         network,
         reference,
         places,
@@ -122,11 +123,11 @@ def mutagenesis(
             else:
                 import polars
 
-                figure = pictures.draw_mutagenesis(
+                figure = plots.draw_mutagenesis(
                     polars.concat(_frames(results)), strand=strand, model=_short(model)
                 )
                 figure.savefig(partial, format=ending[1:])
-    every_base.finish(results, list(outputs), skip_bad)
+    per_base.finish(results, list(outputs), skip_bad)
 
 
 def scores(
@@ -159,11 +160,11 @@ def scores(
         logarithm, float32): three rows a base in the order A, C, G, T.
 
     Raises:
-        UserError: see `regions.read_regions` and `every_base.run`.
+        UserError: see `regions.read_regions` and `per_base.run`.
     """
     import polars
 
-    results = every_base.run(
+    results = per_base.run(
         model,
         genome,
         read_regions(regions, genome),
@@ -184,7 +185,7 @@ def _check_drawable(regions: Regions, genome: Genome) -> None:
             "chr22:30,000,001-30,002,000"
         )
     end = min(int(regions.end[0]), int(genome.lengths[genome.contigs(regions.chrom)[0]]))
-    pictures.check_length(end - int(regions.start[0]))
+    plots.check_length(end - int(regions.start[0]))
 
 
 def _short(model: str) -> str:

@@ -9,17 +9,17 @@ import numpy as np
 from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.base_files import TABLES, check_outputs, write_table
-from caduceus_jax.genomics.output import finish, replacing
-from caduceus_jax.genomics.sequence_files import load_sequences, row_columns
-from caduceus_jax.genomics.sequence_tables import (
+from caduceus_jax.genomics.files.output import finish, replacing
+from caduceus_jax.genomics.files.sequence_tables import (
     checked_bases,
     is_sequence_table,
     read_frame,
     row_name,
 )
-from caduceus_jax.genomics.sequences import Sequences, of_bases
-from caduceus_jax.genomics.windows import Edge, Status
+from caduceus_jax.genomics.reference.sequence_files import load_sequences, row_columns
+from caduceus_jax.genomics.reference.sequences import Sequences, of_bases
+from caduceus_jax.genomics.reference.windows import Edge, Status
+from caduceus_jax.genomics.scoring.base_files import TABLES, check_outputs, write_table
 
 if TYPE_CHECKING:
     import polars

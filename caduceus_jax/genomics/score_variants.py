@@ -12,21 +12,21 @@ from flax import nnx
 from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics import variant_scores
-from caduceus_jax.genomics.genome import Genome
-from caduceus_jax.genomics.journal import Journal, open_journal
-from caduceus_jax.genomics.locate import locate, name_row
-from caduceus_jax.genomics.output import check_output, finish, replacing
-from caduceus_jax.genomics.variant_tables import (
+from caduceus_jax.genomics.files.output import check_output, finish, replacing
+from caduceus_jax.genomics.files.variant_tables import (
     is_table,
     read_table,
     table_of,
     vcf_of,
     write_table,
 )
-from caduceus_jax.genomics.vcf import Variants, index_vcf, read_vcf, write_vcf
-from caduceus_jax.genomics.windows import Edge
-from caduceus_jax.model import CaduceusForMaskedLM
+from caduceus_jax.genomics.files.vcf import Variants, index_vcf, read_vcf, write_vcf
+from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.reference.locate import locate, name_row
+from caduceus_jax.genomics.reference.windows import Edge
+from caduceus_jax.genomics.scoring import variant_scores
+from caduceus_jax.genomics.scoring.journal import Journal, open_journal
+from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.version import __version__
 

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from caduceus_jax.errors import UserError
 from caduceus_jax.inference.batches import Batch, plan, run
 from caduceus_jax.inference.loading import AnyModel, checked_tokenizer
+from caduceus_jax.model.typing import PaddingMask, TokenIds
 from caduceus_jax.progress import track
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.typing import PaddingMask, TokenIds
 
 Pooling = Literal["mean", "center", "window"]
 StrandMode = Literal["average", "concatenate", "forward"]

@@ -5,9 +5,9 @@ import pathlib
 import jax.numpy as jnp
 from flax.typing import Dtype
 
-from caduceus_jax import checkpoint
 from caduceus_jax.errors import UserError
-from caduceus_jax.model import CaduceusForMaskedLM, CaduceusForSequenceClassification
+from caduceus_jax.model import checkpoint
+from caduceus_jax.model.heads import CaduceusForMaskedLM, CaduceusForSequenceClassification
 from caduceus_jax.tokenizer import Tokenizer
 
 AnyModel = CaduceusForMaskedLM | CaduceusForSequenceClassification

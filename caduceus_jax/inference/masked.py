@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from caduceus_jax.errors import UserError
 from caduceus_jax.inference.batches import Batch, TokenRows, plan, run
 from caduceus_jax.inference.loading import checked_tokenizer
-from caduceus_jax.model import CaduceusForMaskedLM
+from caduceus_jax.model.heads import CaduceusForMaskedLM
+from caduceus_jax.model.typing import TokenIds
 from caduceus_jax.progress import track
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.typing import TokenIds
 
 Positions = Int[np.ndarray, " rows"] | Int[np.ndarray, "rows masks"]
 

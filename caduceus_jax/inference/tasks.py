@@ -12,15 +12,15 @@ import numpy as np
 from flax.typing import Dtype
 from jaxtyping import Float
 
-from caduceus_jax import checkpoint
 from caduceus_jax.errors import UserError
 from caduceus_jax.inference.batches import Batch, plan, run
 from caduceus_jax.inference.embeddings import sequence_lengths
 from caduceus_jax.inference.loading import checked_tokenizer
-from caduceus_jax.model import CaduceusForSequenceClassification, Pooling
+from caduceus_jax.model import checkpoint
+from caduceus_jax.model.heads import CaduceusForSequenceClassification, Pooling
+from caduceus_jax.model.typing import PaddingMask, TokenIds
 from caduceus_jax.progress import notice, track
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.typing import PaddingMask, TokenIds
 
 KEY = "caduceus_jax_task"  # of the description in config.json
 
@@ -95,7 +95,7 @@ def load_task(path: str | pathlib.Path, *, dtype: Dtype = jnp.float32) -> TaskMo
     task = TaskDescription(**fields)
     if task.kind == "tracks":
         raise UserError(
-            f"{path} predicts tracks: read it in Python, with caduceus_jax.tracks."
+            f"{path} predicts tracks: read it in Python, with caduceus_jax.model.tracks."
             f"CaduceusForTracks.from_pretrained({str(path)!r}, bin_size={task.bin_size})"
         )
     model = CaduceusForSequenceClassification.from_pretrained(

@@ -16,8 +16,8 @@ import shutil
 
 import numpy as np
 
-from caduceus_jax.genomics.bigwig import write_bigwig
-from caduceus_jax.train.finetuning.baselines import baselines
+from caduceus_jax.genomics.files.bigwig import write_bigwig
+from caduceus_jax.train.evaluation.linear import baselines
 from caduceus_jax.train.finetuning.config import LabelledConfig, TracksConfig
 from caduceus_jax.train.finetuning.metrics import score
 from caduceus_jax.train.tasks import find_task

@@ -20,7 +20,7 @@ import polars
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from caduceus_jax.genomics.fasta import read_genome
+from caduceus_jax.genomics.files.fasta import read_genome
 
 ORDER, AROUND = 3, 50
 COMPLEMENT = str.maketrans("ACGT", "TGCA")

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from caduceus_jax.cli.recipe import parse
 from caduceus_jax.configs import find
-from caduceus_jax.genomics.fasta import read_genome
-from caduceus_jax.recipe import parse
+from caduceus_jax.genomics.files.fasta import read_genome
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.data.sources import open_stores
 from caduceus_jax.train.data.splits import read_splits

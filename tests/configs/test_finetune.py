@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from caduceus_jax.cli.recipe import parse
 from caduceus_jax.configs import find
-from caduceus_jax.recipe import parse
-from caduceus_jax.train.evaluate import EvaluateConfig, _settings, _tasks
+from caduceus_jax.train.evaluation.evaluate import EvaluateConfig, _settings, _tasks
+from caduceus_jax.train.evaluation.report import Column
 from caduceus_jax.train.finetuning.config import FinetuneConfig
-from caduceus_jax.train.finetuning.report import Column
 from caduceus_jax.train.tasks import find_task
 
 

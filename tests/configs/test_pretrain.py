@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 from caduceus_jax import CaduceusForMaskedLM
+from caduceus_jax.cli.recipe import parse
 from caduceus_jax.configs import find, recipes
-from caduceus_jax.recipe import parse
 from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
 
 # d_model, n_layer, tokens a window, steps, parameters of the released models.

@@ -5,7 +5,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from caduceus_jax.kernels.triton_kernels import _channels_at, _place, _states_at, _tile_at
+from caduceus_jax.kernels.gpu.triton_kernels import _channels_at, _place, _states_at, _tile_at
 
 
 @triton.jit

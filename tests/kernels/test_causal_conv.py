@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caduceus_jax.kernels import causal_conv1d, pallas_conv
-from tests.kernels.test_pallas_triton import abstract_gpu
+from caduceus_jax.kernels import causal_conv1d
+from caduceus_jax.kernels.gpu import pallas_conv
+from tests.kernels.gpu.test_pallas_scan import abstract_gpu
 from tests.tolerances import SCAN_BF16, SCAN_FP32, relative_error
 
 

@@ -390,7 +390,7 @@ def test_memory_does_not_grow_with_the_states(inner):
 )
 def test_shapes_that_do_not_fit_are_named(name, shape, message):
     # Called below the annotated function: the session's shape checker would speak first.
-    from caduceus_jax.kernels.inputs import check
+    from caduceus_jax.kernels.scan_inputs import check
 
     arguments = cast(example(5)) | {name: jnp.zeros(shape)}
     with pytest.raises(ValueError, match=message):

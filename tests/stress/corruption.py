@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from caduceus_jax.train.checkpoint import Checkpoints
+from caduceus_jax.model.run_checkpoint import DamagedCheckpoint
+from caduceus_jax.train.run.checkpoint import Checkpoints
 from caduceus_jax.train.step import TrainState, init_state
-from caduceus_jax.training_checkpoint import DamagedCheckpoint
 
 OLDER, NEWER = 10, 20
 

@@ -21,7 +21,7 @@ def main(kills: int, words: list[str], seed: int = 0) -> bool:
     out = pathlib.Path(words[at])
     whole = out.with_name(f"whole.{out.name}")
     journal = out.with_name(f"{out.name}.journal")
-    command = [sys.executable, "-m", "caduceus_jax.cli", "score-variants"]
+    command = [sys.executable, "-m", "caduceus_jax", "score-variants"]
     subprocess.run([*command, *words[:at], str(whole), *words[at + 1 :]], check=True)
     generator = random.Random(seed)
     for kill in range(1, kills + 1):

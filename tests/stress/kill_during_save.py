@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from caduceus_jax import training_checkpoint
-from caduceus_jax.train.checkpoint import Checkpoints
+from caduceus_jax.model import run_checkpoint
+from caduceus_jax.train.run.checkpoint import Checkpoints
 from caduceus_jax.train.step import TrainState, init_state
 
 
@@ -54,7 +54,7 @@ def kill(folder: pathlib.Path, expected: int, generator: random.Random) -> None:
         finally:
             os._exit(1)
     begun = time.monotonic()
-    while (training_checkpoint.steps(folder) or [0])[0] == expected:
+    while (run_checkpoint.steps(folder) or [0])[0] == expected:
         assert os.waitpid(child, os.WNOHANG) == (0, 0), f"failed after step {expected}"
         assert time.monotonic() - begun < 60
         time.sleep(0.005)
@@ -71,7 +71,7 @@ def main(count: int, folder: pathlib.Path) -> str:
         kill(folder, step, generator)
         kills += 1
         hits += bool(list(folder.glob("*.tmp")))
-        newest, damaged = training_checkpoint.newest(folder)
+        newest, damaged = run_checkpoint.newest(folder)
         assert not damaged, damaged
         assert newest and newest > step
         step = newest

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.bed import read_bed
-from caduceus_jax.genomics.fasta import read_genome
-from caduceus_jax.genomics.genome import Genome
-from caduceus_jax.genomics.vcf import read_vcf, write_vcf
+from caduceus_jax.genomics.files.bed import read_bed
+from caduceus_jax.genomics.files.fasta import read_genome
+from caduceus_jax.genomics.files.vcf import read_vcf, write_vcf
+from caduceus_jax.genomics.reference.genome import Genome
 
 Check = Callable[[bytes, pathlib.Path], bool]
 

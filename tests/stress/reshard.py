@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 import caduceus_jax as cj
-from caduceus_jax.train.checkpoint import Checkpoints
 from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
+from caduceus_jax.train.run.checkpoint import Checkpoints
 from caduceus_jax.train.sharding import abstract, init_sharded, make_mesh, shard_batch
 from caduceus_jax.train.step import make_program
 

@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import yaml
 
-from caduceus_jax import training_checkpoint
+from caduceus_jax.model import run_checkpoint
 
 # Metrics that depend on the run alone, not on the clock.
 EXACT = ("step", "loss", "masked_loss", "masked_accuracy", "grad_norm", "lr")
@@ -35,7 +35,7 @@ class Run:
     def __init__(self, folder: pathlib.Path, name: str, **settings: Any):
         folder.mkdir(parents=True, exist_ok=True)
         self.out, self.log = folder / name, folder / f"{name}.log"
-        self.checkpoints = self.out / training_checkpoint.CHECKPOINTS
+        self.checkpoints = self.out / run_checkpoint.CHECKPOINTS
         self._cache, self._recipe = folder / "compiled", folder / f"{name}.yaml"
         genome = folder / "genome.fa"
         if not genome.exists():
@@ -59,7 +59,7 @@ class Run:
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
-        command = [sys.executable, "-m", "caduceus_jax.cli", "pretrain"]
+        command = [sys.executable, "-m", "caduceus_jax", "pretrain"]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*command, "--config", str(self._recipe), *words],
@@ -114,7 +114,7 @@ class Run:
 
     def newest(self) -> int:
         """The newest checkpoint's step, 0 for none; damaged ones are a failure."""
-        step, damaged = training_checkpoint.newest(self.checkpoints)
+        step, damaged = run_checkpoint.newest(self.checkpoints)
         assert not damaged, damaged
         return step or 0
 
@@ -125,7 +125,7 @@ class Run:
 
 def digest(checkpoint: pathlib.Path) -> str:
     """SHA-256 of all arrays of a checkpoint, whatever devices it was saved from."""
-    stored = checkpoint.absolute() / training_checkpoint.STATE
+    stored = checkpoint.absolute() / run_checkpoint.STATE
     with ocp.PyTreeCheckpointer() as reader:
         item = reader.metadata(stored).item_metadata.tree
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import caduceus_jax as cj
-from caduceus_jax.cli import main
+from caduceus_jax.cli.main import main
 from caduceus_jax.genomics.predict import predictions
 from caduceus_jax.train import finetune as module
 from caduceus_jax.train.config import OptimizerConfig

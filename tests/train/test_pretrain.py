@@ -12,9 +12,9 @@ from flax import nnx
 import caduceus_jax as cj
 from caduceus_jax.train import pretrain as module
 from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
-from caduceus_jax.train.interruption import Interruption
 from caduceus_jax.train.pretrain import pretrain
-from caduceus_jax.train.report import read_metrics
+from caduceus_jax.train.run.interruption import Interruption
+from caduceus_jax.train.run.report import read_metrics
 
 STEPS = 6
 

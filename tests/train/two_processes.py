@@ -12,19 +12,19 @@ import time
 import jax
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.train import distributed
+from caduceus_jax.train import processes
 
 
-@distributed.end_together
+@processes.end_together
 def main(coordinator: str, process: int, folder: pathlib.Path, case: str) -> None:
     """One of two processes with a device each."""
-    distributed.start(coordinator, 2, process)
-    assert (distributed.count(), distributed.index()) == (2, process)
-    assert distributed.gather("who", process) == [0, 1]
-    assert distributed.first_does("first", lambda: f"{process} did it") == "0 did it"
-    distributed.check_same({"lr": 1, "seed": process if case == "different" else 0})
+    processes.start(coordinator, 2, process)
+    assert (processes.count(), processes.index()) == (2, process)
+    assert processes.gather("who", process) == [0, 1]
+    assert processes.first_does("first", lambda: f"{process} did it") == "0 did it"
+    processes.check_same({"lr": 1, "seed": process if case == "different" else 0})
     if case == "refused":
-        distributed.first_does("refused", refuse)
+        processes.first_does("refused", refuse)
     save_and_stop(folder, process)
 
 
@@ -35,10 +35,10 @@ def refuse() -> None:
 
 def save_and_stop(folder: pathlib.Path, process: int) -> None:
     """Saves by the first process's clock; one is asked to stop, both stop after the same step."""
-    from caduceus_jax.train.checkpoint import Checkpoints, Schedule
-    from caduceus_jax.train.interruption import EXIT_STATUS, Interruption
+    from caduceus_jax.train.run.checkpoint import Checkpoints, Schedule
+    from caduceus_jax.train.run.interruption import EXIT_STATUS, Interruption
     from caduceus_jax.train.sharding import abstract, init_sharded, make_mesh
-    from tests.train.test_checkpoint import at, check_equal, init
+    from tests.train.run.test_checkpoint import at, check_equal, init
 
     schedule = Schedule(10**6, minutes=1e-9)
     schedule._saved += 1e9 * process  # process 1 alone would not save
@@ -46,7 +46,7 @@ def save_and_stop(folder: pathlib.Path, process: int) -> None:
     mesh = make_mesh()
     with Interruption() as interruption:
         for step in range(1, 10**6):
-            distributed.gather("a step of training", step)
+            processes.gather("a step of training", step)
             time.sleep(0.02)
             if step == 5 and process == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -58,7 +58,7 @@ def save_and_stop(folder: pathlib.Path, process: int) -> None:
             state, place = checkpoints.restore(abstract(init, mesh))
             assert place == {"step": step} == {"step": checkpoints.latest}
         check_equal(jax.device_get(state), at(step))
-    distributed.gather("the end", "done")
+    processes.gather("the end", "done")
     raise SystemExit(EXIT_STATUS[stop])
 
 

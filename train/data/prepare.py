@@ -14,7 +14,7 @@ import numpy as np
 
 from caduceus_jax.configs import find
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.fasta import iterate_pieces
+from caduceus_jax.genomics.files.fasta import iterate_pieces
 from caduceus_jax.progress import track
 from caduceus_jax.train.data.store import (
     BASES,

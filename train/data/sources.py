@@ -7,7 +7,7 @@ from typing import Any
 
 from caduceus_jax.configs import find
 from caduceus_jax.errors import UserError
-from caduceus_jax.train import distributed
+from caduceus_jax.train import processes
 from caduceus_jax.train.config import DataConfig, names
 from caduceus_jax.train.data.prepare import write_store
 from caduceus_jax.train.data.store import BASES, Source, Store, file_digest
@@ -33,7 +33,7 @@ def open_stores(config: DataConfig, folder: pathlib.Path) -> list[Store]:
     paths = [find(name) for name in names(config.fasta)]
     # Found again by their place in the list: whether they are the same, their digests say.
     kept = [path if path.is_dir() else folder / str(i) for i, path in enumerate(paths)]
-    distributed.first_does("the genomes, prepared", lambda: _prepare(paths, kept, folder))
+    processes.first_does("the genomes, prepared", lambda: _prepare(paths, kept, folder))
     stores = [Store(path) for path in kept]
     seen: dict[str, pathlib.Path] = {}
     for path, store in zip(paths, stores, strict=True):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from caduceus_jax.configs import find
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.bed import read_bed
+from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.progress import notice
 from caduceus_jax.train.config import DataConfig, names
 from caduceus_jax.train.data.store import Store

@@ -6,9 +6,9 @@ The docstrings are the manual page of `caduceus-jax finetune --help`.
 import dataclasses
 from typing import Literal
 
-from caduceus_jax.config import CaduceusConfig
 from caduceus_jax.errors import UserError
-from caduceus_jax.model import Pooling
+from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.model.heads import Pooling
 from caduceus_jax.train.config import OptimizerConfig
 
 Kind = Literal["classification", "regression", "tracks"]

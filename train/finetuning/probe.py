@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from caduceus_jax.inference import embed
-from caduceus_jax.model import CaduceusForMaskedLM
+from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.finetuning.config import FinetuneConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task, split

@@ -13,12 +13,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from caduceus_jax.losses import classification_loss
-from caduceus_jax.model import CaduceusForSequenceClassification
-from caduceus_jax.tracks import CaduceusForTracks
+from caduceus_jax.model.heads import CaduceusForSequenceClassification
+from caduceus_jax.model.losses import classification_loss
+from caduceus_jax.model.tracks import CaduceusForTracks
 from caduceus_jax.train.finetuning.config import FinetuneConfig
 from caduceus_jax.train.finetuning.examples import Task
-from caduceus_jax.train.finetuning.tuning import Arrays, divide
+from caduceus_jax.train.finetuning.lora import Arrays, divide
 from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
 from caduceus_jax.train.sharding import BATCH, sharded_scan
 

@@ -11,9 +11,9 @@ from typing import overload
 import numpy as np
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.bigwig import BigWig
-from caduceus_jax.genomics.genome import Genome
-from caduceus_jax.genomics.sequence_tables import read_frame
+from caduceus_jax.genomics.files.bigwig import BigWig
+from caduceus_jax.genomics.files.sequence_tables import read_frame
+from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.train.config import names
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task

@@ -11,7 +11,7 @@ A task's folder holds one of these, for train and test, and for validation where
 import pathlib
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.fasta import StrangeByte, canonical
+from caduceus_jax.genomics.files.fasta import StrangeByte, canonical
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Task
 from caduceus_jax.train.tasks.facts import GENOMIC_BENCHMARKS, NUCLEOTIDE_TRANSFORMER, Facts

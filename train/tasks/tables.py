@@ -8,8 +8,8 @@ import numpy as np
 
 from caduceus_jax.configs import find
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.fasta import iterate_fasta
-from caduceus_jax.genomics.sequence_tables import checked_bases, read_frame, row_name
+from caduceus_jax.genomics.files.fasta import iterate_fasta
+from caduceus_jax.genomics.files.sequence_tables import checked_bases, read_frame, row_name
 from caduceus_jax.train.finetuning.config import Kind, LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.bed import read_bed
-from caduceus_jax.genomics.bigwig import BigWig
-from caduceus_jax.genomics.genome import Genome
+from caduceus_jax.genomics.files.bed import read_bed
+from caduceus_jax.genomics.files.bigwig import BigWig
+from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.progress import notice
 from caduceus_jax.train.config import names
 from caduceus_jax.train.finetuning.config import LabelledConfig

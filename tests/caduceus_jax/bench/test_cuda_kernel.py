@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from caduceus_jax.bench import cuda_kernel, runs
-from caduceus_jax.bench.counts import Shape
+from caduceus_jax.costs import Shape
 
 
 def equation(torch):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import matplotlib.image
 import pytest
 
-from caduceus_jax import cli
 from caduceus_jax.bench import check, jobs, measure, scan_page, suites
-from caduceus_jax.bench.counts import Shape
+from caduceus_jax.cli.main import main
+from caduceus_jax.costs import Shape
 from caduceus_jax.kernels import selective_scan_with_state
 
 RATES = {"bytes": 1e9, "exponentials": 2e9, "float32": 1e10}
@@ -29,7 +29,7 @@ def ran(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(suites.SUITES, "smoke", TINY)
         patch.setattr(measure, "rates", lambda dtypes: RATES)
-        status = cli.main(["bench", "scan", "--suite", "smoke", "--out", str(out), "--seed", "3"])
+        status = main(["bench", "scan", "--suite", "smoke", "--out", str(out), "--seed", "3"])
     return status, out, json.loads((out / "scan_smoke.json").read_text())
 
 
@@ -127,7 +127,7 @@ def test_wrong_results_are_caught(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setitem(suites.SUITES, "smoke", only)
     words = ["bench", "scan", "--suite", "smoke", "--out", str(tmp_path)]
-    assert cli.main(words) == 1
+    assert main(words) == 1
     said = capsys.readouterr().out
     assert ", FAILED" in said
     assert said.splitlines()[-1] == "FAILED: an implementation does not compute what it should"
@@ -159,7 +159,7 @@ def test_an_interrupted_suite_keeps_what_it_has(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "rates", lambda dtypes: RATES)
     monkeypatch.setattr(jobs, "checks", lambda *_: iter(()))
     monkeypatch.setattr(jobs, "cases", interrupted)
-    assert cli.main(["bench", "scan", "--suite", "smoke", "--out", str(tmp_path)]) == 130
+    assert main(["bench", "scan", "--suite", "smoke", "--out", str(tmp_path)]) == 130
     results = json.loads((tmp_path / "scan_smoke.json").read_text())
     assert not results["finished"] and len(results["cases"]) == 1
     assert "Not finished" in (tmp_path / "scan_smoke.md").read_text()

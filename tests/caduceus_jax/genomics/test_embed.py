@@ -9,12 +9,13 @@ import pytest
 from flax import nnx
 
 import caduceus_jax as cj
-from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError, cli, inference
-from caduceus_jax.genomics.bed import read_bed
+from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError, inference
+from caduceus_jax.cli.main import main
 from caduceus_jax.genomics.embed import embed, embeddings
-from caduceus_jax.genomics.genome import Genome
-from caduceus_jax.genomics.sequences import around_regions
-from caduceus_jax.genomics.tiles import embed_tiled
+from caduceus_jax.genomics.files.bed import read_bed
+from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.reference.sequences import around_regions
+from caduceus_jax.genomics.scoring.tiles import embed_tiled
 from tests.models import randomised
 
 D_MODEL = 16
@@ -56,7 +57,7 @@ def test_fasta_to_npz(tmp_path, folder, model, chr1, capsys):
     text = "".join(f">read{i} of 3\n{s[:10]}\n{s[10:]}\n" for i, s in enumerate(sequences))
     path.write_bytes(gzip.compress(text.encode()))
     words = ["embed", folder, str(path), "--out", str(out), "--strands", "concatenate"]
-    assert cli.main(words) == 0
+    assert main(words) == 0
     assert capsys.readouterr().err.splitlines()[-1] == f"sequences: 3 ok; written to {out}"
     with np.load(out) as file:
         assert list(file) == ["name", "length", "status", "embedding"]
@@ -80,7 +81,7 @@ def test_regions_to_parquet(tmp_path, folder, model, genome, chr1, pooling, caps
     polars = pytest.importorskip("polars")
     path, out = write_bed(tmp_path, *REGIONS), tmp_path / "regions.parquet"
     words = ["embed", folder, str(path), "--genome", str(genome), "--out", str(out)]
-    assert cli.main([*words, "--pooling", pooling]) == 2
+    assert main([*words, "--pooling", pooling]) == 2
     assert capsys.readouterr().err.splitlines()[-2:] == [
         f"regions: 2 ok, 1 unknown_chrom, 1 out_of_range; written to {out}",
         f"caduceus-jax embed: 2 of 4 regions are not on {genome}, first nowhere: {out} is written "
@@ -191,7 +192,7 @@ def test_records_of_a_vcf(tmp_path, folder, model, genome, chr1, capsys):
         f"chr1\t101\tbeyond\t{ref}\t.\t.\t.\t.\n"
     )
     words = ["embed", folder, str(path), "--genome", str(genome), "--out", str(out), "--skip-bad"]
-    assert cli.main([*words, "--window", "17", "--layer", "1", "--pooling", "center"]) == 0
+    assert main([*words, "--window", "17", "--layer", "1", "--pooling", "center"]) == 0
     assert capsys.readouterr().err.splitlines()[-3::2] == [
         f"1 of 4 records have another REF than {genome}, first chr1:50: is it the assembly that "
         "they were called on?",
@@ -263,7 +264,7 @@ def test_provenance_of_a_parquet_file(tmp_path, folder, genome):
 
 
 def fails(capsys, *words: str | pathlib.Path) -> str:
-    assert cli.main(["embed", *map(str, words)]) == 2
+    assert main(["embed", *map(str, words)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line.removeprefix("caduceus-jax embed: ")
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caduceus_jax import UserError
-from caduceus_jax.genomics.vcf import read_vcf
+from caduceus_jax.genomics.files.vcf import read_vcf
 from tests.stress.readers import CHECKS, PIECES, SEEDS, mutated, split
 
 pysam = pytest.importorskip("pysam")

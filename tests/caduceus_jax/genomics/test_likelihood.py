@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError, cli
-from caduceus_jax.genomics import every_base
-from caduceus_jax.genomics.every_base import entropy, information
-from caduceus_jax.genomics.genome import Genome
+from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError
+from caduceus_jax.cli.main import main
 from caduceus_jax.genomics.likelihood import likelihood, probabilities
+from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.scoring import per_base
+from caduceus_jax.genomics.scoring.per_base import entropy, information
 from tests.models import randomised
 
 polars = pytest.importorskip("polars")
@@ -134,7 +135,7 @@ def test_rows_are_in_the_order_of_the_regions(tmp_path, genome, ps, monkeypatch,
     """Overlapping, nested, unsorted, beyond the end, nowhere; and in pieces of 7 bases."""
     whole = run(ps, genome, "all")
     assert whole["pos"].to_list() == [*range(1, 91), *range(1, 41)]
-    monkeypatch.setattr(every_base, "_PIECE", 7)
+    monkeypatch.setattr(per_base, "_PIECE", 7)
     regions = [("b", 20, 55), ("chr1", 50, 80), ("chr1", 5, 60), ("c", 3, 9), ("chr1", 60, 65)]
     regions += [("chr1", 90, 95), ("1", 60, 65)]
     frame = run(ps, genome, write_bed(tmp_path / "a.bed", *regions))
@@ -239,7 +240,7 @@ def test_options_out_of_range(genome, ps, options, says):
 def test_command(tmp_path, folder, genome, ps, monkeypatch, capsys):
     """Tables equal the function's; a bigWig file has each base once, and no N."""
     pybigwig = pytest.importorskip("pyBigWig")
-    monkeypatch.setattr(every_base, "_PIECE", 16)
+    monkeypatch.setattr(per_base, "_PIECE", 16)
     bed = write_bed(tmp_path / "a.bed", ("b", 30, 40), ("1", 20, 50), ("chr1", 25, 60), ("z", 0, 5))
     out = [tmp_path / name for name in ("a.parquet", "a.tsv", "a.bw")]
     with pytest.raises(UserError) as error:
@@ -310,6 +311,6 @@ def test_outputs_are_checked_before_the_work(tmp_path, genome, names, says):
 
 def test_the_command_line_takes_several_outputs():
     words = ["m", "r", "g", "--out", "a.tsv", "b.bw", "--track", "all", "--together", "8"]
-    parsed = vars(cli._parse(cli._function_parser("likelihood", likelihood), tuple(words)))
+    parsed = vars(main._parse(main._function_parser("likelihood", likelihood), tuple(words)))
     assert parsed["out"] == [pathlib.Path("a.tsv"), pathlib.Path("b.bw")]
     assert (parsed["track"], parsed["together"], parsed["context_length"]) == ("all", 8, 1023)

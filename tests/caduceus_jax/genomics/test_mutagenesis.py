@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError, cli
-from caduceus_jax.genomics.genome import Genome
+from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError
+from caduceus_jax.cli.main import main
 from caduceus_jax.genomics.mutagenesis import mutagenesis, scores
+from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.score_variants import score_variants
 from tests.models import randomised
 
@@ -162,6 +163,6 @@ def test_pictures_that_are_refused_before_the_work(tmp_path, genome):
 
 def test_the_command_line_takes_the_other_strand():
     words = ("m", "r", "g", "--strand", "-", "--out", "a.tsv", "b.png")
-    parsed = vars(cli._parse(cli._function_parser("mutagenesis", mutagenesis), words))
+    parsed = vars(main._parse(main._function_parser("mutagenesis", mutagenesis), words))
     assert parsed["strand"] == "-"
     assert parsed["out"] == [pathlib.Path("a.tsv"), pathlib.Path("b.png")]

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError, cli, inference
-from caduceus_jax.genomics.genome import Genome
+from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError, inference
+from caduceus_jax.cli.main import main
+from caduceus_jax.genomics.files.vcf import Variants, read_vcf
+from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.score_variants import score_variants, scores
-from caduceus_jax.genomics.vcf import Variants, read_vcf
 from tests.models import randomised
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
@@ -274,7 +275,7 @@ def test_command_writes_a_vcf(tmp_path, folder, genome, sequences, capsys, name)
     )
     out = tmp_path / name
     words = ["score-variants", folder, str(path), str(genome.path), "--out", str(out)]
-    assert cli.main([*words, "--context-length", str(CONTEXT)]) == 0
+    assert main([*words, "--context-length", str(CONTEXT)]) == 0
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == f"variants: 3 ok, 1 symbolic, 1 missing_alt; written to {out}"
     rows = [("chr1", p, at[p], other(at[p], i)) for p, i in ((80, 1), (80, 2), (50, 1))]
@@ -325,7 +326,7 @@ def test_command_writes_parquet(tmp_path, folder, genome, sequences):
 def test_no_record_in_no_record_out(tmp_path, folder, genome, capsys, name):
     path = write_vcf(tmp_path / "in.vcf")
     out = tmp_path / name
-    assert cli.main(["score-variants", folder, str(path), str(genome.path), "--out", str(out)]) == 0
+    assert main(["score-variants", folder, str(path), str(genome.path), "--out", str(out)]) == 0
     assert capsys.readouterr().err == f"variants: none; written to {out}\n"
     if name.endswith("parquet"):
         assert pytest.importorskip("polars").read_parquet(out).shape == (0, 6)
@@ -341,7 +342,7 @@ def test_variants_that_are_not_on_the_genome_are_written_and_status_2(
     )
     out = tmp_path / "out.vcf"
     words = ["score-variants", folder, str(path), str(genome.path), "--out", str(out)]
-    assert cli.main(words) == 2
+    assert main(words) == 2
     assert capsys.readouterr().err == (
         f"variants: 1 unknown_chrom, 1 out_of_range; written to {out}\n"
         f"caduceus-jax score-variants: 2 of 2 variants are not on {genome.path}, first chr9:5: "
@@ -352,7 +353,7 @@ def test_variants_that_are_not_on_the_genome_are_written_and_status_2(
     assert [info(line)["CADUCEUS_STATUS"] for line in lines[-2:]] == [
         *("unknown_chrom", "out_of_range")
     ]
-    assert cli.main([*words, "--skip-bad"]) == 0
+    assert main([*words, "--skip-bad"]) == 0
 
 
 def test_outputs_that_cannot_be_written_are_refused_at_once(tmp_path, genome, capsys):
@@ -365,12 +366,12 @@ def test_outputs_that_cannot_be_written_are_refused_at_once(tmp_path, genome, ca
     }
     for out, says in cases.items():
         words = ["score-variants", "no-model", str(path), str(genome.path), "--out", str(out)]
-        assert cli.main(words) == 2
+        assert main(words) == 2
         assert capsys.readouterr().err == (
             f"caduceus-jax score-variants: cannot write {out}: {says}\n"
         )
     words = ["score-variants", "no-model", str(path), str(genome.path), "--out", str(path)]
-    assert cli.main(words) == 2
+    assert main(words) == 2
     assert capsys.readouterr().err == (
         f"caduceus-jax score-variants: {path} is the input: choose another name for the output\n"
     )

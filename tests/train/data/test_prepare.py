@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from caduceus_jax import UserError
-from caduceus_jax.cli import main
-from caduceus_jax.genomics.fasta import read_genome
+from caduceus_jax.cli.main import main
+from caduceus_jax.genomics.files.fasta import read_genome
 from caduceus_jax.train.data import prepare as module
 from caduceus_jax.train.data.prepare import write_store
 from caduceus_jax.train.data.store import Store
@@ -19,7 +19,7 @@ from tests.genomes import fasta, prepared
 @pytest.mark.parametrize("block", [5, 1 << 22])
 @pytest.mark.parametrize("name", ["genome.fa", "genome.fa.gz"])
 def test_what_was_prepared_is_what_the_file_holds(tmp_path, monkeypatch, name, block):
-    monkeypatch.setattr("caduceus_jax.genomics.fasta._BLOCK", block)
+    monkeypatch.setattr("caduceus_jax.genomics.files.fasta._BLOCK", block)
     text = b">one of them\nACGTnnNN\nNNacRt\n>two\nNNY\n>three\nUacgt\n"
     path = tmp_path / name
     path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
@@ -115,7 +115,7 @@ def test_an_interrupted_prepare_leaves_nothing_at_all(tmp_path, monkeypatch):
 
 def test_memory_does_not_grow_with_the_genome(tmp_path, monkeypatch):
     """24 Mb in one line, with runs of N everywhere, read in blocks of 1 MiB."""
-    monkeypatch.setattr("caduceus_jax.genomics.fasta._BLOCK", 1 << 20)
+    monkeypatch.setattr("caduceus_jax.genomics.files.fasta._BLOCK", 1 << 20)
     path = tmp_path / "long.fa"
     path.write_bytes(b">long\n" + b"ACGTN" * 4_800_000)
     tracemalloc.start()

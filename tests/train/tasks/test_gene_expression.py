@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import caduceus_jax as cj
-from caduceus_jax.genomics.bigwig import write_bigwig
+from caduceus_jax.genomics.files.bigwig import write_bigwig
 from caduceus_jax.train.config import OptimizerConfig
 from caduceus_jax.train.finetune import finetune
 from caduceus_jax.train.finetuning.config import FinetuneConfig, GenesConfig, LabelledConfig

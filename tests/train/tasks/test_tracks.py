@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import caduceus_jax as cj
-from caduceus_jax.genomics.bigwig import write_bigwig
+from caduceus_jax.genomics.files.bigwig import write_bigwig
 from caduceus_jax.train.config import OptimizerConfig
+from caduceus_jax.train.evaluation.linear import baselines
 from caduceus_jax.train.finetune import finetune
-from caduceus_jax.train.finetuning.baselines import baselines
 from caduceus_jax.train.finetuning.config import FinetuneConfig, LabelledConfig, TracksConfig
 from caduceus_jax.train.tasks import find_task
 

@@ -1,0 +1,1 @@
+"""The field's file formats: one reader and one writer each."""

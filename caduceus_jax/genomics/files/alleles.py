@@ -1,0 +1,102 @@
+"""What an ALT does to REF: the bases it changes, and the one way to say where they are.
+
+A VCF puts an insertion or a deletion within a repeat at the repeat's left end, which is its right
+end for whoever reads the other strand. Here such a change covers the whole stretch within which it
+can be moved (Holmes et al. 2020, "SPDI", contextual alleles), which is the same on both strands.
+"""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.reference.windows import Status
+
+BASES = "ACGT"
+_SEQUENCE = re.compile("[ACGTUNRYSWKMBDHV]+", re.IGNORECASE)
+_BREAKEND = re.compile(r"[\[\]]|^\.|\.$")
+
+
+class Change(NamedTuple):
+    """What an ALT does to REF, without the bases that both begin or end with."""
+
+    status: Status  # OK where both alleles are known bases
+    offset: int = 0  # of the first changed base in REF, 0-based
+    ref: str = ""  # the changed bases, upper case; empty for an insertion
+    alt: str = ""  # what they become; empty for a deletion
+
+
+def is_sequence(allele: str) -> bool:
+    """Whether an allele is written in bases."""
+    return _SEQUENCE.fullmatch(allele) is not None
+
+
+def is_symbolic(alt: str) -> bool:
+    """Whether an ALT is one of VCF's alternatives to bases: *, <DEL>, a breakend."""
+    breakend = _BREAKEND.search(alt) is not None
+    return alt in ("*", ".") or breakend or (alt[:1], alt[-1:]) == ("<", ">")
+
+
+def change(ref: str, alt: str | None) -> Change:
+    """What an ALT changes.
+
+    Records that list several alleles pad them all to one REF (`REF=AT ALT=A,AC`): what REF and ALT
+    share at their ends is no part of the change. Where they are equal, their first base stands for
+    the change that is none.
+    """
+    if alt is None:
+        return Change(Status.MISSING_ALT)
+    if alt == "*":
+        return Change(Status.SPANNING_DELETION)
+    if not is_sequence(alt):
+        return Change(Status.SYMBOLIC)
+    ref, alt = ref.upper(), alt.upper()
+    if ref == alt:
+        first, ref, alt = 0, ref[0], alt[0]
+    else:
+        first, shorter = 0, min(len(ref), len(alt))
+        while first < shorter and ref[first] == alt[first]:
+            first += 1
+        last = 0
+        while last < shorter - first and ref[-1 - last] == alt[-1 - last]:
+            last += 1
+        ref, alt = ref[first : len(ref) - last], alt[first : len(alt) - last]
+    known = set(ref + alt) <= set(BASES)
+    return Change(Status.OK if known else Status.AMBIGUOUS, first, ref, alt)
+
+
+def widen(
+    genome: Genome, contig: int, start: int, ref: str, alt: str, most: int
+) -> tuple[int, str, str]:
+    """An insertion or a deletion with all of the stretch within which it can be moved.
+
+    Args:
+        genome: where it lies.
+        contig: number of the contig.
+        start: first changed base, 0-based.
+        ref: the bases that are deleted; empty for an insertion.
+        alt: the bases that are inserted; empty for a deletion.
+        most: bases looked at on either side.
+
+    Returns:
+        start, ref and alt of the same change: on the other strand these are at the mirrored
+        place. What replaces bases by others cannot be moved and comes back as it is.
+    """
+    if ref and alt:
+        return start, ref, alt
+    unit = np.frombuffer((ref or alt).encode(), np.uint8)
+    end = start + len(ref)
+    after = genome.fetch(contig, end, end + most)
+    before = genome.fetch(contig, start - most, start)
+    right = _matching(after, np.resize(unit, most))
+    left = _matching(before[::-1], np.resize(unit[::-1], most))
+    head = before[most - left :].tobytes().decode()
+    tail = after[:right].tobytes().decode()
+    return start - left, head + ref + tail, head + alt + tail
+
+
+def _matching(a: np.ndarray, b: np.ndarray) -> int:
+    """How many elements agree before the first that do not."""
+    differ = a != b
+    return int(differ.argmax()) if differ.any() else len(a)

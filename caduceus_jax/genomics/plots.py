@@ -1,0 +1,191 @@
+"""Pictures of regions: a logo of what a model expects, and a heat map of every change."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.scoring.per_base import information
+
+MOST_BASES = 1_000
+_BASES = "ACGT"
+_BASES_A_ROW = 100
+_FEWEST_A_ROW = 30  # or letters would be wider than high
+# The colours of sequence logos since Schneider & Stephens (1990).
+_COLOURS = {"A": "#109648", "C": "#255c99", "G": "#f7b32b", "T": "#d62839"}
+_INCHES_A_BASE = 0.14
+_INCHES_BESIDE = 1.7
+_TICK_INCHES = 1.0  # room that a position needs
+
+
+class _Drawn(NamedTuple):
+    """A region as it is drawn, from the left to the right."""
+
+    position: Int[np.ndarray, " bases"]  # from 1
+    reference: Int[np.ndarray, " bases"]  # index in ACGT; -1 for N
+    llr: Float[np.ndarray, "bases 4"]  # NaN where there is none; 0 for the reference
+
+
+def check_length(bases: int) -> None:
+    """Refuses regions that no picture shows legibly.
+
+    Raises:
+        UserError: it has more than 1,000 bases.
+    """
+    if bases > MOST_BASES:
+        raise UserError(
+            f"a picture shows at most {MOST_BASES:,} bases and the region has {bases:,}: draw a "
+            "part of it, or write a table or a track"
+        )
+
+
+def draw_mutagenesis(
+    frame: Any, *, strand: Literal["+", "-"] = "+", model: str = "", title: str | None = None
+) -> Any:
+    """Draws every single-base change of a region under what the model expects there.
+
+    The logo's stacks are as high as the model is certain: 2 bits less the entropy of its four
+    probabilities, each letter in proportion to its own. In the heat map a dot marks the reference.
+    Rows of the picture have up to 100 bases each.
+
+    Args:
+        frame: polars.DataFrame of `mutagenesis.scores` of one region.
+        strand: "+", or "-" to read the other strand from its 5' end, letters complemented.
+        model: what to call the model in the title.
+        title: in place of the default, which names the region, the strand and the model.
+
+    Returns:
+        matplotlib.figure.Figure.
+
+    Raises:
+        UserError: several contigs, bases that do not follow one another, none, or too many.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    drawn, chrom = _drawn(frame, strand)
+    bases = len(drawn.position)
+    rows = -(-bases // _BASES_A_ROW)
+    a_row = max(-(-bases // rows), _FEWEST_A_ROW)
+    logo = _letter_heights(drawn.llr)
+    width = max(a_row * _INCHES_A_BASE + _INCHES_BESIDE, 6.5)
+    layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.02, hspace=0.0, wspace=0.0)
+    figure = Figure(figsize=(width, 0.7 + 2.15 * rows), dpi=150, layout=layout)
+    first, last = drawn.position.min(), drawn.position.max()
+    name = f"{chrom}:{first:,}-{last:,}, {strand} strand" + (f", {model}" if model else "")
+    figure.suptitle(name if title is None else title, fontsize=11, wrap=True)
+    # A thin row of nothing keeps one pair of axes from the next.
+    heights = [1.0, 0.62, 0.12] * rows
+    axes = figure.subplots(3 * rows, 1, gridspec_kw={"height_ratios": heights}, squeeze=False)[:, 0]
+    scale = float(np.nanmax(np.abs(drawn.llr), initial=0.0)) or 1.0
+    highest = max(float(np.nanmax(logo.sum(axis=1), initial=0.0)) * 1.05, 0.01)
+    images = []
+    for row in range(rows):
+        above, below, gap = axes[3 * row : 3 * row + 3]
+        gap.set_axis_off()
+        part = slice(row * a_row, min((row + 1) * a_row, bases))
+        some = _Drawn(*(column[part] for column in drawn))
+        _draw_logo(above, logo[part], highest, a_row)
+        images.append(_draw_heat_map(below, some, scale, a_row))
+        _label_positions(below, some.position, a_row, width)
+    read = ", - strand from its 5' end" if strand == "-" else ""
+    axes[3 * rows - 2].set_xlabel(f"position, from 1{read}; dots: the reference", fontsize=9)
+    bar = figure.colorbar(images[-1], ax=list(axes), fraction=0.02, pad=0.01, aspect=18 + 10 * rows)
+    bar.set_label("log p(alt) - log p(ref), nats", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def _drawn(frame: Any, strand: str) -> tuple[_Drawn, str]:
+    if strand not in ("+", "-"):
+        raise UserError(f"strand is {strand!r}; it is + or -")
+    chroms = frame["chrom"].unique().to_list()
+    if len(chroms) != 1 or frame["ref"].null_count():
+        raise UserError(f"a picture shows one region of one contig, not of {len(chroms)}")
+    position, row = np.unique(frame["pos"].to_numpy(), return_inverse=True)
+    check_length(len(position))
+    if position[-1] - position[0] + 1 != len(position) or len(frame) > 3 * len(position):
+        raise UserError("a picture shows one region: these bases do not follow one another")
+    index = {base: i for i, base in enumerate(_BASES)}
+    reference = np.full(len(position), -1)
+    reference[row] = [index.get(base, -1) for base in frame["ref"].to_list()]
+    alt = np.array([index.get(base, -1) for base in frame["alt"].to_list()])
+    llr = np.full((len(position), 4), np.nan)
+    change = alt >= 0
+    llr[row[change], alt[change]] = frame["llr"].fill_null(np.nan).to_numpy()[change]
+    scored = ~np.isnan(llr).all(axis=1)
+    llr[scored, reference[scored]] = 0.0
+    if strand == "-":
+        # The complement of index i is 3 - i.
+        reference = np.where(reference >= 0, 3 - reference, -1)[::-1]
+        position, llr = position[::-1], llr[::-1, ::-1]
+    return _Drawn(position, reference, llr), chroms[0]
+
+
+def _letter_heights(llr: Float[np.ndarray, "bases 4"]) -> Float[np.ndarray, "bases 4"]:
+    """Bits of each letter: the ratios to one base tell all four probabilities."""
+    odds = np.exp(llr - llr.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True) * information(llr)[:, None]
+
+
+def _draw_logo(
+    axes: Any, heights: Float[np.ndarray, "bases 4"], highest: float, a_row: int
+) -> None:
+    from matplotlib.collections import PathCollection
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+    from matplotlib.transforms import Affine2D
+
+    font = FontProperties(family="DejaVu Sans", weight="bold")
+    outlines = {base: TextPath((0, 0), base, size=1, prop=font) for base in _BASES}
+    paths, colours = [], []
+    for column, stack in enumerate(heights):
+        bottom = 0.0
+        for i in np.argsort(stack):
+            if not stack[i] > 0:
+                continue
+            outline = outlines[_BASES[i]]
+            box = outline.get_extents()
+            fitted = (
+                Affine2D()
+                .translate(-box.x0, -box.y0)
+                .scale(0.92 / box.width, stack[i] / box.height)
+                .translate(column - 0.46, bottom)
+            )
+            paths.append(outline.transformed(fitted))
+            colours.append(_COLOURS[_BASES[i]])
+            bottom += stack[i]
+    axes.add_collection(PathCollection(paths, facecolors=colours, linewidths=0), autolim=False)
+    axes.set(xlim=(-0.5, a_row - 0.5), ylim=(0, highest), xticks=[])
+    axes.set_ylabel("information\n(bits)", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_heat_map(axes: Any, drawn: _Drawn, scale: float, a_row: int) -> Any:
+    from matplotlib import colormaps
+
+    image = axes.imshow(
+        np.ma.masked_invalid(drawn.llr.T),
+        cmap=colormaps["RdBu"].with_extremes(bad="0.85"),
+        vmin=-scale,
+        vmax=scale,
+        aspect="auto",
+        interpolation="nearest",
+    )
+    known = np.flatnonzero(drawn.reference >= 0)
+    axes.plot(known, drawn.reference[known], ".", color="black", markersize=3)
+    axes.set(xlim=(-0.5, a_row - 0.5), ylim=(3.5, -0.5))
+    axes.set_yticks(range(4), list(_BASES), fontsize=8, family="monospace")
+    axes.set_ylabel("alt", fontsize=8)
+    return image
+
+
+def _label_positions(axes: Any, position: np.ndarray, a_row: int, width: float) -> None:
+    inches = (width - _INCHES_BESIDE) / a_row
+    steps = [1, 2, 5, 10, 20, 50]
+    step = next((s for s in steps if s * inches >= _TICK_INCHES), steps[-1])
+    at = np.flatnonzero(position % step == 0)
+    at = at if len(at) else np.zeros(1, np.int64)
+    axes.set_xticks(at, [f"{p:,}" for p in position[at].tolist()], fontsize=8)

@@ -1,0 +1,1 @@
+"""Genomes, and where sequences and variants lie on them."""

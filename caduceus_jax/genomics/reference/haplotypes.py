@@ -1,0 +1,137 @@
+"""A genome's sequence with one allele put in place, cut so that the allele is in the middle.
+
+A haplotype has the coordinates of its contig up to the allele, and goes on from the allele's end
+by its own length: 0-based, as everything here.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.tokenizer import Tokenizer
+
+_COMPLEMENT = bytes.maketrans(b"ACGT", b"TGCA")
+Rows = Int[np.ndarray, " rows"]
+
+
+class Haplotypes(NamedTuple):
+    """Alleles on contigs, one a row. The reference is an allele too: the genome's own bases."""
+
+    contig: Rows  # number in the genome
+    start: Rows  # first base that the allele replaces
+    end: Rows  # the base after the last one
+    allele: list[bytes]
+
+    @property
+    def span(self) -> Rows:
+        """Bases of each allele."""
+        return np.array([len(allele) for allele in self.allele], np.int64)
+
+    def lengths(self, genome: Genome) -> Rows:
+        """Bases of each contig with the allele in place."""
+        return genome.lengths[self.contig] + self.span - (self.end - self.start)
+
+
+class HaplotypeTokens:
+    """Windows of haplotypes as token ids, read when they are needed.
+
+    Args:
+        genome: where they lie.
+        tokenizer: of the model they are for.
+        haplotypes: what they are windows of.
+        starts: (rows,) first base of each, in the haplotype's coordinates; N stands for what is
+            outside the contig.
+        length: bases of each.
+
+    Attributes:
+        shape: (rows, length).
+    """
+
+    def __init__(
+        self,
+        genome: Genome,
+        tokenizer: Tokenizer,
+        haplotypes: Haplotypes,
+        starts: Rows,
+        length: int,
+    ):
+        self.shape = (len(starts), length)
+        self._genome, self._tokenizer = genome, tokenizer
+        self._haplotypes, self._starts = haplotypes, starts
+
+    def __getitem__(self, rows: np.ndarray) -> Int[np.ndarray, "rows length"]:
+        """Token ids of the windows of these numbers."""
+        length = self.shape[1]
+        # Neighbouring rows are often the same window, with another base of it masked.
+        windows, which = np.unique(rows, return_inverse=True)
+        bases = b"".join(self._bases(row) for row in windows.tolist())
+        return self._tokenizer.encode(bases).reshape(-1, length)[which]
+
+    def _bases(self, row: int) -> bytes:
+        contig, first, last, allele = (column[row] for column in self._haplotypes)
+        contig, first, last = int(contig), int(first), int(last)
+        start = int(self._starts[row])
+        end = start + self.shape[1]
+        after = first + len(allele)
+        left = self._genome.fetch(contig, start, min(first, end)) if start < first else None
+        inside = allele[max(start - first, 0) : max(end - first, 0)]
+        shift = last - after
+        begin = max(start, after)
+        right = self._genome.fetch(contig, begin + shift, end + shift) if begin < end else None
+        parts = (b"" if bases is None else bases.tobytes() for bases in (left, right))
+        return inside.join(parts)
+
+
+def middle(
+    start: Rows, span: Rows, length: int, extra_left: Bool[np.ndarray, " rows"]
+) -> tuple[Rows, Rows]:
+    """Start and end of windows with a stretch in their middle; all 0-based.
+
+    Args:
+        start: (rows,) first base of the stretch.
+        span: (rows,) its bases.
+        length: bases of the windows.
+        extra_left: (rows,) where `length - span` is odd, whether the base that one side has more
+            than the other is on the left.
+    """
+    first = start - (length - span + extra_left) // 2
+    return first, first + length
+
+
+def extra_left(
+    genome: Genome,
+    contig: Rows,
+    start: Rows,
+    alleles: list[tuple[bytes, ...]],
+    length: int,
+) -> Bool[np.ndarray, " rows"]:
+    """On which side a window of an odd length has a base more, for `middle`.
+
+    The side is chosen by the sequences, so that both strands choose the same one: on the left
+    where the sequences around, read with the alleles in place, come before their reverse
+    complements in the alphabet. (Where they are equal, both strands show the model the same.)
+    A window of an even length has it on the left.
+
+    Args:
+        genome: where the alleles lie.
+        contig: (rows,) numbers in `genome.names`.
+        start: (rows,) first base of the reference's allele.
+        alleles: (rows,) of the alleles of each, the reference's first; any byte besides ACGT
+            stands for something that both strands have.
+        length: bases of the window.
+    """
+    left = np.ones(len(start), bool)
+    if length % 2 == 0:
+        return left
+    flank = length // 2 + 1
+    for row, (number, first) in enumerate(zip(contig.tolist(), start.tolist(), strict=True)):
+        if all(len(allele) % 2 for allele in alleles[row]):
+            continue
+        end = first + len(alleles[row][0])
+        before = genome.fetch(number, first - flank, first).tobytes()
+        after = genome.fetch(number, end, end + flank).tobytes()
+        read = [before + allele + after for allele in alleles[row]]
+        left[row] = read < [bases.translate(_COMPLEMENT)[::-1] for bases in read]
+    return left

@@ -1,0 +1,1 @@
+"""Scores: per base, per variant, and over long sequences in tiles."""

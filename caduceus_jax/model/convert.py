@@ -1,0 +1,330 @@
+"""Weights from and to the original's PyTorch names: one table, strict both ways.
+
+`_table` lists every parameter once: the original's name, our path, and how the array turns. Both
+directions, the errors and the report of `caduceus-jax convert` read that table and nothing else.
+"""
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from caduceus_jax.errors import UserError
+from caduceus_jax.model.backbone import Caduceus
+from caduceus_jax.model.config import CaduceusConfig
+
+_BACKBONE = "caduceus.backbone."
+_HEADS = {
+    "lm_head": ("lm_head.weight", "lm_head.lm_head.weight"),
+    "score": ("score.weight",),
+    "signals": ("signals.weight",),  # ours alone
+}
+
+
+class Row(NamedTuple):
+    """One tensor of the original and where it lives here."""
+
+    name: str  # the original's
+    path: tuple[str, ...]  # of an nnx.State
+    layer: int | None  # index along the leading axis of our array
+    turn: str  # "same", "transpose" or "conv"
+
+
+def to_torch(config: CaduceusConfig, state: Any) -> dict[str, np.ndarray]:
+    """Parameters, or gradients, under the original's parameter names.
+
+    Args:
+        config: the architecture they belong to.
+        state: `nnx.state(model, nnx.Param)`, a gradient of the same form, or the model itself.
+
+    Returns:
+        name -> array in PyTorch's layout. A tied tensor appears once, under its forward name.
+
+    Raises:
+        UserError: the state is not one of this architecture.
+    """
+    if isinstance(state, nnx.Module):
+        state = nnx.state(state, nnx.Param)
+    arrays = {path: np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)}
+    rows = list(_table(config, heads=[str(path[0]) for path in arrays if len(path) == 1]))
+    _match({row.path for row in rows}, set(arrays), "parameter")
+    return {row.name: _turned(_layer(arrays[row.path], row.layer), row.turn) for row in rows}
+
+
+def from_torch(config: CaduceusConfig, tensors: Mapping[str, np.ndarray]) -> nnx.State:
+    """The original's tensors as the state of a model.
+
+    Args:
+        config: the architecture; `reconcile` finds whether stored weights are still tied.
+        tensors: name -> array, with or without tied duplicates and `complement_map` buffers.
+
+    Returns:
+        A state that `nnx.update` puts into a model of this architecture.
+
+    Raises:
+        UserError: names missing, unexpected or of another shape, all listed; tied tensors that
+            differ; a `complement_map` that is not the config's.
+    """
+    tensors = dict(_prefixed(tensors))
+    _pop_complement_maps(config, tensors)
+    _pop_ties(config, tensors)
+    heads = [head for head, names in _HEADS.items() if set(names) & set(tensors)]
+    rows = list(_table(config, heads))
+    _match({row.name for row in rows}, set(tensors), "tensor")
+    shapes = _shapes(config, tensors)
+    wrong = []
+    leaves: dict[tuple[str, ...], list[np.ndarray]] = {}
+    for row in rows:
+        # The turns are their own inverses but for the convolution's extra axis.
+        array = _turned(np.asarray(tensors[row.name]), row.turn, inverse=True)
+        if array.shape != shapes[row.path]:
+            expected = _turned(np.empty(shapes[row.path]), row.turn).shape
+            wrong.append(f"{row.name} is {tensors[row.name].shape}, expected {expected}")
+        leaves.setdefault(row.path, []).append(array.astype(np.float32))
+    if wrong:
+        raise UserError(f"tensors of another shape than the config says: {_some(wrong)}")
+    layered = {row.path for row in rows if row.layer is not None}
+    return nnx.from_flat_state(
+        [
+            (path, nnx.Param(jax.numpy.asarray(np.stack(a) if path in layered else a[0])))
+            for path, a in leaves.items()
+        ]
+    )
+
+
+def reconcile(
+    config: CaduceusConfig, tensors: Mapping[str, np.ndarray]
+) -> tuple[CaduceusConfig, dict[str, np.ndarray]]:
+    """Finds whether weights that the config calls tied are tied in the file.
+
+    Fine-tuned checkpoints exist whose tying was broken when they were loaded. Where a stored
+    duplicate differs from its twin the model is untied, and used as such with one warning.
+
+    Returns:
+        The config that is true of the tensors, and the tensors complete for it.
+    """
+    tensors = dict(_prefixed(tensors))
+    broken = []
+    if config.bidirectional and config.bidirectional_weight_tie:
+        twins = dict(_twins(config))
+        if any(_differ(tensors, rev, fwd) for rev, fwd in twins.items()):
+            broken.append("the two directions' in_proj and out_proj")
+            config = dataclasses.replace(config, bidirectional_weight_tie=False)
+            tensors |= {
+                rev: tensors[fwd]
+                for rev, fwd in twins.items()
+                if rev not in tensors and fwd in tensors
+            }
+    if config.tie_word_embeddings:
+        embedding = _BACKBONE + _embedding_name(config)
+        head = _HEADS["lm_head"][config.rcps]
+        if _differ(tensors, head, embedding):
+            broken.append("the embedding and the language-model head")
+            config = dataclasses.replace(config, tie_word_embeddings=False)
+    if broken:
+        warnings.warn(
+            f"the config says that {' and '.join(broken)} share weights, but the stored tensors "
+            "differ: loaded as a model that does not share them",
+            stacklevel=2,
+        )
+    return config, tensors
+
+
+def infer_config(tensors: Mapping[str, np.ndarray]) -> CaduceusConfig:
+    """The architecture that a bare state dict must have come from.
+
+    Names and shapes tell everything but `bidirectional_strategy`, `norm_epsilon` and, without
+    `rcps`, `fused_add_norm`: these get the original's defaults.
+
+    Raises:
+        UserError: the names are not those of a Caduceus model.
+    """
+    tensors = dict(_prefixed(tensors))
+    rcps = _BACKBONE + "embeddings.word_embeddings.embedding.weight" in tensors
+    layers = {int(m[1]) for n in tensors if (m := re.match(r".*\.layers\.(\d+)\.", n))}
+    mixer = f"{_BACKBONE}layers.0.mixer.{'submodule.' * rcps}mamba_"
+    try:
+        vocab_size, d_model = tensors[
+            f"{_BACKBONE}embeddings.word_embeddings.{'embedding.' * rcps}weight"
+        ].shape
+        d_inner, d_state = tensors[f"{mixer}fwd.A_log"].shape
+        d_conv = tensors[f"{mixer}fwd.conv1d.weight"].shape[-1]
+        dt_rank = tensors[f"{mixer}fwd.dt_proj.weight"].shape[-1]
+    except KeyError as error:
+        raise UserError(f"these are not a Caduceus model's weights: no {error.args[0]}") from None
+    fused = f"{_BACKBONE}norm_f.submodule.weight" not in tensors
+    norm = _BACKBONE + ("norm_f." if fused else "norm_f.submodule.")
+    complement = tensors.get(f"{_BACKBONE}embeddings.word_embeddings.complement_map")
+    known: dict[str, Any] = {}
+    if complement is not None:
+        known["complement_map"] = tuple(complement.tolist())
+    rev = f"{mixer}rev.in_proj.weight"
+    return CaduceusConfig(
+        d_model=d_model,
+        n_layer=len(layers),
+        rcps=rcps,
+        bidirectional=f"{mixer}rev.A_log" in tensors,
+        bidirectional_weight_tie=not _differ(tensors, rev, f"{mixer}fwd.in_proj.weight"),
+        rms_norm=f"{norm}bias" not in tensors,
+        fused_add_norm=fused,
+        d_state=d_state,
+        d_conv=d_conv,
+        expand=d_inner // d_model,
+        dt_rank=dt_rank,
+        conv_bias=f"{mixer}fwd.conv1d.bias" in tensors,
+        bias=f"{mixer}fwd.in_proj.bias" in tensors,
+        vocab_size=vocab_size,
+        pad_vocab_size_multiple=1,
+        **known,
+    )
+
+
+def complement_maps(config: CaduceusConfig, heads: list[str]) -> dict[str, np.ndarray]:
+    """The integer buffers that the original stores beside its parameters."""
+    if not config.rcps:
+        return {}
+    names = ["caduceus.backbone.embeddings.word_embeddings.complement_map"]
+    names += ["lm_head.complement_map"] if "score" not in heads else []
+    return {name: np.asarray(config.complement_map, np.int64) for name in names}
+
+
+def _table(config: CaduceusConfig, heads: list[str]) -> Iterator[Row]:
+    """Every stored tensor of this architecture, `heads` (of `_HEADS`) included."""
+    yield Row(_BACKBONE + _embedding_name(config), ("caduceus", "embedding"), None, "same")
+    norm = "submodule." if config.rcps and not config.fused_add_norm else ""
+    parts = [("weight", "scale")] + ([] if config.rms_norm else [("bias", "bias")])
+    for theirs, ours in parts:
+        yield Row(f"{_BACKBONE}norm_f.{norm}{theirs}", ("caduceus", "norm_f", ours), None, "same")
+    for layer in range(config.n_layer):
+        prefix = f"{_BACKBONE}layers.{layer}."
+        path = ("caduceus", "layers")
+        for theirs, ours in parts:
+            yield Row(f"{prefix}norm.{norm}{theirs}", (*path, "norm", ours), layer, "same")
+        mixer = prefix + ("mixer.submodule." if config.rcps else "mixer.")
+        for name, inner, turn in _mixer_rows(config):
+            yield Row(mixer + name, (*path, "mixer", *inner), layer, turn)
+    for head in heads:
+        yield Row(_HEADS[head][config.rcps and head == "lm_head"], (head,), None, "same")
+
+
+def _mixer_rows(config: CaduceusConfig) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """The original's name, our path and the turn of each tensor of one block's mixer."""
+    shared = config.bidirectional and config.bidirectional_weight_tie
+    for direction in ("fwd", "rev") if config.bidirectional else ("fwd",):
+        own = (direction,) if shared else (direction, "core")
+        core = [
+            ("A_log", "a_log", "same"),
+            ("D", "d_skip", "same"),
+            ("conv1d.weight", "conv_weight", "conv"),
+            ("x_proj.weight", "x_proj", "transpose"),
+            ("dt_proj.weight", "dt_proj", "transpose"),
+            ("dt_proj.bias", "delta_bias", "same"),
+        ] + ([("conv1d.bias", "conv_bias", "same")] if config.conv_bias else [])
+        for theirs, ours, turn in core:
+            yield f"mamba_{direction}.{theirs}", (*own, ours), turn
+        if shared and direction == "rev":
+            continue
+        for name in _projection_names(config):
+            projection, kind = name.split(".")
+            ours = (projection, "kernel" if kind == "weight" else "bias")
+            turn = "transpose" if kind == "weight" else "same"
+            yield f"mamba_{direction}.{name}", (ours if shared else (direction, *ours)), turn
+
+
+def _projection_names(config: CaduceusConfig) -> list[str]:
+    kinds = ["weight", "bias"] if config.bias else ["weight"]
+    return [f"{projection}.{kind}" for projection in ("in_proj", "out_proj") for kind in kinds]
+
+
+def _embedding_name(config: CaduceusConfig) -> str:
+    return f"embeddings.word_embeddings.{'embedding.' if config.rcps else ''}weight"
+
+
+def _twins(config: CaduceusConfig) -> Iterator[tuple[str, str]]:
+    """Names of the reverse direction's projections, with the forward ones they are tied to."""
+    for layer in range(config.n_layer):
+        mixer = f"{_BACKBONE}layers.{layer}.mixer.{'submodule.' if config.rcps else ''}mamba_"
+        for name in _projection_names(config):
+            yield f"{mixer}rev.{name}", f"{mixer}fwd.{name}"
+
+
+def _pop_ties(config: CaduceusConfig, tensors: dict[str, np.ndarray]) -> None:
+    """Drops stored duplicates of tied tensors, after checking that they are duplicates."""
+    twins = dict(_twins(config)) if config.bidirectional and config.bidirectional_weight_tie else {}
+    if config.tie_word_embeddings:
+        twins[_HEADS["lm_head"][config.rcps]] = _BACKBONE + _embedding_name(config)
+    for twin, original in twins.items():
+        if _differ(tensors, twin, original):
+            raise UserError(
+                f"the config ties {twin} to {original}, but they differ: see convert.reconcile"
+            )
+        if original in tensors:
+            tensors.pop(twin, None)
+
+
+def _pop_complement_maps(config: CaduceusConfig, tensors: dict[str, np.ndarray]) -> None:
+    for name in [name for name in tensors if name.endswith(".complement_map")]:
+        stored = tuple(np.asarray(tensors.pop(name)).tolist())
+        if stored != config.complement_map:
+            raise UserError(f"{name} is {stored}, but the config says {config.complement_map}")
+
+
+def _prefixed(tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Strips what training frameworks put before the original's names."""
+    for name, tensor in tensors.items():
+        name = name.replace("_orig_mod.", "").removeprefix("model.")
+        yield "caduceus." + name if name.startswith("backbone.") else name, tensor
+
+
+def _differ(tensors: Mapping[str, np.ndarray], one: str, other: str) -> bool:
+    """Both are there and not equal bit for bit."""
+    return one in tensors and other in tensors and not np.array_equal(tensors[one], tensors[other])
+
+
+def _shapes(
+    config: CaduceusConfig, tensors: Mapping[str, np.ndarray]
+) -> dict[tuple[str, ...], tuple]:
+    """Shape of each of our arrays, without its layer axis."""
+    backbone = nnx.eval_shape(lambda: Caduceus(config, rngs=nnx.Rngs(0)))
+    shapes = {}
+    for path, leaf in nnx.to_flat_state(nnx.state(backbone, nnx.Param)):
+        shapes["caduceus", *path] = leaf.shape[1:] if "layers" in path else leaf.shape
+    if not config.tie_word_embeddings:
+        shapes["lm_head",] = (config.vocab_size, config.d_model)
+    for head in ("score", "signals"):
+        stored = tensors.get(f"{head}.weight")
+        if stored is not None:
+            shapes[head,] = (len(stored), config.d_model)
+    return shapes
+
+
+def _layer(array: np.ndarray, layer: int | None) -> np.ndarray:
+    return array if layer is None else array[layer]
+
+
+def _turned(array: np.ndarray, turn: str, inverse: bool = False) -> np.ndarray:
+    """Our layout in PyTorch's, or the other way round."""
+    if turn == "conv":  # (width, channels) and (channels, 1, width)
+        return array[:, 0].T if inverse and array.ndim == 3 else array.T[:, None]
+    return np.ascontiguousarray(array.T) if turn == "transpose" else array
+
+
+def _match(expected: set, found: set, kind: str) -> None:
+    """Raises one error that lists what is missing and what is unexpected."""
+    lists = [
+        f"{len(names)} {word}: {_some(sorted(map(str, names)))}"
+        for word, names in (("missing", expected - found), ("unexpected", found - expected))
+        if names
+    ]
+    if lists:
+        raise UserError(f"{kind}s do not fit the config; {'; '.join(lists)}")
+
+
+def _some(names: list[str], limit: int = 10) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,297 @@
+"""The Mamba mixer, and BiMamba in both reading directions (Schiff et al. 2024, section 3.1)."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.typing import Dtype
+from jaxtyping import Float
+
+from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.model.typing import PaddingMask, Strands, StrandsInner
+
+T = TypeVar("T")
+Scan = Callable[..., jax.Array]
+Conv = Callable[..., jax.Array]
+
+
+class MambaCore(nnx.Module):
+    """Parameters of one reading direction: convolution, projections to delta, B and C, and A, D.
+
+    `read` walks over sequences with them (Gu & Dao 2023, sections 3.2 and 3.4).
+
+    Args:
+        config: the architecture.
+        rngs: draws the parameters, distributed as in the original.
+    """
+
+    def __init__(self, config: CaduceusConfig, *, rngs: nnx.Rngs):
+        rank, d_inner, d_state = config.delta_rank, config.d_inner, config.d_state
+        conv_range = 1 / math.sqrt(config.d_conv)
+        self.conv_weight = nnx.Param(_uniform(rngs, (config.d_conv, d_inner), conv_range))
+        self.conv_bias = (
+            nnx.Param(_uniform(rngs, (d_inner,), conv_range)) if config.conv_bias else None
+        )
+        outputs = rank + 2 * d_state
+        self.x_proj = nnx.Param(_uniform(rngs, (d_inner, outputs), 1 / math.sqrt(d_inner)))
+        dt_range = config.dt_scale / math.sqrt(rank)
+        self.dt_proj = nnx.Param(
+            _uniform(rngs, (rank, d_inner), dt_range)
+            if config.dt_init == "random"
+            else jnp.full((rank, d_inner), dt_range)
+        )
+        # softplus(delta_bias) is log-uniform in [dt_min, dt_max].
+        low, high = math.log(config.dt_min), math.log(config.dt_max)
+        log_dt = jax.random.uniform(rngs.params(), (d_inner,), minval=low, maxval=high)
+        dt = jnp.maximum(jnp.exp(log_dt), config.dt_init_floor)
+        self.delta_bias = nnx.Param(dt + jnp.log(-jnp.expm1(-dt)))
+        states = jnp.arange(1, d_state + 1, dtype=jnp.float32)
+        self.a_log = nnx.Param(jnp.tile(jnp.log(states), (d_inner, 1)))
+        self.d_skip = nnx.Param(jnp.ones(d_inner))
+
+
+def read(
+    cores: Sequence[MambaCore],
+    x: StrandsInner,
+    z: StrandsInner | None = None,
+    padding_mask: PaddingMask | None = None,
+    *,
+    reverse: bool,
+    scan: Scan,
+    conv: Conv,
+) -> StrandsInner:
+    """Walks over every strand in one direction, strand s with the parameters `cores[s]`.
+
+    Args:
+        cores: the reader of each strand.
+        x: (batch, strand, length, d_inner), the first half of `in_proj`.
+        z: (batch, strand, length, d_inner), the gate; None leaves gating to the caller.
+        padding_mask: (batch, length), True on real tokens; the others leave no trace.
+        reverse: walk from the last token to the first. Position t of the output belongs to token
+            t either way: nothing is flipped.
+        scan: the selective scan.
+        conv: the causal convolution.
+
+    Returns:
+        (batch, strand, length, d_inner).
+    """
+    core = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cores)
+    batch, strands, length, d_inner = x.shape
+    rows = (batch * strands, length)  # strand s of sequence i is row i * strands + s
+    with jax.named_scope("mamba_core"):
+        x = _clear_padding(x, padding_mask)
+        u = conv(
+            x.reshape(*rows, d_inner),
+            core.conv_weight[...],
+            None if core.conv_bias is None else core.conv_bias[...],
+            reverse=reverse,
+        )
+        u = _clear_padding(u.reshape(x.shape), padding_mask)
+        rank, d_state = core.dt_proj.shape[1], core.a_log.shape[-1]
+        projected = _project(u, core.x_proj[...])
+        delta, b, c = jnp.split(projected, (rank, rank + d_state), axis=-1)
+        delta = _project(delta, core.dt_proj[...])
+        y = scan(
+            u.reshape(*rows, d_inner),
+            delta.reshape(*rows, d_inner),
+            -jnp.exp(core.a_log[...]),
+            b.reshape(*rows, d_state),
+            c.reshape(*rows, d_state),
+            core.d_skip[...],
+            None if z is None else z.reshape(*rows, d_inner),
+            core.delta_bias[...],
+            delta_softplus=True,
+            reverse=reverse,
+        )
+        return y.reshape(x.shape)
+
+
+class Mamba(nnx.Module):
+    """A whole mixer of one reading direction, with projections of its own."""
+
+    def __init__(self, config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs):
+        self.in_proj, self.out_proj = _projections(config, dtype=dtype, rngs=rngs)
+        self.core = MambaCore(config, rngs=rngs)
+
+
+class BiMamba(nnx.Module):
+    """Two reading directions with shared projections (Schiff et al. 2024, section 3.1).
+
+    The module that shares a weight owns it: `in_proj` and `out_proj` exist once, and each is
+    applied once, because `out_proj(y_fwd) + out_proj(y_rev) = out_proj(y_fwd + y_rev)`.
+    """
+
+    def __init__(
+        self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, conv: Conv, rngs: nnx.Rngs
+    ):
+        self.strategy, self.scan, self.conv = config.bidirectional_strategy, scan, conv
+        self.in_proj, self.out_proj = _projections(config, dtype=dtype, rngs=rngs)
+        self.fwd = MambaCore(config, rngs=rngs)
+        self.rev = MambaCore(config, rngs=rngs)
+
+    def __call__(self, hidden: Strands, padding_mask: PaddingMask | None = None) -> Strands:
+        """Mixes along the length of every strand in both directions."""
+        x, z = _in_halves(self.in_proj, hidden)
+        gate = jax.nn.silu(z)
+        y, y_reverse = (
+            read(
+                _readers(self.fwd, self.rev, x.shape[1], reverse),
+                x,
+                None,
+                padding_mask,
+                reverse=reverse,
+                scan=self.scan,
+                conv=self.conv,
+            )
+            for reverse in (False, True)
+        )
+        if self.strategy == "ew_multiply":
+            return self.out_proj(y * gate) * self.out_proj(y_reverse * gate)
+        out = self.out_proj((y + y_reverse) * gate)
+        if self.out_proj.bias is None:
+            return out
+        # Each direction of the original adds the bias of the projection they share.
+        return out + self.out_proj.bias[...].astype(out.dtype)[None, None, None]
+
+
+class UntiedBiMamba(nnx.Module):
+    """Two reading directions that share nothing."""
+
+    def __init__(
+        self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, conv: Conv, rngs: nnx.Rngs
+    ):
+        self.strategy, self.scan, self.conv = config.bidirectional_strategy, scan, conv
+        self.fwd = Mamba(config, dtype=dtype, rngs=rngs)
+        self.rev = Mamba(config, dtype=dtype, rngs=rngs)
+
+    def __call__(self, hidden: Strands, padding_mask: PaddingMask | None = None) -> Strands:
+        """Mixes along the length of every strand in both directions."""
+        out, out_reverse = (
+            _mix(
+                _readers(self.fwd, self.rev, hidden.shape[1], reverse),
+                hidden,
+                padding_mask,
+                reverse=reverse,
+                scan=self.scan,
+                conv=self.conv,
+            )
+            for reverse in (False, True)
+        )
+        return out * out_reverse if self.strategy == "ew_multiply" else out + out_reverse
+
+
+class UniMamba(nnx.Module):
+    """One reading direction: 5' to 3' on every strand."""
+
+    def __init__(
+        self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, conv: Conv, rngs: nnx.Rngs
+    ):
+        self.scan, self.conv = scan, conv
+        self.fwd = Mamba(config, dtype=dtype, rngs=rngs)
+
+    def __call__(self, hidden: Strands, padding_mask: PaddingMask | None = None) -> Strands:
+        """Mixes along the length of every strand."""
+        return jnp.concatenate(
+            [
+                _mix(
+                    [self.fwd],
+                    strand,
+                    padding_mask,
+                    reverse=s == 1,
+                    scan=self.scan,
+                    conv=self.conv,
+                )
+                for s, strand in enumerate(jnp.split(hidden, hidden.shape[1], axis=1))
+            ],
+            axis=1,
+        )
+
+
+def _mix(
+    mambas: Sequence[Mamba],
+    hidden: Strands,
+    padding_mask: PaddingMask | None,
+    *,
+    reverse: bool,
+    scan: Scan,
+    conv: Conv,
+) -> Strands:
+    """Whole mixers over every strand in one direction, strand s with `mambas[s]`."""
+
+    halves = [_in_halves(mamba.in_proj, hidden[:, s]) for s, mamba in enumerate(mambas)]
+    x, z = (jnp.stack(strands, axis=1) for strands in zip(*halves, strict=True))
+    cores = [mamba.core for mamba in mambas]
+    y = read(cores, x, z, padding_mask, reverse=reverse, scan=scan, conv=conv)
+    return jnp.stack([mamba.out_proj(y[:, s]) for s, mamba in enumerate(mambas)], axis=1)
+
+
+def _readers(fwd: T, rev: T, strands: int, reverse: bool) -> list[T]:
+    """Who reads each strand when all are walked over in one direction.
+
+    Reading the reverse complement from left to right is reading the + strand's coordinates from
+    right to left. So strand 1 stays in place, and the two readers exchange roles on it.
+    """
+    return [(fwd, rev)[reverse ^ (strand == 1)] for strand in range(strands)]
+
+
+def _in_halves(
+    in_proj: nnx.Linear, hidden: Float[jax.Array, "batch *strand length d_model"]
+) -> list[Float[jax.Array, "batch *strand length d_inner"]]:
+    """x and z, each by its own half of the weight.
+
+    One product with the whole weight and a cut through its result would be the same, but devices
+    that each have some of the channels of both would have to exchange what it cuts.
+    """
+    kernels = jnp.split(in_proj.kernel[...], 2, axis=-1)
+    halves = [hidden @ kernel.astype(hidden.dtype) for kernel in kernels]
+    if in_proj.bias is None:
+        return halves
+    biases = jnp.split(in_proj.bias[...].astype(hidden.dtype), 2)
+    return [
+        half + jnp.broadcast_to(bias, half.shape) for half, bias in zip(halves, biases, strict=True)
+    ]
+
+
+def _project(x: StrandsInner, weight: Float[jax.Array, "strand inputs outputs"]) -> jax.Array:
+    """Each strand's own linear map, in the dtype of the activations."""
+    # With a copy of the small weight for each sequence, this is a batch of products over axes as
+    # they lie in memory; XLA would otherwise transpose the activations.
+    weight = jnp.broadcast_to(weight.astype(x.dtype), (len(x), *weight.shape))
+    return jnp.einsum("bsli,bsio->bslo", x, weight)
+
+
+def _clear_padding(x: StrandsInner, padding_mask: PaddingMask | None) -> StrandsInner:
+    return x if padding_mask is None else jnp.where(padding_mask[:, None, :, None], x, 0)
+
+
+def _projections(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs):
+    """`in_proj` and `out_proj`; the latter drawn smaller the deeper the network."""
+    residuals = config.n_residuals_per_layer * config.n_layer
+    shrink = residuals if config.rescale_prenorm_residual else 1
+    width = (config.d_model, 2 * config.d_inner)
+    in_proj = _linear(*width, bias=config.bias, dtype=dtype, rngs=rngs)
+    out_proj = _linear(
+        config.d_inner, config.d_model, bias=config.bias, shrink=shrink, dtype=dtype, rngs=rngs
+    )
+    return in_proj, out_proj
+
+
+def _linear(
+    inputs: int,
+    outputs: int,
+    *,
+    bias: bool = False,
+    shrink: int = 1,
+    dtype: Dtype,
+    rngs: nnx.Rngs,
+) -> nnx.Linear:
+    """A linear map drawn uniformly from +-1/sqrt(inputs * shrink), PyTorch's default for 1."""
+    init = nnx.initializers.variance_scaling(1 / (3 * shrink), "fan_in", "uniform")
+    return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=init, dtype=dtype, rngs=rngs)
+
+
+def _uniform(rngs: nnx.Rngs, shape: tuple[int, ...], bound: float) -> jax.Array:
+    return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)

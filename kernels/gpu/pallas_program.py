@@ -1,0 +1,319 @@
+"""A program of a GPU kernel in Pallas: where its arrays lie, and how it walks over its chunk.
+
+Lowered through Triton. Pallas' Triton backend is deprecated since jax 0.11: this file is the only
+one that knows it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+
+from caduceus_jax.kernels.gpu import layout, polynomials, ptx
+from caduceus_jax.kernels.gpu.chunk_parallel import Plan
+from caduceus_jax.kernels.gpu.layout import KEPT_EVERY, LOG2_E, STATES_A_WARP, ChunkLayout
+from caduceus_jax.kernels.scan_inputs import ScanInputs
+
+_ALL = slice(None)
+
+
+def launch(kernel: Callable, arrays: list[jax.Array], *, warps: int = 1, **options: Any) -> Any:
+    """`pallas_call`, lowered through Triton."""
+    parameters = plgpu.CompilerParams(num_warps=warps, num_stages=1)
+    return pl.pallas_call(kernel, compiler_params=parameters, **options)(*arrays)
+
+
+def load(at, mask: jax.Array | None) -> jax.Array:
+    """float32 of a part of a reference; 0 where there is no mask."""
+    other = None if mask is None else 0.0
+    return plgpu.load(at, mask=mask, other=other).astype(jnp.float32)
+
+
+def store(at, value: jax.Array, mask: jax.Array | None, dtype: jnp.dtype) -> None:
+    """Writes a part of a reference of that dtype, where there is a mask."""
+    plgpu.store(at, value.astype(dtype), mask=mask)
+
+
+class Call:
+    """Runs kernels on every (sequence, chunk) and block of at most so many channels."""
+
+    def __init__(self, plan: Plan, inputs: ScanInputs, block: int, **extra: jax.Array | None):
+        self.plan, self.inputs = plan, inputs
+        self.sizes = layout.layout(inputs, plan.chunk, block * inputs.a.shape[-1])
+        self.arrays = layout.arrays(inputs, **extra)
+
+    def __call__(
+        self,
+        kernel: Callable,
+        reads: tuple[str, ...],
+        writes: tuple[str, ...],
+        in_place: tuple[tuple[str, str], ...] = (),
+    ):
+        """Runs one kernel.
+
+        Args:
+            kernel: called with a `Walk` and the arrays by name.
+            reads: names of what it reads; those that this scan does not have are left out.
+            writes: names of what it writes.
+            in_place: pairs of what is read and what is written over it, token by token.
+
+        Returns:
+            The arrays written, in the order of `writes`.
+        """
+        reads = tuple(name for name in reads if name in self.arrays)
+        sizes = self.sizes
+
+        def body(*refs):
+            kernel(self._walk(), dict(zip((*reads, *writes), refs, strict=True)))
+
+        return launch(
+            body,
+            [self.arrays[name] for name in reads],
+            name=f"selective_scan{kernel.__name__}",
+            grid=(sizes.batch * sizes.chunks, sizes.blocks),
+            in_specs=[_part(name, sizes) for name in reads],
+            out_specs=[_part(name, sizes) for name in writes],
+            out_shape=[self._written(name) for name in writes],
+            input_output_aliases={
+                reads.index(old): writes.index(new) for old, new in in_place if old in reads
+            },
+            warps=max(1, sizes.state // STATES_A_WARP),
+            interpret=self.plan.interpret,
+        )
+
+    def _walk(self) -> "Walk":
+        """This program's, within a kernel."""
+        sizes = self.sizes
+        tokens = channels = None
+        if sizes.length % sizes.chunk:
+            tokens = sizes.length - pl.program_id(0) % sizes.chunks * sizes.chunk
+        if sizes.channels % sizes.block:
+            channels = sizes.channels - pl.program_id(1) * sizes.block
+        bits = 8 * self.inputs.u.dtype.itemsize
+        return Walk(
+            chunk=sizes.chunk,
+            tokens=tokens,
+            block=sizes.block,
+            channels=channels,
+            delta_softplus=self.plan.delta_softplus,
+            reverse=self.plan.reverse,
+            exp2=polynomials.exp2(bits),
+            log1p=polynomials.log1p(bits),
+            math=EXACT if self.plan.interpret else FAST,
+        )
+
+    def _written(self, name: str) -> jax.ShapeDtypeStruct:
+        # Kept states are float32 here whatever u is: bfloat16 ones are loaded eight channels a
+        # thread, and the whole tile follows in a layout that spills.
+        dtype = jnp.float32 if name == "kept" else layout.dtype(name, self.inputs)
+        return jax.ShapeDtypeStruct(self.sizes.shape(name), dtype)
+
+
+def _part(name: str, sizes: ChunkLayout) -> pl.BlockSpec:
+    """The part of an array that belongs to program (p, i): row p of chunks, block i of channels."""
+    chunk, block, state = sizes.chunk, sizes.block, sizes.state
+    unrolled = chunk // KEPT_EVERY
+
+    def at(p):
+        return p // sizes.chunks, p % sizes.chunks
+
+    def group(p):
+        return p // sizes.chunks % sizes.groups
+
+    match name:
+        case "b" | "c":
+            return pl.BlockSpec((None, chunk, state), lambda p, i: (*at(p), 0))
+        case "grad_b" | "grad_c":
+            return pl.BlockSpec((None, None, chunk, state), lambda p, i: (i, *at(p), 0))
+        case "a":
+            return pl.BlockSpec((None, state, block), lambda p, i: (group(p), 0, i))
+        case "d_skip" | "delta_bias":
+            return pl.BlockSpec((None, block), lambda p, i: (group(p), i))
+        case "entering" | "adjoint" | "states" | "grad_a" | "grad_entering":
+            return pl.BlockSpec((None, None, state, block), lambda p, i: (*at(p), 0, i))
+        case "steps" | "grad_d_skip" | "grad_delta_bias":
+            return pl.BlockSpec((None, None, block), lambda p, i: (*at(p), i))
+        case "kept":
+            return pl.BlockSpec(
+                (None, None, unrolled, state, block), lambda p, i: (*at(p), 0, 0, i)
+            )
+        case _:  # tokens x channels
+            return pl.BlockSpec((None, chunk, block), lambda p, i: (*at(p), i))
+
+
+class Math(NamedTuple):
+    """Elementary functions on float32 tiles."""
+
+    exp2: Callable[[jax.Array], jax.Array]
+    reciprocal: Callable[[jax.Array], jax.Array]
+    multiply_add: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    # 2^x, one of so many by the polynomial of these coefficients.
+    mixed_exp2: Callable[[jax.Array, int, tuple[float, ...]], jax.Array]
+
+    def sigmoid(self, x: jax.Array) -> jax.Array:
+        """1 / (1 + e^-x)."""
+        return self.reciprocal(1 + self.exp2(x * -LOG2_E))
+
+
+def _assembly(text: str, *arguments: jax.Array, constraints: str = "", pack: int = 1) -> jax.Array:
+    """PTX on every `pack` elements."""
+    shape = jnp.broadcast_shapes(*(x.shape for x in arguments))
+    (result,) = plgpu.elementwise_inline_asm(
+        text,
+        args=[jnp.broadcast_to(x, shape) for x in arguments],
+        constraints=constraints or ",".join(["=f"] + ["f"] * len(arguments)),
+        pack=pack,
+        result_shape_dtypes=[jax.ShapeDtypeStruct(shape, jnp.float32)],
+    )
+    return result
+
+
+def _fast_mixed_exp2(x: jax.Array, share: int, exp2: tuple[float, ...]) -> jax.Array:
+    text, constraints = ptx.mixed_exp2(share, exp2)
+    return _assembly(text, x, constraints=constraints, pack=share)
+
+
+def _exact_mixed_exp2(x: jax.Array, share: int, exp2: tuple[float, ...]) -> jax.Array:
+    """What `_fast_mixed_exp2` computes, if not of the same elements."""
+    x = jnp.maximum(x, ptx.SMALLEST_EXPONENT)
+    whole, power = jnp.round(x), jnp.zeros_like(x)
+    for coefficient in (*reversed(exp2), 1.0):
+        power = power * (x - whole) + coefficient
+    bits = lax.bitcast_convert_type(power, jnp.int32) + (whole.astype(jnp.int32) << 23)
+    power = lax.bitcast_convert_type(bits, jnp.float32)
+    index = jnp.arange(x.shape[0])[:, None] + jnp.arange(x.shape[1])[None, :]
+    return jnp.where(index % share == 0, power, jnp.exp2(x))
+
+
+EXACT = Math(jnp.exp2, lambda x: 1 / x, lambda x, y, z: x * y + z, _exact_mixed_exp2)
+# Plain operations keep fix-ups for denormals around the hardware's functions, and never contract
+# a product and a sum: half as many instructions again (docs/kernels.md).
+FAST = Math(
+    functools.partial(_assembly, ptx.EXP2),
+    functools.partial(_assembly, ptx.RECIPROCAL),
+    functools.partial(_assembly, ptx.MULTIPLY_ADD),
+    _fast_mixed_exp2,
+)
+
+
+class Walk(NamedTuple):
+    """How a program walks over its chunk."""
+
+    chunk: int
+    tokens: jax.Array | None  # of the sequence from the chunk's start on; None if all exist
+    block: int
+    channels: jax.Array | None  # from the block's start on; None if all exist
+    delta_softplus: bool
+    reverse: bool
+    exp2: tuple[float, ...]  # polynomial of 2^x
+    log1p: tuple[float, ...]  # polynomial of log(1 + x)
+    math: Math
+
+    def token(self, k):
+        """Index in the chunk of the k-th token walked over."""
+        return self.chunk - 1 - k if self.reverse else k
+
+    def real(self, t):
+        """Whether token t of this chunk exists; None where all do."""
+        return None if self.tokens is None else t < self.tokens
+
+    def _mask(self, t=None):
+        """Where a vector of channels, at token t or of the whole chunk, exists; None everywhere."""
+        real = None if t is None else self.real(t)
+        mask = None if real is None else jnp.full((self.block,), real)
+        if self.channels is not None:
+            inside = jnp.arange(self.block) < self.channels
+            mask = inside if mask is None else mask & inside
+        return mask
+
+    def channels_at(self, ref, t) -> jax.Array:
+        """(channels,) float32 of token t; 0 where there is none."""
+        return load(ref.at[t, :], self._mask(t))
+
+    def channels_of(self, ref) -> jax.Array:
+        """(channels,) float32 of the whole chunk."""
+        return load(ref.at[:], self._mask())
+
+    def states_at(self, ref, t, states: slice = _ALL) -> jax.Array:
+        """(state,) float32 of token t, or some of them; 0 where there is none."""
+        real, count = self.real(t), len(range(ref.shape[-1])[states])
+        return load(ref.at[t, states], None if real is None else jnp.full((count,), real))
+
+    def tile(self, ref, *index, states: slice = _ALL) -> jax.Array:
+        """(state, channels) float32, or some of the states."""
+        return load(ref.at[(*index, states, _ALL)], self._tile_mask(ref, states))
+
+    def put_channels_at(self, ref, t, value) -> None:
+        """Writes (channels,) at token t."""
+        store(ref.at[t, :], value, self._mask(t), ref.dtype)
+
+    def put_channels_of(self, ref, value) -> None:
+        """Writes (channels,) of the whole chunk."""
+        store(ref.at[:], value, self._mask(), ref.dtype)
+
+    def put_states_at(self, ref, t, value) -> None:
+        """Writes (state,) at token t."""
+        real = self.real(t)
+        mask = None if real is None else jnp.full(ref.shape[-1:], real)
+        store(ref.at[t, :], value, mask, ref.dtype)
+
+    def put_tile(self, ref, value, *index, states: slice = _ALL) -> None:
+        """Writes (state, channels), or some of the states."""
+        store(ref.at[(*index, states, _ALL)], value, self._tile_mask(ref, states), ref.dtype)
+
+    def _tile_mask(self, ref, states: slice):
+        mask, count = self._mask(), len(range(ref.shape[-2])[states])
+        return None if mask is None else jnp.broadcast_to(mask[None], (count, self.block))
+
+    def step(self, refs, t) -> tuple[jax.Array, jax.Array | None]:
+        """(channels,) time step of token t, 0 where there is no token; its slope in delta.
+
+        The slope is None where it is 1.
+        """
+        delta = self.channels_at(refs["delta"], t)
+        if "delta_bias" in refs:
+            delta = delta + self.channels_of(refs["delta_bias"])
+        slope = None
+        if self.delta_softplus:
+            delta, slope = self.softplus(delta)
+        real = self.real(t)
+        return (delta if real is None else jnp.where(real, delta, 0.0)), slope
+
+    def softplus(self, x) -> tuple[jax.Array, jax.Array]:
+        """log(1 + e^x) to float32's accuracy, also where it is small; and its slope."""
+        e = self.math.exp2(jnp.abs(x) * -LOG2_E)
+        power = jnp.full_like(e, self.log1p[-1])
+        for coefficient in reversed(self.log1p[:-1]):
+            power = self.math.multiply_add(power, e, jnp.float32(coefficient))
+        value = self.math.multiply_add(power, e, jnp.maximum(x, 0.0))
+        inverse = self.math.reciprocal(1 + e)
+        return value, jnp.where(x < 0, e * inverse, inverse)
+
+    def zeros(self) -> jax.Array:
+        """(channels,) float32."""
+        return jnp.zeros((self.block,), jnp.float32)
+
+    def advance(self, refs, a, h, t, share=None):
+        """The state after token t; its decay, time step, slope of the time step, and input."""
+        delta, slope = self.step(refs, t)
+        u = self.channels_at(refs["u"], t)
+        h, decay = self.next_state(a, h, delta, delta * u, self.states_at(refs["b"], t), share)
+        return h, decay, delta, slope, u
+
+    def next_state(self, a, h, delta, scaled, b, share=None):
+        """The state after `h`, with `scaled` = delta u, and its decay.
+
+        With `share` one of so many decays is computed by a polynomial: special functions are the
+        bound where little else is computed.
+        """
+        exponent = delta[None, :] * a
+        if share is None:
+            decay = self.math.exp2(exponent)
+        else:
+            decay = self.math.mixed_exp2(exponent, share, self.exp2)
+        return self.math.multiply_add(decay, h, b[:, None] * scaled[None, :]), decay

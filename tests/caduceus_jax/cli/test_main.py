@@ -1,0 +1,141 @@
+"""The front door: what it prints, and its exit status."""
+
+import subprocess
+import sys
+
+import pytest
+
+from caduceus_jax import UserError, __version__
+from caduceus_jax.cli import convert, main
+
+
+def run(capsys, *words):
+    """Exit status, standard output and standard error of one command."""
+    status = main.main(list(words))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_overview(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == 0
+    for name, command in main.COMMANDS.items():
+        assert f"  {name} " in out and command.summary in out
+    assert run(capsys)[0] == 2
+    assert run(capsys, "--version") == (0, f"caduceus-jax {__version__}\n", "")
+
+
+def test_commands_of_two_words_are_listed_by_their_first(capsys):
+    status, out, _ = run(capsys, "bench", "--help")
+    assert status == 0
+    commands = [line.split()[:2] for line in out.splitlines() if line.startswith("  ")]
+    assert commands == [["bench", name] for name in ("scan", "model", "step", "data")]
+    assert run(capsys, "bench") == run(capsys, "bench", "scna") == (2, out, "")
+    assert run(capsys, "bench", "model", "--help")[1].startswith("usage: caduceus-jax bench model")
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_every_command_has_a_manual_page(capsys, name):
+    status, out, _ = run(capsys, name, "--help")
+    assert status == 0
+    assert out.startswith(f"usage: caduceus-jax {name}")
+    # Every option says what it is for.
+    lines = [line.strip() for line in out.splitlines()]
+    bare = [line for line in lines if line.startswith("--") and len(line.split()) == 1]
+    following = [lines[lines.index(line) + 1] for line in bare]
+    assert all(following) and "None" not in out.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["embd"], "caduceus-jax embd: is not a command; did you mean embed?"),
+        (["zzz"], "caduceus-jax zzz: is not a command; there are pretrain, finetune,"),
+        (["info", "--modle", "x"], "unrecognized arguments: --modle x; did you mean --model?"),
+        (["convert", "x"], "the following arguments are required: out; see caduceus-jax convert"),
+        (["bench", "scan", "--batch", "two"], "argument --batch: invalid int value: 'two'"),
+        (["bench", "scan", "--batch", "0"], "sizes and repeats are at least 1"),
+        (
+            ["info", "--model", "no/such/model"],
+            "does not exist, and is no hub id such as owner/name",
+        ),
+    ],
+)
+def test_bad_usage_is_one_sentence_and_status_2(capsys, words, message):
+    status, out, err = run(capsys, *words)
+    assert status == 2 and out == ""
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_other_failures_are_one_line_and_status_1(capsys, monkeypatch, tmp_path):
+    def broken(*_):
+        raise RuntimeError("the disk is gone")
+
+    monkeypatch.setattr(convert.checkpoint, "load", broken)
+    words = ["convert", "x", str(tmp_path / "out")]
+    expected = "caduceus-jax convert: RuntimeError: the disk is gone (--debug shows where)\n"
+    assert run(capsys, *words) == (1, "", expected)
+    status, _, err = run(capsys, *words, "--debug")
+    assert status == 1 and "Traceback" in err and "in broken" in err
+
+
+def test_an_interrupted_command_has_status_130(capsys, monkeypatch, tmp_path):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convert.checkpoint, "load", interrupted)
+    assert run(capsys, "convert", "x", str(tmp_path / "out"))[0] == 130
+
+
+def test_a_missing_extra_is_named():
+    # In a process of its own: modules imported anew here would be strangers to the other tests.
+    code = "import sys, flax.nnx; sys.modules['optax'] = None; "
+    code += "from caduceus_jax.cli.main import main; "
+    code += "sys.exit(main(['pretrain']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "caduceus-jax pretrain: needs optax: pip install 'caduceus-jax[train]'\n"
+
+
+def test_python_m_is_the_same_door():
+    words = [sys.executable, "-m", "caduceus_jax", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == f"caduceus-jax {__version__}\n"
+
+
+def test_convert(capsys, golden, tmp_path):
+    out = tmp_path / "out"
+    status, report, _ = run(capsys, "convert", str(golden / "ps_vocabulary8"), str(out))
+    assert status == 0
+    assert "mixer.submodule.mamba_fwd.A_log                 48 x 16 in 4 layers" in report
+    assert report.splitlines()[-2:] == [
+        "70 tensors, 36,792 parameters",
+        f"wrote {out}/config.json and {out}/model.safetensors",
+    ]
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in out.iterdir()} == names
+    status, _, err = run(capsys, "convert", str(golden / "ps"), str(out))
+    assert status == 2 and "is not empty: name another folder, or add --force" in err
+    assert run(capsys, "convert", str(golden / "ps"), str(out), "--force")[0] == 0
+
+
+def test_info(capsys, golden):
+    status, out, _ = run(capsys, "info")
+    assert status == 0 and f"caduceus-jax {__version__}" in out and "4 cpu device(s)" in out
+    _, out, _ = run(capsys, "info", "--model", str(golden / "ps"))
+    rows = dict(line.split("  ", 1) for line in out.splitlines())
+    rows = {key.strip(): value.strip() for key, value in rows.items()}
+    assert rows["parameters"] == "41,728"
+    assert rows["d_model x n_layer"] == "32 x 3"
+    assert rows["strand swap"] == "yes, as in released checkpoints"
+    assert float(rows["|f(rc(x)) - rc(f(x))|"].split()[0]) < 1e-5
+
+
+def test_pretrain_refuses_contradictions(capsys):
+    status, _, err = run(capsys, "pretrain", "--model.rcps", "true", "--data.rc_mode", "augment")
+    assert status == 2 and "model.rcps reads both strands by construction" in err
+
+
+def test_user_errors_are_value_errors():
+    assert issubclass(UserError, ValueError)

@@ -1,0 +1,40 @@
+"""Compression is told from the first bytes, and damage from the last ones."""
+
+import gzip
+
+import pytest
+
+from caduceus_jax import UserError
+from caduceus_jax.genomics.files.compressed import open_binary, which_compression
+
+
+@pytest.fixture
+def files(tmp_path):
+    pysam = pytest.importorskip("pysam")
+    (tmp_path / "plain.gz").write_bytes(b"text, whatever its name says")
+    (tmp_path / "gzip").write_bytes(gzip.compress(b"text, whatever its name says"))
+    pysam.tabix_compress(str(tmp_path / "plain.gz"), str(tmp_path / "bgzip"))
+    return tmp_path
+
+
+def test_compression_is_told_from_the_content(files):
+    kinds = {"plain.gz": None, "gzip": "gzip", "bgzip": "bgzip"}
+    for name, kind in kinds.items():
+        assert which_compression(files / name) == kind
+        with open_binary(files / name) as file:
+            assert file.read() == b"text, whatever its name says"
+
+
+def test_short_files_are_no_compression(tmp_path):
+    for content in (b"", b"\x1f"):
+        (tmp_path / "short").write_bytes(content)
+        assert which_compression(tmp_path / "short") is None
+
+
+@pytest.mark.parametrize("name", ["gzip", "bgzip"])
+def test_damage_is_one_sentence(files, name):
+    path = files / name
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=f"^{path} is cut short .*: fetch it again"):
+        with open_binary(path) as file:
+            file.read()

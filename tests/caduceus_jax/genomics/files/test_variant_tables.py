@@ -1,0 +1,99 @@
+"""Tables of variants: read with every column, refused with the row, written as they came."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from caduceus_jax import UserError
+from caduceus_jax.genomics.files.variant_tables import read_table, table_of, vcf_of, write_table
+from caduceus_jax.genomics.reference.genome import Genome
+
+polars = pytest.importorskip("polars")
+
+TEXT = "#chrom\tpos\tnote\tref\talt\tllr\n1\t007\tx\tA\tC\told\nchr2\t3\t1.50\tac\t\told\n"
+STATUS = np.array(["ok", "missing_alt"])
+SCORES = {"llr": np.array([-0.5, np.nan], np.float32)}
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz", "a.parquet"])
+def test_what_is_read(tmp_path, name):
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        columns = {"chrom": [1, 2], "pos": [7, 3], "ref": ["A", "ac"], "alt": ["C", None]}
+        polars.DataFrame(columns).write_parquet(path)
+    else:
+        path.write_bytes(gzip.compress(TEXT.encode()) if name.endswith("gz") else TEXT.encode())
+    variants, frame = read_table(path)
+    assert variants.chrom == (["1", "2"] if name.endswith("parquet") else ["1", "chr2"])
+    assert variants.position.tolist() == [6, 2]
+    assert variants.ref == ["A", "ac"] and variants.alt == ["C", None]
+    assert variants.line.tolist() == ([1, 2] if name.endswith("parquet") else [2, 3])
+    assert len(frame) == 2
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".tsv.gz"])
+def test_further_columns_stay_and_scores_of_the_same_mode_are_replaced(tmp_path, ending):
+    (tmp_path / "a.tsv").write_text(TEXT)
+    variants, frame = read_table(tmp_path / "a.tsv")
+    out = tmp_path / f"out{ending}"
+    write_table(out, ending, table_of(variants, STATUS, SCORES, frame))
+    data = out.read_bytes()
+    assert (gzip.decompress(data) if ending == ".tsv.gz" else data).decode() == (
+        "chrom\tpos\tnote\tref\talt\tstatus\tllr\n"
+        "1\t7\tx\tA\tC\tok\t-0.5\nchr2\t3\t1.50\tac\t\tmissing_alt\t\n"
+    )
+
+
+def test_a_vcf_of_a_table(tmp_path):
+    (tmp_path / "a.tsv").write_text(TEXT)
+    (tmp_path / "a.fa").write_text(">chr1\nACGT\n")
+    variants, _ = read_table(tmp_path / "a.tsv")
+    assert vcf_of(variants, Genome(tmp_path / "a.fa")) == [
+        "##fileformat=VCFv4.2",
+        "##contig=<ID=chr1,length=4>",
+        "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO",
+        "1\t7\t.\tA\tC\t.\t.\t.",
+        "chr2\t3\t.\tac\t.\t.\t.\t.",
+    ]
+
+
+HEAD = "chrom\tpos\tref\talt\n"
+BAD = {
+    "": " is empty: its first line names the columns",
+    "chrom,pos,ref,alt\n": (
+        " has no column chrom, pos, ref, alt: a table of variants has chrom, pos, ref and alt"
+    ),
+    "chrom\tpos\tpos\n": ":1: two columns have one name",
+    HEAD + "1\t2\tA\n": (":2: 3 columns, where the first line names 4; they are separated by tabs"),
+    HEAD + "1\t2\tA\tC\n\t2\tA\tC\n": ":3: chrom is empty",
+    HEAD + "1\t2.0\tA\tC\n": ":2: pos is '2.0', not a whole number from 1 up",
+    HEAD + "1\t3000000000\tA\tC\n": ":2: pos is 3000000000, beyond 2^31: no contig is that long",
+    HEAD + "1\t2\t\tC\n": ":2: ref is '': it must be the reference's bases",
+    HEAD + "1\t2\tA\tC,G\n": (
+        ":2: alt is 'C,G': it must be bases, '*', '.' or a symbol: one row an ALT"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_bad_tables_are_one_sentence(tmp_path, text):
+    path = tmp_path / "a.tsv"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_table(path)
+    assert str(error.value) == f"{path}{BAD[text]}"
+
+
+def test_bad_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    with pytest.raises(UserError, match=r"a\.parquet does not exist$"):
+        read_table(path)
+    path.write_text("chrom")
+    with pytest.raises(UserError, match=r"^.*a\.parquet cannot be read as parquet: "):
+        read_table(path)
+    columns = {"chrom": ["1"], "pos": [2.0], "ref": ["A"], "alt": ["C"]}
+    polars.DataFrame(columns).write_parquet(path)
+    with pytest.raises(UserError) as error:
+        read_table(path)
+    assert str(error.value) == f"{path}: row 1: pos is 2.0, not a whole number from 1 up"

@@ -1,0 +1,156 @@
+"""What interpretation does not show: every kernel lowers for TPUs, and what is refused."""
+
+import importlib.util
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental.pallas import tpu as pltpu
+
+from caduceus_jax.kernels import MosaicTPU, selective_scan
+from caduceus_jax.kernels.ahead_of_time.tpu import Schedule, estimated_cycles, main, parse_schedule
+from caduceus_jax.kernels.tpu.scan import default_block
+from tests.kernels.gpu.test_pallas_scan import shapes
+from tests.kernels.test_selective_scan import (
+    assert_close,
+    cast,
+    example,
+    in_float64,
+    value_and_gradients,
+)
+from tests.tolerances import SCAN_FP32
+
+
+@pytest.mark.parametrize(
+    ("size", "without", "dtype"),
+    [
+        ((1, 4096, 512, 16), (), jnp.bfloat16),
+        ((4, 1000, 200, 8, 2), (), jnp.float32),  # ragged length and channels, groups
+        ((4, 1000, 200, 8, 2), (), jnp.bfloat16),
+        ((2, 512, 384, 32), ("D", "z", "delta_bias"), jnp.float32),
+    ],
+    ids=["plain", "ragged-float32", "ragged-bfloat16", "bare"],
+)
+def test_every_kernel_lowers_for_tpu(size, without, dtype):
+    *size, groups = size if len(size) == 5 else (*size, None)
+    arguments = shapes(*size, dtype, groups)
+    arguments = {name: x for name, x in arguments.items() if name not in without}
+    options = MosaicTPU(interpret=False)
+
+    def both(arguments):
+        scan = lambda a: selective_scan(**a, reverse=True, implementation=options)  # noqa: E731
+        y, pull_back = jax.vjp(scan, arguments)
+        return pull_back(y)
+
+    text = jax.jit(both).trace(arguments).lower(lowering_platforms=("tpu",)).as_text()
+    for kernel in ("forward", "backward"):
+        assert f"selective_scan_{kernel}" in text, kernel
+
+
+@pytest.mark.slow
+def test_no_program_reads_what_another_writes():
+    from jax._src.pallas.mosaic.interpret import interpret_pallas_call
+
+    arguments = example(130, batch=1, channels=130, state=2)
+    options = MosaicTPU(128, 128, interpret=pltpu.InterpretParams(detect_races=True))
+    found = value_and_gradients(cast(arguments), options)
+    assert_close(found, in_float64(arguments), SCAN_FP32)
+    assert not interpret_pallas_call.races.races_found
+
+
+def test_several_chunks_and_blocks_with_groups():
+    arguments = example(130, batch=2, channels=256, state=9, groups=2)
+    found = value_and_gradients(cast(arguments), MosaicTPU(128, 128), reverse=True)
+    assert_close(found, in_float64(arguments, reverse=True), SCAN_FP32)
+
+
+def test_blocks_are_as_wide_as_divides_the_channels():
+    assert [default_block(n) for n in (128, 256, 384, 512, 640, 768, 1024)] == [
+        128,
+        256,
+        384,
+        512,
+        128,
+        384,
+        512,
+    ]
+
+
+def test_second_derivatives_are_refused():
+    arguments = cast(example(8, batch=1, channels=3))
+
+    def slope(u):
+        scan = lambda u: selective_scan(**arguments | {"u": u}, implementation="mosaic_tpu")  # noqa: E731
+        return jnp.sum(jax.grad(lambda u: jnp.sum(scan(u) ** 2))(u))
+
+    with pytest.raises(NotImplementedError, match="second derivatives .* use .*'chunked'"):
+        jax.grad(slope)(arguments["u"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "message"),
+    [
+        ({"state": 41}, MosaicTPU(), "A has 41 states; .* at most 40: use 'chunked'"),
+        ({}, MosaicTPU(chunk_length=64), "chunk_length is 64; it must be a multiple of 128"),
+        ({}, MosaicTPU(block=96), "block is 96; .* that divides the channels, 128 when padded"),
+        ({}, MosaicTPU(block=256), "block is 256; .* that divides the channels, 128 when padded"),
+    ],
+)
+def test_what_the_kernels_do_not_have_is_refused(changed, options, message):
+    with pytest.raises(ValueError, match=message):
+        selective_scan(**cast(example(8, **changed)), implementation=options)
+
+
+def test_float64_is_refused():
+    with jax.enable_x64(True), pytest.raises(ValueError, match="u is float64; .* float32 or bf"):
+        selective_scan(**cast(example(8), jnp.float64), implementation="mosaic_tpu")
+
+
+def test_bundles_are_counted_by_loop():
+    text = """
+     0   :  { vst [a] }
+   0x1 LB: > { vld [b] }
+   0x2   : > { }
+   0x3 LB: >> { vld [c] }
+   0x4   : > { %p1 vst [d] }
+   0x5   : >> { sbr.rel }
+   0x6 LB: >> { vld [e] }
+   0x7 PF: >> { sbr.rel }
+   0x8   : > { sbr.rel }
+   0x9   :  { } /* exit bundle */
+"""
+    assert parse_schedule(text) == Schedule(outside=3, loops=(3, 2))
+
+
+def test_the_compilers_estimates_are_multiplied_by_how_often_loops_run():
+    text = """
+inner (x: f32[2]) -> f32[2] {
+  %a = f32[2] fusion(%x), backend_config={"estimated_cycles":"5"}
+}
+outer (x: f32[2]) -> f32[2] {
+  %b = f32[2] fusion(%x), backend_config={"estimated_cycles":"7"}
+  %c = f32[2] while(%b), condition=%less, body=%inner
+}
+ENTRY main.1 (x: f32[2]) -> f32[2] {
+  %d = f32[2] while(%x), condition=%less, body=%outer
+  %e = f32[2] copy(%d), backend_config={"estimated_cycles":"11"}
+}
+"""
+    assert estimated_cycles(text, (10, 3)) == 11 + 10 * (7 + 3 * 5)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is here")
+def test_without_the_compiler_it_says_where_to_get_it(capsys):
+    assert main([]) == 2
+    assert 'pip install "jax[tpu]"' in capsys.readouterr().err
+
+
+@pytest.mark.tpu
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
+def test_the_bars_are_met_on_v5e():
+    import subprocess
+
+    command = [sys.executable, "-m", "caduceus_jax.kernels.ahead_of_time.tpu"]
+    subprocess.run([*command, "--chips", "v5e", "--no-memory"], check=True)

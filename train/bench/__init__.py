@@ -1,0 +1,1 @@
+"""Benchmarks of training: the step on a GPU, the data on this machine."""

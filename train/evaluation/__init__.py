@@ -1,0 +1,1 @@
+"""Published benchmarks: fine-tuned tasks, causal eQTLs and masked bases, with their reports."""

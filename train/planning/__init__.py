@@ -1,0 +1,1 @@
+"""What a pretraining needs on other devices: compiled, counted and bounded, without them."""

@@ -1,0 +1,69 @@
+"""The time a training step would take if its devices did nothing but one kind of work at a time."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from caduceus_jax.train.planning.collectives import Collective
+from caduceus_jax.train.planning.step_costs import Cost
+
+
+class Peaks(NamedTuple):
+    """What a device does in a second at the most."""
+
+    products: float  # floating-point operations of matrix products in bfloat16
+    exponentials: float | None  # None where it is not known
+    bytes: float  # between memory and compute units
+    sent: float  # bytes to other devices, over all its links
+
+
+# As the makers publish them: https://cloud.google.com/tpu/docs/v5e, /v5p and /v6e,
+# https://www.nvidia.com/en-us/data-center/h200 (without sparsity); of links, those that send.
+# Exponentials follow from the cycles that products are published for: a TPU core has 1,024 lanes
+# beside 4 matrix units of 128 x 128; a multiprocessor of an H200 does 16 in the cycle of 2,048
+# multiply-adds. For a v6e the pages of its maker disagree about the number of matrix units.
+PEAKS: Mapping[str, Peaks] = {
+    "v5e": Peaks(197e12, 197e12 / 128, 819e9, 200e9),
+    "v5p": Peaks(459e12, 459e12 / 128, 2765e9, 600e9),
+    "v6e": Peaks(918e12, None, 1600e9, 400e9),
+    "h200": Peaks(989e12, 989e12 / 256, 4.8e12, 450e9),
+}
+
+
+class Bounds(NamedTuple):
+    """Seconds that each resource is busy with one kind of work at the least."""
+
+    arithmetic: float | None
+    exponentials: float | None
+    memory: float | None
+    links: float | None
+
+    @property
+    def least(self) -> float:
+        """The longest: resources may work at the same time."""
+        return max(bound for bound in self if bound is not None)
+
+
+def bounds(
+    peaks: Peaks, costs: Mapping[str, Cost], sent: Iterable[Collective]
+) -> dict[str, Bounds]:
+    """Of each kind of work in a step of one device.
+
+    The arithmetic of scans and convolutions has no published peak and is left out; so are norms,
+    gates and the optimizer. An all-reduce sends what it adds up twice.
+
+    Args:
+        peaks: of the device.
+        costs: of a step on the device.
+        sent: by it in a step.
+    """
+    found = {
+        kind: Bounds(
+            cost.flops / peaks.products if kind == "matrix products" else None,
+            cost.exponentials / peaks.exponentials if peaks.exponentials else None,
+            cost.bytes / peaks.bytes,
+            None,
+        )
+        for kind, cost in costs.items()
+    }
+    total = sum(row.bytes * (2 if row.kind == "all-reduce" else 1) for row in sent)
+    return found | {"between devices": Bounds(None, None, None, total / peaks.sent)}

@@ -1,0 +1,340 @@
+"""`caduceus-jax plan`: what a run needs, by the compiler of devices that are not there."""
+
+import dataclasses
+import json
+import re
+import resource
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from caduceus_jax.errors import UserError
+from caduceus_jax.kernels import Chunked, MosaicTPU, PallasTriton, Triton, chunked
+from caduceus_jax.kernels.selective_scan import Implementation
+from caduceus_jax.tokenizer import Tokenizer
+from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.planning.bounds import bounds
+from caduceus_jax.train.planning.collectives import Collective, collectives
+from caduceus_jax.train.planning.step_costs import Cost, step_costs
+from caduceus_jax.train.planning.topology import GIB, Topology, find_topology
+from caduceus_jax.train.sharding import BATCH, abstract, check_batch_size, make_mesh, row_shares
+from caduceus_jax.train.step import make_program
+
+# Fused kernels, and what they are made for; on a CPU they are interpreted.
+_FUSED = {
+    "pallas_triton": (PallasTriton, "gpu"),
+    "triton": (Triton, "gpu"),
+    "mosaic_tpu": (MosaicTPU, "tpu"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanConfig(PretrainConfig):
+    """A pretraining run, and the devices that it is planned for.
+
+    Args:
+        topology: what to compile for: a TPU slice such as v5e:16x16 or v5p:8x8x4, h200:8 (GPUs of
+            one machine), or cpu:8; v5e-256, v5p-128 and h200-8 are names of some of them.
+        search: also find the largest batch that fits, by compiling: twice as many windows each
+            time until they do not fit, then between the two.
+        json: print JSON instead of tables.
+    """
+
+    topology: str = ""
+    search: bool = False
+    json: bool = False
+
+
+class Memory(NamedTuple):
+    """Bytes on each device."""
+
+    arguments: int
+    outputs: int
+    reused: int  # outputs that take the place of arguments
+    temporaries: int
+    program: int
+    peak: int  # most that is in use at any time, where the compiler tells; otherwise 0
+
+    @property
+    def needed(self) -> int:
+        """What is set aside for the program, from its beginning to its end."""
+        return self.arguments + self.outputs - self.reused + self.temporaries + self.program
+
+
+class DoesNotFit(UserError):
+    """What was planned needs more memory than the devices have."""
+
+    exit_status = 1
+
+
+class Attempt(NamedTuple):
+    """One compilation."""
+
+    windows: int  # per step and group of devices that share a window
+    fits: bool
+    needed: int | None  # bytes on each device; None where the compiler gives up without saying
+    lower_seconds: float
+    compile_seconds: float
+
+
+class Compiled(NamedTuple):
+    """One compilation, and what came of it if anything."""
+
+    attempt: Attempt
+    memory: Memory | None
+    collectives: list[Collective]
+
+
+def plan(config: PlanConfig) -> None:
+    """Compiles a recipe's training step for devices that are not there, and says what it needs.
+
+    No accelerator is used or looked for, and no data is read: caduceus-jax plan --config
+    caduceus_ps_131k --topology v5e:16x16. The settings of `caduceus-jax pretrain` are all there.
+
+    Printed are the memory of each device by kind, what the devices send each other (kind, origin,
+    how often and how many bytes a step), the arithmetic and the memory traffic of a step, counted
+    by hand, and the least time that they take at the devices' published peaks: a prediction, not a
+    measurement. The TPU compiler comes with `pip install 'jax[tpu]'`.
+
+    Where the recipe does not fit the devices the status is 1, so that what launches a run can ask
+    first.
+
+    Args:
+        config: everything there is to choose.
+    """
+    if not config.topology:
+        raise UserError("--topology is missing: it is one such as v5e:16x16, h200:8 or cpu:8")
+    topology = find_topology(config.topology)
+    parts = {name: getattr(config, name) for name in ("fsdp", "sequence", "tensor")}
+    mesh = make_mesh(topology.devices, **parts)
+    check_batch_size(config.batch_size, mesh, config.microbatches)
+    groups = row_shares(mesh)
+    first = _compile(config, topology, mesh, config.batch_size // groups)
+    attempts = [first.attempt]
+    if config.search:
+        attempts += _search(config, topology, mesh, first.attempt)
+    costs = {
+        kind: Cost(*(count // mesh.size for count in cost))
+        for kind, cost in step_costs(config).items()
+    }
+    report = {
+        "topology": topology.name,
+        "devices": mesh.size,
+        "mesh": dict(mesh.shape),
+        "windows": config.batch_size,
+        "windows_per_group": config.batch_size // groups,
+        "tokens_per_window": config.max_length,
+        "available_bytes": topology.memory,
+        "fits": first.attempt.fits,
+        "needed_bytes": first.attempt.needed,
+        "memory": None if first.memory is None else first.memory._asdict(),
+        "collectives": [row._asdict() for row in first.collectives],
+        "per_device": {kind: cost._asdict() for kind, cost in costs.items()},
+        "predicted": None
+        if topology.peaks is None
+        else {
+            kind: found._asdict() | {"least": found.least}
+            for kind, found in bounds(topology.peaks, costs, first.collectives).items()
+        },
+        "lower_seconds": first.attempt.lower_seconds,
+        "compile_seconds": first.attempt.compile_seconds,
+        "host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "largest_windows_per_group": max((a.windows for a in attempts if a.fits), default=0)
+        if config.search
+        else None,
+        "tried": [attempt._asdict() for attempt in attempts],
+    }
+    print(json.dumps(report, indent=1) if config.json else "\n".join(_lines(report)))
+    if not first.attempt.fits:
+        raise DoesNotFit(_refusal(report))
+
+
+def implementation_for(scan: str, platform: str) -> Implementation:
+    """The scan that a run on another platform takes: here the default backend says nothing.
+
+    Args:
+        scan: as a recipe names it.
+        platform: "tpu", "gpu" or "cpu".
+
+    Raises:
+        UserError: the kernels are made for another platform.
+    """
+    if scan in ("auto", "chunked"):
+        return Chunked(*chunked.defaults(platform))
+    options, made_for = _FUSED[scan]
+    if platform not in (made_for, "cpu"):
+        raise UserError(f"scan is {scan}, which is for {made_for.upper()}s: use auto")
+    return options(interpret=platform == "cpu")
+
+
+def _compile(config: PlanConfig, topology: Topology, mesh: Any, windows: int) -> Compiled:
+    """Compiles the step with so many windows a group; nothing is allocated."""
+    config = dataclasses.replace(config, batch_size=windows * row_shares(mesh))
+    chosen = implementation_for(config.scan, topology.platform)
+    program = make_program(config, mesh, Tokenizer(), chosen)
+    place = NamedSharding(mesh, BATCH)
+    shape = (config.batch_size, config.max_length)
+    kinds = {"input_ids": jnp.int32, "labels": jnp.int32, "weights": jnp.float32}
+    batch = {
+        name: jax.ShapeDtypeStruct(shape, kind, sharding=place) for name, kind in kinds.items()
+    }
+    begun = time.monotonic()
+    with topology.compiling(mesh):
+        lowered = program.train_step.lower(abstract(program.init, mesh), batch)
+        seconds = time.monotonic() - begun
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            spent = time.monotonic() - begun - seconds
+            attempt = Attempt(windows, False, _said(str(error)), seconds, spent)
+            return Compiled(attempt, None, [])
+    spent = time.monotonic() - begun - seconds
+    stats = compiled.memory_analysis()
+    memory = Memory(
+        stats.argument_size_in_bytes,
+        stats.output_size_in_bytes,
+        stats.alias_size_in_bytes,
+        stats.temp_size_in_bytes,
+        stats.generated_code_size_in_bytes,
+        getattr(stats, "peak_memory_in_bytes", 0),
+    )
+    # The TPU compiler packs arrays whose lives do not overlap, and refuses what does not fit.
+    fits = topology.platform == "tpu" or memory.needed <= topology.memory
+    attempt = Attempt(windows, fits, memory.needed, seconds, spent)
+    return Compiled(attempt, memory, collectives(compiled.as_text()))
+
+
+def _said(error: str) -> int | None:
+    """Bytes that a compiler says it would need."""
+    used = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", error)
+    return int(float(used[1]) * 1024 ** (" KMGT".index(used[2]))) if used else None
+
+
+def _search(config: PlanConfig, topology: Topology, mesh: Any, first: Attempt) -> list[Attempt]:
+    """Doubles the windows until they do not fit, then bisects; each piece has whole ones."""
+    attempts: list[Attempt] = []
+    pieces = config.microbatches
+
+    def fits(windows: int) -> bool:
+        attempts.append(_compile(config, topology, mesh, windows * pieces).attempt)
+        return attempts[-1].fits
+
+    tried = first.windows // pieces
+    low, high = (tried, None) if first.fits else (0, tried)
+    while high is None:
+        if fits(2 * low):
+            low *= 2
+        else:
+            high = 2 * low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return attempts
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    """The report as Markdown."""
+    share = _share(report)
+    windows, needed = report["windows"], report["needed_bytes"]
+    verdict = "fits" if report["fits"] else "does not fit"
+    size = f"{needed / GIB:.2f}" if needed else "more than there is"
+    sizes = " x ".join(f"{name} {size}" for name, size in report["mesh"].items() if size > 1)
+    lines = [
+        f"{report['topology']}: {report['devices']} devices{sizes and ', '}{sizes}; "
+        f"{windows:,} window{'s' * (windows > 1)} of {report['tokens_per_window']:,} tokens a "
+        f"step, {report['windows_per_group']} {share}",
+        f"{verdict}: {size} of {report['available_bytes'] / GIB:.2f} GiB on each device",
+        f"lowered in {report['lower_seconds']:.1f} s, compiled in "
+        f"{report['compile_seconds']:.1f} s, {report['host_bytes'] / GIB:.2f} GiB of this "
+        "machine's memory",
+    ]
+    if report["memory"] is not None:
+        rows = [(kind, f"{size / GIB:.3f}") for kind, size in report["memory"].items()]
+        lines += _table("memory of each device", ["GiB"], rows)
+        rows = [
+            (
+                f"{row['kind']}, {row['origin']}: {_short(row['shape'])}",
+                f"{row['count']:,}",
+                f"{row['bytes'] / 2**20:.2f}",
+            )
+            for row in report["collectives"]
+        ]
+        lines += _table("collective, and its result on a device", ["a step", "MiB a step"], rows)
+    rows = [
+        (
+            kind,
+            f"{cost['flops'] / 1e12:.4g}",
+            f"{cost['exponentials'] / 1e9:.4g}",
+            f"{cost['bytes'] / 1e9:.4g}",
+        )
+        for kind, cost in report["per_device"].items()
+    ]
+    lines += _table("counted of each device", ["TFLOP", "G exponentials", "GB moved"], rows)
+    if (predicted := report["predicted"]) is not None:
+        lines += _predicted(predicted)
+    if (largest := report["largest_windows_per_group"]) is not None:
+        rows = [
+            (
+                str(attempt["windows"]),
+                "yes" if attempt["fits"] else "no",
+                f"{attempt['needed'] / GIB:.2f}" if attempt["needed"] else "not said",
+                f"{attempt['compile_seconds']:.0f}",
+            )
+            for attempt in report["tried"]
+        ]
+        lines += _table(f"windows {share}", ["fits", "GiB", "compiled in s"], rows)
+        lines += ["", f"largest that fits: {largest} window{'s' * (largest != 1)} {share}"]
+    return lines
+
+
+def _share(report: dict[str, Any]) -> str:
+    """Who computes a window."""
+    size = report["mesh"]["sequence"] * report["mesh"]["tensor"]
+    return "a device" if size == 1 else f"a group of {size} devices"
+
+
+def _refusal(report: dict[str, Any]) -> str:
+    """Why a recipe cannot run, and the way out, in one sentence."""
+    needed, largest = report["needed_bytes"], report["largest_windows_per_group"]
+    size = f"{needed / GIB:.2f} GiB" if needed else "more memory"
+    hint = (
+        f"at most {largest} window{'s' * (largest != 1)} {_share(report)} fits"
+        if largest
+        else "use remat blocks, more microbatches, a smaller batch_size or a larger sequence"
+    )
+    return (
+        f"batch_size {report['windows']} does not fit {report['topology']}: it needs {size} of "
+        f"{report['available_bytes'] / GIB:.2f} GiB on each device; {hint}"
+    )
+
+
+def _predicted(predicted: dict[str, dict[str, float | None]]) -> list[str]:
+    """The bounds of each kind of work, and their sum."""
+    rows = [
+        (kind, *("" if bound is None else f"{1e3 * bound:.4g}" for bound in found.values()))
+        for kind, found in predicted.items()
+    ]
+    least = sum(found["least"] or 0 for found in predicted.values())
+    heads = ["arithmetic", "exponentials", "memory", "links", "at least"]
+    return [
+        *_table("predicted at published peaks, ms a step", heads, rows),
+        "",
+        f"predicted, not measured: a step takes at least {least:.3g} s, one kind of work after "
+        "the other",
+    ]
+
+
+def _short(shape: str) -> str:
+    """A tuple by its first array; all of them are in the JSON."""
+    first, *others = shape.strip("()").split(", ")
+    return f"{first} and {len(others)} more" if others else first
+
+
+def _table(first: str, others: list[str], rows: list[tuple[str, ...]]) -> list[str]:
+    marks = ["---"] + ["---:"] * len(others)
+    return ["", *(f"| {' | '.join(row)} |" for row in ([first, *others], marks, *rows))]

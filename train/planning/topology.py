@@ -1,0 +1,148 @@
+"""Devices that are not there, by name: what an ahead-of-time compilation is for."""
+
+import contextlib
+import difflib
+import importlib.util
+import itertools
+import math
+import os
+import re
+from typing import Any, NamedTuple
+
+import jax
+
+from caduceus_jax.errors import UserError
+from caduceus_jax.kernels.ahead_of_time import devices
+from caduceus_jax.train.planning.bounds import PEAKS, Peaks
+
+GIB = 2**30
+
+
+class _Chip(NamedTuple):
+    memory: int  # bytes that a program may use
+    shapes: tuple[str, ...]
+    cores_counted: int = 1  # of a chip, where slices are called by their number
+
+
+_FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_SOLID = (
+    *("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
+    *("8x8x16", "8x16x16", "16x16x16", "16x16x24"),
+)
+# Memory is what the TPU compiler calls available when it refuses a program.
+_TPUS = {
+    "v5e": _Chip(int(15.75 * GIB), _FLAT),
+    "v5p": _Chip(int(95.73 * GIB), _SOLID, 2),
+    "v6e": _Chip(int(31.24 * GIB), _FLAT),
+}
+# JAX takes three quarters of a GPU unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+_H200 = 150_754_820_096 * 3 // 4
+_COUNTED = ("h200", "cpu")
+
+
+class Topology(NamedTuple):
+    """Devices to compile for."""
+
+    name: str
+    platform: str  # "tpu", "gpu" or "cpu"
+    devices: list[Any]
+    memory: int  # bytes that a program may use on each device
+    peaks: Peaks | None  # what each device does in a second at the most; None where not known
+
+    def compiling(self, mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager[Any]:
+        """The context in which a program for a mesh of these devices is lowered."""
+        return devices.compiling_for(mesh) if self.platform == "gpu" else contextlib.nullcontext()
+
+
+def find_topology(name: str) -> Topology:
+    """The devices called `name`.
+
+    JAX must not have begun to compute: it then looks for no accelerator, and has as many CPU
+    devices as are asked for.
+
+    Args:
+        name: a TPU slice such as "v5e:16x16" or "v5p:8x8x4", "h200:8", or "cpu:8"; or, as they
+            are ordered, "v5e-256", "v5p-128" or "h200-8". Google counts the TensorCores of a v5p,
+            two a chip, and the chips of a v5e and v6e.
+
+    Raises:
+        UserError: no such devices, or their compiler is not installed.
+    """
+    name = _ordered(name)
+    chip, _, shape = name.partition(":")
+    if chip in _TPUS and _known(chip, shape):
+        return Topology(name, "tpu", _tpus(name), _TPUS[chip].memory, PEAKS[chip])
+    if chip not in _COUNTED or not re.fullmatch("[1-9][0-9]*", shape):
+        raise UserError(f"topology {name!r} is not known{_near(name)}")
+    count = int(shape)
+    if chip == "h200":
+        return Topology(name, "gpu", _h200s(count), _H200, PEAKS["h200"])
+    with contextlib.suppress(RuntimeError):  # JAX has begun to compute
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", count)
+    devices = jax.devices("cpu")
+    if len(devices) < count:
+        raise UserError(f"topology is {name}, but JAX runs with {len(devices)} CPU devices")
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Topology(name, "cpu", devices[:count], host // count, None)
+
+
+def _ordered(name: str) -> str:
+    """The shape of what is called by its size: "v5e:16x16" for "v5e-256"."""
+    chip, dash, size = name.partition("-")
+    if not dash or not size.isdecimal():
+        return name
+    if chip not in _TPUS:
+        return f"{chip}:{size}"
+    for shape in _TPUS[chip].shapes:
+        if math.prod(map(int, shape.split("x"))) * _TPUS[chip].cores_counted == int(size):
+            return f"{chip}:{shape}"
+    return name
+
+
+def _known(chip: str, shape: str) -> bool:
+    """Whether there is such a slice; its sides in any order."""
+    orders = {"x".join(sides) for sides in itertools.permutations(shape.split("x"))}
+    return not orders.isdisjoint(_TPUS[chip].shapes)
+
+
+def _near(name: str) -> str:
+    known = [f"{chip}:{shape}" for chip, tpu in _TPUS.items() for shape in tpu.shapes]
+    known += [f"{chip}:{count}" for chip in _COUNTED for count in (1, 8)]
+    near = difflib.get_close_matches(name, known, n=1)
+    return (
+        f"; did you mean {near[0]}?" if near else "; it is one such as v5e:16x16, h200:8 or cpu:8"
+    )
+
+
+def _tpus(name: str) -> list[Any]:
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            f"topology {name} needs the TPU compiler: pip install 'jax[tpu]=={jax.__version__}'"
+        )
+    # libtpu looks for the TPU it runs on, and for other processes that use it; there is none.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    _only_cpu()
+    from jax.experimental import topologies
+
+    return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+
+
+def _h200s(count: int) -> list[Any]:
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} {devices.FLAGS}".strip()
+    _only_cpu()
+    try:
+        return list(devices.mesh(count).devices.flat)
+    except ModuleNotFoundError:
+        version = jax.__version__
+        raise UserError(
+            "topology h200 needs the GPU compiler: pip install --no-deps "
+            f"jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}"
+        ) from None
+
+
+def _only_cpu() -> None:
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_platforms", "cpu")

@@ -1,0 +1,240 @@
+"""Where the time of a run goes, without waiting for the device to know.
+
+A step is dispatched and computed later, so the host's clock around a call says little. Here a
+thread waits for each step and notes when it was done. A step takes from when the one before it was
+done, or from its dispatch if that was later; this is the time in which the device computes. All
+other time is the device's idle time, and counts as what the host was doing then: an input that is
+prepared while the device computes costs nothing, and is not counted.
+"""
+
+import collections
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import jax
+
+from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.planning.step_costs import step_costs
+
+S = TypeVar("S")
+B = TypeVar("B")
+Metrics = Mapping[str, jax.Array]  # scalars
+Step = Callable[[S, B], tuple[S, Metrics]]
+
+# Steps that are dispatched ahead of the one that is known to be done. One keeps the device busy
+# while the host prepares the next; more would only delay what the host learns of them.
+IN_FLIGHT = 2
+KINDS = {
+    "step": "in steps",
+    "input": "waiting for input",
+    "compile": "compiling, with the first step",
+    "save": "saving",
+    "validate": "validating",
+    "start": "starting and restarting",
+    "host": "in between",
+    "lost": "lost: steps done again after the last checkpoint",
+}
+
+
+class Timeline:
+    """Divides a run's time by what it went into; every second counts once.
+
+    Args:
+        begun: when the run began, on the clock `now`.
+        before: seconds by kind of the same run's earlier parts.
+        now: the clock.
+
+    Attributes:
+        seconds: by kind of `KINDS`, up to the end of the newest finished step.
+    """
+
+    def __init__(
+        self,
+        begun: float,
+        before: Mapping[str, float] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ):
+        self.seconds = dict.fromkeys(KINDS, 0.0) | dict(before or {})
+        self.now = now
+        self._counted = begun
+        # What the host does, and since when.
+        self._doing: list[tuple[str, float]] = [("start", begun)]
+
+    def begin(self, kind: str) -> None:
+        """The host turns to something else."""
+        self._doing.append((kind, self.now()))
+
+    @contextlib.contextmanager
+    def during(self, kind: str) -> Iterator[None]:
+        """The host does this inside, and "host" after it."""
+        self.begin(kind)
+        yield
+        self.begin("host")
+
+    def step(self, dispatched: float, done: float) -> None:
+        """The device has computed a step; steps come in order."""
+        self.count_until(dispatched)
+        self.seconds["step"] += max(done - self._counted, 0.0)
+        self._counted = max(done, self._counted)
+
+    def count_until(self, until: float) -> None:
+        """The device did nothing from the last step's end until then."""
+        ends = [*(since for _, since in self._doing[1:]), until]
+        for (kind, since), end in zip(self._doing, ends, strict=True):
+            idle = min(end, until) - max(since, self._counted)
+            self.seconds[kind] += max(idle, 0.0)
+        self._counted = max(until, self._counted)
+        self._doing = [
+            doing
+            for doing, end in zip(self._doing, [*ends[:-1], float("inf")], strict=True)
+            if end > self._counted
+        ]
+
+    def goodput(self) -> dict[str, float]:
+        """Seconds by kind, and the share of all of them that the device spent in steps."""
+        total = sum(self.seconds.values())
+        named = {f"seconds_{kind}": spent for kind, spent in self.seconds.items()}
+        return {**named, "goodput": self.seconds["step"] / total if total else 0.0}
+
+
+def carried(rows: Sequence[Mapping[str, Any]], first_step: int) -> dict[str, float]:
+    """Seconds by kind of a run's earlier parts; what came after the checkpoint is lost.
+
+    Args:
+        rows: all metrics that it wrote.
+        first_step: steps done at the checkpoint that it continues from.
+    """
+
+    def spent(rows: list[Mapping[str, Any]]) -> dict[str, float]:
+        last = next((row for row in reversed(rows) if "goodput" in row), {})
+        return {kind: last.get(f"seconds_{kind}", 0.0) for kind in KINDS}
+
+    kept = spent([row for row in rows if row["step"] <= first_step])
+    kept["lost"] += sum(spent(list(rows)).values()) - sum(kept.values())
+    return kept
+
+
+class Flight:
+    """The steps that were dispatched and are not known to be done; a context manager.
+
+    Args:
+        timeline: is told how long each took.
+    """
+
+    def __init__(self, timeline: Timeline):
+        self._timeline = timeline
+        self._compiled = False
+        self._waiting: collections.deque[tuple[int, Metrics, float, Future[float]]]
+        self._waiting = collections.deque()
+        self._watcher = ThreadPoolExecutor(1, "steps")
+
+    def __enter__(self) -> "Flight":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Not waited for: a step that other processes have left would never end.
+        self._watcher.shutdown(wait=False)
+
+    def run(self, number: int, step: Step[S, B], state: S, batch: B) -> S:
+        """Dispatches a step; the first one compiles, and is waited for.
+
+        Args:
+            number: of the step.
+            step: (state, batch) -> (state, metrics).
+            state: before it.
+            batch: its own.
+
+        Returns:
+            The state after it.
+        """
+        dispatched = self._timeline.now()
+        if self._compiled:
+            state, metrics = step(state, batch)
+        else:
+            with self._timeline.during("compile"):
+                state, metrics = jax.block_until_ready(step(state, batch))
+            dispatched, self._compiled = self._timeline.now(), True
+        self._waiting.append(
+            (number, metrics, dispatched, self._watcher.submit(self._end, metrics))
+        )
+        return state
+
+    def finished(self, *, wait: bool) -> Iterator[tuple[int, dict[str, float]]]:
+        """Numbers and metrics of steps that are done and were not asked for before, in order.
+
+        Args:
+            wait: for all; otherwise the newest `IN_FLIGHT` may go on.
+        """
+        while len(self._waiting) > (0 if wait else IN_FLIGHT):
+            number, metrics, dispatched, end = self._waiting.popleft()
+            self._timeline.step(dispatched, end.result())
+            yield number, {key: value.item() for key, value in jax.device_get(metrics).items()}
+
+    def _end(self, metrics: Metrics) -> float:
+        jax.block_until_ready(metrics)
+        return self._timeline.now()
+
+
+class Speed:
+    """How fast steps are, from one line of metrics to the next.
+
+    Args:
+        config: the run.
+        timeline: of the run.
+    """
+
+    def __init__(self, config: PretrainConfig, timeline: Timeline):
+        costs = step_costs(config).values()
+        self._work = {
+            "flops_per_second": sum(cost.flops for cost in costs),
+            "bytes_per_second": sum(cost.bytes for cost in costs),
+        }
+        self._tokens = config.batch_size * config.max_length
+        self._timeline = timeline
+        self.begin(0)
+
+    def begin(self, step: int) -> None:
+        """Measures from the end of this step on."""
+        self._step, self._seconds = step, dict(self._timeline.seconds)
+
+    def since_last(self, step: int) -> dict[str, float]:
+        """Tokens a second; seconds a step; work a second in steps, over all devices.
+
+        Tokens are counted against all time but that of validating, saving and starting; the work
+        is that of `step_costs`. Where no step was measured there are only tokens, of which 0.
+
+        Args:
+            step: that is done.
+        """
+        steps, seconds = step - self._step, self._timeline.seconds
+        spent = {kind: seconds[kind] - self._seconds[kind] for kind in ("step", "input", "host")}
+        self.begin(step)
+        if not steps or not spent["step"]:
+            return {"tokens_per_second": 0.0}
+        each = spent["step"] / steps
+        return {
+            "tokens_per_second": steps * self._tokens / sum(spent.values()),
+            "step_seconds": each,
+            **{name: amount / each for name, amount in self._work.items()},
+        }
+
+
+def device_memory() -> dict[str, float]:
+    """Most bytes that any device of this process ever had in use, where devices tell."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [float(found["peak_bytes_in_use"]) for found in stats if "peak_bytes_in_use" in found]
+    return {"device_peak_bytes": max(peaks)} if peaks else {}
+
+
+def time_lines(seconds: Mapping[str, float]) -> list[str]:
+    """Where the time went, for the end of a run."""
+    total = sum(seconds.values())
+    rows = [
+        f"  {KINDS[kind]:34} {seconds[kind]:10,.1f} s {seconds[kind] / total:7.1%}"
+        for kind in KINDS
+        if seconds[kind] or kind == "step"
+    ]
+    return [f"of {total:,.1f} s:", *rows]
