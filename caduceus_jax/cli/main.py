@@ -42,6 +42,14 @@ COMMANDS = {
     "evaluate": Command(
         "caduceus_jax.train.evaluation.evaluate:evaluate", "fine-tune on a benchmark, with a report"
     ),
+    "evaluate eqtl": Command(
+        "caduceus_jax.train.evaluation.eqtl_report:evaluate_eqtl",
+        "which variants change expression, with a report",
+    ),
+    "evaluate masked": Command(
+        "caduceus_jax.train.evaluation.masked:evaluate_masked",
+        "how well masked bases are predicted, by region, with a report",
+    ),
     "prepare": Command(
         "caduceus_jax.train.data.prepare:prepare", "make a genome ready for training, once"
     ),
@@ -110,7 +118,8 @@ def main(argv: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return DONE if words else BAD_INPUT
-    if words[0] in {name.partition(" ")[0] for name in COMMANDS if " " in name}:
+    groups = {name.partition(" ")[0] for name in COMMANDS if " " in name} - set(COMMANDS)
+    if words[0] in groups:
         print(_overview(words[0]))
         return DONE if words[1:] and words[1] in ("-h", "--help") else BAD_INPUT
     if words[0] in ("-V", "--version"):

@@ -4,14 +4,15 @@ import numpy as np
 
 from caduceus_jax.cli.recipe import parse
 from caduceus_jax.configs import find
-from caduceus_jax.train.evaluation.evaluate import EvaluateConfig, _settings, _tasks
-from caduceus_jax.train.evaluation.report import Column
+from caduceus_jax.train.evaluation.config import EqtlEvaluation, EvaluateConfig
+from caduceus_jax.train.evaluation.evaluate import _settings, _tasks
+from caduceus_jax.train.evaluation.score_table import Column
 from caduceus_jax.train.finetuning.config import FinetuneConfig
 from caduceus_jax.train.tasks import find_task
 
 
-def read(name):
-    return parse("x", "y", EvaluateConfig, ["--config", f"finetune/{name}"])
+def read(name, config=EvaluateConfig, *words):
+    return parse("x", "y", config, ["--config", f"finetune/{name}", *words])
 
 
 def test_every_task_has_the_paper_s_settings():
@@ -20,7 +21,8 @@ def test_every_task_has_the_paper_s_settings():
         ("nucleotide_transformer", 10, 20, 18),
     ):
         config = read(name)
-        assert (config.protocol, config.epochs, len(config.seeds)) == ("paper", epochs, seeds)
+        tuning = config.tuning
+        assert (tuning.protocol, tuning.epochs, len(tuning.seeds)) == ("paper", epochs, seeds)
         found = _tasks(config)
         assert len(found) == tasks
         for task, data, scores in found:
@@ -34,9 +36,9 @@ def test_every_task_has_the_paper_s_settings():
 
 
 def test_the_eqtl_recipe_reads_the_paper_s_windows():
-    config = read("eqtl")
-    assert (config.suite, config.protocol) == ("eqtl", "paper")
-    assert (config.eqtl.length, config.eqtl.pooled) == (131_072, 1_537)
+    config = read("eqtl", EqtlEvaluation, "--model", "m")
+    assert (config.protocol, config.seeds) == ("paper", [1, 2, 3, 4, 5])
+    assert (config.context_length, config.window) == (131_072, 1_537)
     assert find("finetune/eqtl").name == "eqtl.yaml"
 
 

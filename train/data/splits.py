@@ -11,8 +11,7 @@ from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.progress import notice
 from caduceus_jax.train.config import DataConfig, names
 from caduceus_jax.train.data.store import Store
-
-_SPLIT_NAMES = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
+from caduceus_jax.train.split_names import split_of
 
 
 class Block(NamedTuple):
@@ -89,7 +88,8 @@ def _by_intervals(stores: list[Store], config: DataConfig, max_length: int) -> S
     }
     found: dict[str, list[Block]] = {"train": [], "validation": [], "test": []}
     for chrom, start, end, name, line in zip(*regions, strict=True):
-        if name not in _SPLIT_NAMES:
+        part = split_of(name)
+        if part is None:
             raise UserError(
                 f"{path}:{line}: the fourth column is {name!r}, and a split is train, valid or test"
             )
@@ -112,7 +112,7 @@ def _by_intervals(stores: list[Store], config: DataConfig, max_length: int) -> S
         end = min(start + extent, length)
         # Shifted inward where the contig ends before the first window does.
         start = max(0, min(start, end - max_length))
-        found[_SPLIT_NAMES[name]].append(Block(genome, chrom, int(start), int(end)))
+        found[part].append(Block(genome, chrom, int(start), int(end)))
     held_out = found["validation"] + found["test"]
     splits = Splits(
         stores, **found, inward=True, avoid=[] if config.interval_overlap == "keep" else held_out

@@ -1,24 +1,23 @@
-"""`caduceus-jax evaluate --suite eqtl`: which variants change expression, by an SVM."""
+"""`caduceus-jax evaluate eqtl`: which variants change expression, by a support vector machine."""
 
-import json
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
+from caduceus_jax.files import write_text
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.windows import Status
 from caduceus_jax.progress import notice
 from caduceus_jax.train.config import names
 from caduceus_jax.train.evaluation import eqtl
+from caduceus_jax.train.evaluation.config import EqtlEvaluation
 from caduceus_jax.train.evaluation.eqtl_table import read_table
-from caduceus_jax.train.finetuning.config import EqtlConfig
-
-if TYPE_CHECKING:
-    from caduceus_jax.train.evaluation.evaluate import EvaluateConfig
+from caduceus_jax.train.evaluation.report import Report, markdown, write_report
 
 _ADDRESS = (
     "https://huggingface.co/datasets/InstaDeepAI/genomics-long-range-benchmark "
@@ -26,56 +25,63 @@ _ADDRESS = (
 )
 
 
-def evaluate_eqtl(config: "EvaluateConfig") -> None:
-    """Embeds the variants of a table and scores them; writes rows.tsv, auroc.json and report.md.
+def evaluate_eqtl(config: EqtlEvaluation) -> None:
+    """Learns from a model's states which variants change expression, and scores the predictions.
 
-    Every row of the table is in rows.tsv, in its place, with its status. What is embedded already
-    is not embedded again.
+    The states around each variant of a table are computed, with its reference and its alternative
+    base; a support vector machine on them is trained and tested in three classes of distance to
+    the nearest transcription start site. States that were computed by an earlier call are read.
+
+    examples:
+      caduceus-jax evaluate eqtl MODEL --table All_Tissues.csv --genome hg38.fa --out runs/eqtl
+
+    Args:
+        config: the settings.
 
     Raises:
-        UserError: files that are missing or do not fit, or a model that is.
+        UserError: a file is missing, or files do not fit together.
     """
-    given = config.eqtl
     _check(config)
-    table = read_table(pathlib.Path(given.table), names(given.test_contigs))
-    genome = Genome(given.genome)
+    table = read_table(pathlib.Path(config.table), names(config.test_contigs))
+    genome = Genome(config.genome)
     use_cores()
-    model, tokenizer = inference.load(config.model)
-    folder = pathlib.Path(config.report)
-    windows = eqtl.find_windows(table, genome, given.length)
+    model, tokenizer = inference.load(config.model, dtype=jnp.dtype(config.dtype))
+    folder = pathlib.Path(config.out)
+    windows = eqtl.find_windows(table, genome, config.context_length)
     counts = {str(s): int((windows.status == s).sum()) for s in np.unique(windows.status)}
     said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    notice(f"{given.table}: {len(windows.status):,} rows: {said}; {len(windows.base):,} windows")
+    notice(f"{config.table}: {len(windows.status):,} rows: {said}; {len(windows.base):,} windows")
     states = eqtl.embed_windows(
         model,
         tokenizer,
         genome,
         windows,
         folder,
-        length=given.length,
-        pooled=given.pooled,
+        length=config.context_length,
+        pooled=config.window,
         protocol=config.protocol,
+        batch_size=config.batch_size,
     )
     auroc = _buckets(config, table, windows, states, equivariant=model.config.rcps)
-    (folder / "auroc.json").write_text(json.dumps({"rows": counts, "auroc": auroc}, indent=1))
     _write_rows(folder / "rows.tsv", table, windows)
-    text = "\n".join(_lines(config, counts, auroc))
-    (folder / "report.md").write_text(text + "\n")
-    print(text)
+    report = _report(config, counts, auroc)
+    paths = write_report(folder, report, {"rows": counts, "auroc": auroc})
+    print("\n".join(markdown(report)))
+    print(f"written: {', '.join(map(str, [*paths, folder / 'rows.tsv']))}")
 
 
 def _buckets(
-    config: "EvaluateConfig",
+    config: EqtlEvaluation,
     table: eqtl.Table,
     windows: eqtl.Windows,
     states: np.ndarray,
     *,
     equivariant: bool,
 ) -> dict[str, dict[str, Any]]:
-    """The areas by class of distance, and of all rows together."""
+    """Computes the areas by class of distance, and of all rows together."""
     rows = np.flatnonzero(windows.status == Status.OK)
-    # The paper averages both strands of what is tested, and of what is trained on only where a
-    # model reads both anyway; "none" takes the + strand alone.
+    # The paper averages both strands of test rows, but of training rows only where the model is
+    # equivariant; "none" takes the + strand alone.
     tested = (0,) if config.rc_mode == "none" else (0, 1)
     single = config.protocol == "paper" and not equivariant
     common: dict[str, Any] = {"protocol": config.protocol}
@@ -99,14 +105,11 @@ def _buckets(
     return found
 
 
-def _check(config: "EvaluateConfig") -> None:
-    given: EqtlConfig = config.eqtl
-    if not config.model:
-        raise UserError("--model is missing: the suite eqtl reads a pretrained model's states")
-    if not given.table:
-        raise UserError(f"--eqtl.table is missing: the published one is at {_ADDRESS}")
-    if not given.genome:
-        raise UserError("--eqtl.genome is missing: the FASTA file of the table's assembly (hg38)")
+def _check(config: EqtlEvaluation) -> None:
+    if not config.table:
+        raise UserError(f"table is missing: the published one is at {_ADDRESS}")
+    if not config.genome:
+        raise UserError("genome is missing: name the FASTA file of the table's assembly (hg38)")
 
 
 def _write_rows(path: pathlib.Path, table: eqtl.Table, windows: eqtl.Windows) -> None:
@@ -122,24 +125,30 @@ def _write_rows(path: pathlib.Path, table: eqtl.Table, windows: eqtl.Windows) ->
             status,
         )
         lines.append("\t".join(map(str, fields)))
-    path.write_text("\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
 
 
-def _lines(
-    config: "EvaluateConfig", counts: dict[str, int], auroc: dict[str, dict[str, Any]]
-) -> list[str]:
-    labels = "predicted labels" if config.protocol == "paper" else "the decision function"
-    lines = [
-        f"AUROC of {labels}, protocol {config.protocol}, windows of {config.eqtl.length:,} bases, "
-        f"mean over {config.eqtl.pooled:,}; rows: "
-        + ", ".join(f"{count:,} {status}" for status, count in counts.items()),
-        "",
-        "| distance to TSS | train | test | AUROC | of each seed | C |",
-        "| --- | ---: | ---: | ---: | --- | --- |",
+def _report(
+    config: EqtlEvaluation, counts: dict[str, int], auroc: dict[str, dict[str, Any]]
+) -> Report:
+    labels = "the predicted labels" if config.protocol == "paper" else "the decision function"
+    facts = (
+        f"AUROC of {labels}, protocol {config.protocol}; the model is {config.model}, the table "
+        f"{config.table}. Windows of {config.context_length:,} bases, states averaged over "
+        f"{config.window:,} around the variant. Rows of the table: "
+        + ", ".join(f"{count:,} {status}" for status, count in counts.items())
+        + "."
+    )
+    header = ["distance to TSS", "C", "of each seed", "train", "test", "AUROC"]
+    rows = [
+        [
+            name,
+            str(row["C"]),
+            ", ".join(f"{value:.3f}" for value in row["values"]),
+            f"{row['train']:,}",
+            f"{row['test']:,}",
+            f"{row['mean']:.3f}" if row["values"] else "one class only",
+        ]
+        for name, row in auroc.items()
     ]
-    for name, row in auroc.items():
-        values = ", ".join(f"{value:.3f}" for value in row["values"])
-        mean = f"{row['mean']:.3f}" if row["values"] else "one class only"
-        counted = f"{row['train']:,} | {row['test']:,}"
-        lines.append(f"| {name} | {counted} | {mean} | {values} | {row['C']} |")
-    return lines
+    return Report("Variants that change expression", facts, [header, *rows], text_columns=3)

@@ -1,4 +1,4 @@
-"""`caduceus-jax evaluate`: whole benchmarks, and a report of what came of them."""
+"""`caduceus-jax evaluate`: models fine-tuned on whole benchmarks, with a report."""
 
 import dataclasses
 import json
@@ -10,69 +10,47 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.files import write_json
 from caduceus_jax.inference import embed
+from caduceus_jax.model import checkpoint
 from caduceus_jax.model.heads import CaduceusForMaskedLM, CaduceusForSequenceClassification
 from caduceus_jax.progress import notice
-from caduceus_jax.train.evaluation.eqtl_report import evaluate_eqtl
+from caduceus_jax.tokenizer import Tokenizer
+from caduceus_jax.train.evaluation.config import EvaluateConfig
+from caduceus_jax.train.evaluation.figures import PROJECTION, draw_task
 from caduceus_jax.train.evaluation.linear import baselines
-from caduceus_jax.train.evaluation.masked import evaluate_masked
-from caduceus_jax.train.evaluation.report import PROJECTION, Column, Row, write_report
+from caduceus_jax.train.evaluation.report import Picture, Report, markdown, write_report
+from caduceus_jax.train.evaluation.score_table import Column, Row, score_table
 from caduceus_jax.train.finetune import SUMMARY, finetune
-from caduceus_jax.train.finetuning.config import (
-    EqtlConfig,
-    FinetuneConfig,
-    LabelledConfig,
-    MaskedConfig,
-)
+from caduceus_jax.train.finetuning.config import FinetuneConfig, LabelledConfig
 from caduceus_jax.train.finetuning.examples import Task
+from caduceus_jax.train.split_names import SPLITS
 from caduceus_jax.train.tasks import find_task
 from caduceus_jax.train.tasks.published import SUITES, facts_of
 
 SCRATCH = "scratch"
-_WITHOUT_TUNING = {"eqtl": evaluate_eqtl, "masked": evaluate_masked}
+_OTHER_SUITES = ("eqtl", "masked")  # commands of their own
 _PROJECTED = 600  # test sequences whose embeddings are drawn
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateConfig(FinetuneConfig):
-    """Several models on several tasks.
-
-    Args:
-        suite: published tasks: genomic-benchmarks, nucleotide-transformer or eqtl; or masked, how
-            well hidden bases are known, by region.
-        tasks: names of tasks of the suite, [a,b]; null takes all. Where no suite is named: folders
-            with train, validation and test tables (valid and dev will do, and so will .csv.gz,
-            .tsv or .parquet).
-        models: what is compared: [name=path,name=path], paths as for `model`; scratch alone is
-            `architecture`, trained from nothing. By default `model`.
-        report: folder of the report: report.html, which needs no other file, report.md and
-            results.json; and of the fine-tunings, each in a folder of its own.
-        eqtl: of the suite eqtl.
-        masked: of the suite masked.
-    """
-
-    suite: str = ""
-    tasks: list[str] | None = None
-    models: list[str] | None = None
-    report: str = "runs/evaluate"
-    eqtl: EqtlConfig = EqtlConfig()
-    masked: MaskedConfig = MaskedConfig()
 
 
 def evaluate(config: EvaluateConfig) -> None:
     """Fine-tunes models on a suite of tasks and writes a report with published numbers beside.
 
-    caduceus-jax evaluate --suite genomic-benchmarks --model runs/pretrain --data.folder DIR
-    --report out. Every setting of `caduceus-jax finetune` is there; with --protocol paper, learning
-    rates and batch sizes are the paper's where it names them. Tasks that are done are not run
-    again. Beside the models stand linear models of 4-mer counts and of the bases themselves.
+    With --tuning.protocol paper, learning rates and batch sizes are the paper's where it names
+    them. Tasks that are done are not run again. Beside the models stand linear models of 4-mer
+    counts and of the bases themselves.
+
+    examples:
+      caduceus-jax evaluate MODEL --suite genomic-benchmarks --tuning.data.folder DIR --out out
+      caduceus-jax evaluate --tasks [enhancers,promoters] --models [mine=runs/pretrain,scratch]
 
     Args:
-        config: everything there is to choose.
+        config: the settings.
+
+    Raises:
+        UserError: there is no such suite, task or model.
     """
-    if config.suite in _WITHOUT_TUNING:
-        return _WITHOUT_TUNING[config.suite](config)
-    folder = pathlib.Path(config.report)
+    folder = pathlib.Path(config.out)
     columns, rows = _models(config), []
     for name, data, published in _tasks(config):
         task = find_task(data)
@@ -82,19 +60,43 @@ def evaluate(config: EvaluateConfig) -> None:
             out = folder / _file_name(column.name) / _file_name(name)
             notice(f"== {name}: {column.name}")
             finetune(_settings(config, column, name, data, str(out)))
-            _project(out, column, task, config)
+            _project(out, column, task, config.tuning)
             cells[column.name] = {
                 **json.loads((out / SUMMARY).read_text()),
                 "folder": str(out),
             }
         rows.append(Row(name, cells, linear, published))
-    paths = write_report(folder, columns, rows, config)
-    print("\n".join((folder / "report.md").read_text().splitlines()))
+    report = _report(columns, rows, config.tuning)
+    paths = write_report(folder, report, [row._asdict() for row in rows])
+    print("\n".join(markdown(report)))
     print(f"written: {', '.join(map(str, paths))}")
 
 
+def _report(columns: list[Column], rows: list[Row], tuning: FinetuneConfig) -> Report:
+    probe = tuning.method == "probe"
+    models = [f"{column.name} ({column.path or 'random weights'})" for column in columns]
+    facts = (
+        f"Models: {', '.join(models)}. "
+        f"Trained: {tuning.method}; rc_mode {tuning.rc_mode}, protocol {tuning.protocol}, "
+        f"{'' if probe else f'{tuning.epochs} epochs, '}"
+        f"seeds {', '.join(map(str, tuning.seeds))}. A cell is the mean of the test score over "
+        f"seeds, each {'with the penalty' if probe else 'at the epoch'} of the best validation "
+        "score, ± largest less smallest. Published figures are comparable only where the whole "
+        "official task was read."
+    )
+    pictures = [
+        Picture(
+            row.task,
+            f"learning curves and test predictions of {row.task}",
+            draw_task(columns, row),
+        )
+        for row in rows
+    ]
+    return Report("Evaluation", facts, score_table(columns, rows), 2, pictures)
+
+
 def _models(config: EvaluateConfig) -> list[Column]:
-    """Name and path of each model, the path empty for one from scratch."""
+    """Lists name and path of each model, the path empty for one from scratch."""
     if config.models is None:
         name = pathlib.Path(config.model).name if config.model else SCRATCH
         return [Column(name, config.model)]
@@ -112,41 +114,39 @@ def _models(config: EvaluateConfig) -> list[Column]:
 def _tasks(
     config: EvaluateConfig,
 ) -> list[tuple[str, LabelledConfig, dict[str, tuple[float, float | None]]]]:
-    """Name, data and published scores of each task."""
-    suite = config.suite.replace("-", "_")
+    """Lists name, data and published scores of each task."""
+    suite, tables = config.suite.replace("-", "_"), config.tuning.data
+    if suite in _OTHER_SUITES:
+        raise UserError(f"suite is {suite}, which is a command of its own: evaluate {suite}")
     if suite:
         if suite not in SUITES:
-            known = [name.replace("_", "-") for name in SUITES] + list(_WITHOUT_TUNING)
+            known = [name.replace("_", "-") for name in SUITES]
             raise UserError(f"suite is {config.suite}; there are {', '.join(known)}")
         return [
             (
                 name,
-                dataclasses.replace(config.data, task=f"{suite}/{name}"),
+                dataclasses.replace(tables, task=f"{suite}/{name}"),
                 facts_of(suite, name).scores,
             )
             for name in config.tasks or SUITES[suite]
         ]
     if not config.tasks:
-        raise UserError("nothing to evaluate on: name a --suite, or folders with --tasks [a,b]")
+        raise UserError("nothing to evaluate on: name a suite, or folders of tables in tasks")
     return [
-        (pathlib.Path(path).name, _folder_data(config.data, pathlib.Path(path)), {})
+        (pathlib.Path(path).name, _folder_data(tables, pathlib.Path(path)), {})
         for path in config.tasks
     ]
 
 
 def _folder_data(data: LabelledConfig, folder: pathlib.Path) -> LabelledConfig:
-    """The tables of a folder."""
+    """Finds the tables of a folder."""
 
     def find(*words: str) -> str:
         pattern = re.compile(rf"({'|'.join(words)})\.(csv|tsv|parquet|csv\.gz|tsv\.gz)")
         found = sorted(path for path in folder.glob("*") if pattern.fullmatch(path.name))
         return str(found[0]) if found else ""
 
-    parts = {
-        "train": find("train"),
-        "validation": find("validation", "valid", "dev"),
-        "test": find("test"),
-    }
+    parts = {part: find(*known) for part, known in SPLITS.items()}
     for part in ("train", "test"):
         if not parts[part]:
             raise UserError(f"{folder} has no {part} table, such as {part}.csv")
@@ -156,43 +156,44 @@ def _folder_data(data: LabelledConfig, folder: pathlib.Path) -> LabelledConfig:
 def _settings(
     config: EvaluateConfig, column: Column, name: str, data: LabelledConfig, out: str
 ) -> FinetuneConfig:
-    """The fine-tuning of one model on one task."""
-    fields = {field.name for field in dataclasses.fields(FinetuneConfig)}
-    settings: dict[str, Any] = {name: getattr(config, name) for name in fields}
-    settings |= {"out": out, "model": column.path, "data": data}
+    """Makes the settings of the fine-tuning of one model on one task."""
+    tuning = dataclasses.replace(config.tuning, out=out, model=column.path, data=data)
     suite = data.task.partition("/")[0]
-    if suite and config.protocol == "paper":
-        facts = facts_of(suite, name)
-        equivariant = config.rc_mode == "equivariant"
-        settings["optimizer"] = dataclasses.replace(config.optimizer, lr=facts.lr[equivariant])
-        if facts.batch_size is not None:
-            settings["batch_size"] = facts.batch_size[equivariant]
-    return FinetuneConfig(**settings)
+    if not suite or tuning.protocol != "paper":
+        return tuning
+    facts = facts_of(suite, name)
+    equivariant = tuning.rc_mode == "equivariant"
+    optimizer = dataclasses.replace(tuning.optimizer, lr=facts.lr[equivariant])
+    batch_size = tuning.batch_size if facts.batch_size is None else facts.batch_size[equivariant]
+    return dataclasses.replace(tuning, optimizer=optimizer, batch_size=batch_size)
 
 
-def _project(out: pathlib.Path, column: Column, task: Task, config: EvaluateConfig) -> None:
-    """Two principal components of test embeddings, by the model of the first seed."""
-    path = out / PROJECTION
-    if path.exists() or task.kind != "classification":
+def _project(out: pathlib.Path, column: Column, task: Task, tuning: FinetuneConfig) -> None:
+    """Stores two principal components of test embeddings, by the model of the first seed."""
+    projection = out / PROJECTION
+    if projection.exists() or task.kind != "classification":
         return
-    trained = out / f"seed-{config.seeds[0]}" / "model"
+    trained = out / f"seed-{tuning.seeds[0]}" / "model"
     if trained.exists():
-        model = CaduceusForSequenceClassification.from_pretrained(str(trained))
+        model, path = CaduceusForSequenceClassification.from_pretrained(str(trained)), trained
     elif column.path:
-        model = CaduceusForMaskedLM.from_pretrained(column.path)
+        model, path = CaduceusForMaskedLM.from_pretrained(column.path), column.path
     else:
         return  # a probe of random weights
     rows = np.linspace(0, len(task.test.sequences), _PROJECTED, endpoint=False).astype(int)
     some = task.test.take(np.unique(rows))
-    embedded = embed(model, [bases[: task.max_length] for bases in some.sequences])
+    tokenizer = Tokenizer.from_pretrained(checkpoint.locate(path))
+    cut = [bases[: task.max_length] for bases in some.sequences]
+    embedded = embed(model, cut, tokenizer=tokenizer)
     points = PCA(2).fit_transform(embedded)
-    np.savez(path, points=points, labels=some.labels)
+    np.savez(projection, points=points, labels=some.labels)
 
 
 def _remembered(path: pathlib.Path, task: Task) -> dict[str, dict[str, float]]:
+    """Reads the scores of the linear baselines, or computes and stores them."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(baselines(task)))
+        write_json(path, baselines(task))
     return json.loads(path.read_text())
 
 

@@ -1,9 +1,9 @@
-"""`caduceus-jax evaluate --suite masked`: how well hidden bases are known, and where."""
+"""`caduceus-jax evaluate masked`: how well a model predicts masked bases, and where."""
 
-import json
 import pathlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from caduceus_jax import inference
@@ -14,10 +14,8 @@ from caduceus_jax.genomics.files.compressed import open_binary
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import names
-from caduceus_jax.train.finetuning.config import MaskedConfig
-
-if TYPE_CHECKING:
-    from caduceus_jax.train.evaluation.evaluate import EvaluateConfig
+from caduceus_jax.train.evaluation.config import MaskedEvaluation
+from caduceus_jax.train.evaluation.report import Report, markdown, write_report
 
 EVERYWHERE, REPEATS, NO_REPEATS, NOWHERE = "all", "repeats", "no repeats", "not annotated"
 _GFF = (".gff", ".gff3", ".gtf")
@@ -25,7 +23,7 @@ _MOST_N = 0.5  # share of a window; from there on it is left out
 _BASES = np.frombuffer(b"ACGT", np.uint8)
 
 
-class Regions(NamedTuple):
+class Annotation(NamedTuple):
     """Annotated stretches, 0-based half-open."""
 
     contig: list[str]
@@ -34,8 +32,8 @@ class Regions(NamedTuple):
     kind: list[str]
 
 
-class Hidden(NamedTuple):
-    """What is asked: windows, and which of their bases are hidden."""
+class MaskedWindows(NamedTuple):
+    """Windows of a genome, and which of their bases are masked."""
 
     bases: np.ndarray  # (windows, length) upper case
     soft: np.ndarray  # (windows, length) bool, lower case in the genome
@@ -44,61 +42,76 @@ class Hidden(NamedTuple):
     positions: np.ndarray  # (windows, masks) indices in the window, -1 where there are fewer
 
 
-def evaluate_masked(config: "EvaluateConfig") -> None:
-    """Hides a share of the bases of evenly spread windows; writes masked.json and report.md.
+def evaluate_masked(config: MaskedEvaluation) -> None:
+    """Scores a model's predictions of masked bases by kind of region.
 
-    A base that several regions cover counts in each of their kinds. Repeats are the bases that the
-    FASTA file has in lower case.
+    A share of the bases of evenly spread windows is masked, the same ones every time. A base that
+    several regions cover counts in each of their kinds. Repeats are the bases that the FASTA file
+    has in lower case.
+
+    examples:
+      caduceus-jax evaluate masked runs/pretrain --genome hg38.fa --annotation genes.gtf --out out
+
+    Args:
+        config: the settings.
 
     Raises:
-        UserError: no model or genome, or files that do not fit.
+        UserError: no genome is named, or files do not fit together.
     """
-    given = config.masked
-    if not config.model or not given.genome:
-        raise UserError("the suite masked needs --model and --masked.genome")
-    genome = Genome(given.genome)
-    regions = read_regions(pathlib.Path(given.annotation)) if given.annotation else None
-    hidden = hide(genome, given)
+    if not config.genome:
+        raise UserError("genome is missing: name the FASTA file whose bases are masked")
+    genome = Genome(config.genome)
+    regions = read_regions(pathlib.Path(config.annotation)) if config.annotation else None
+    masked = mask_windows(genome, config)
     use_cores()
-    model, tokenizer = inference.load(config.model)
-    ids = _encode(hidden.bases, tokenizer)
+    model, tokenizer = inference.load(config.model, dtype=jnp.dtype(config.dtype))
+    ids = _encode(masked.bases, tokenizer)
     log_p = inference.masked_log_probabilities(
-        model, ids, hidden.positions, tokenizer=tokenizer, show_progress=True
+        model,
+        ids,
+        masked.positions,
+        tokenizer=tokenizer,
+        batch_size=config.batch_size,
+        show_progress=True,
     )
-    rows = tabulate(hidden, log_p, regions)
-    folder = pathlib.Path(config.report)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "masked.json").write_text(json.dumps(rows, indent=1))
-    text = "\n".join(_lines(config, len(hidden.start), rows))
-    (folder / "report.md").write_text(text + "\n")
-    print(text)
+    rows = tabulate(masked, log_p, regions)
+    report = _report(config, len(masked.start), rows)
+    paths = write_report(pathlib.Path(config.out), report, rows)
+    print("\n".join(markdown(report)))
+    print(f"written: {', '.join(map(str, paths))}")
 
 
-def hide(genome: Genome, given: MaskedConfig) -> Hidden:
-    """Windows, evenly spread over the contigs, and bases of them that are hidden.
+def mask_windows(genome: Genome, config: MaskedEvaluation) -> MaskedWindows:
+    """Chooses windows, evenly spread over the contigs, and the bases of them that are masked.
+
+    Args:
+        genome: where the windows lie.
+        config: contigs, length and number of the windows, and the share that is masked.
 
     Raises:
-        UserError: no such contig, or no window with enough known bases.
+        UserError: there is no such contig, or no window with enough known bases.
     """
-    chosen = names(given.contigs) or genome.names
+    chosen = names(config.contigs) or genome.names
     numbers = genome.contigs(chosen)
     if unknown := [name for name, i in zip(chosen, numbers, strict=True) if i < 0]:
         raise UserError(f"{genome.path} has no contig {unknown[0]}; it has {genome.names[0]}, ...")
     places = [
         (name, number, start)
         for name, number in zip(chosen, numbers.tolist(), strict=True)
-        for start in range(0, int(genome.lengths[number]) - given.length + 1, given.length)
+        for start in range(
+            0, int(genome.lengths[number]) - config.context_length + 1, config.context_length
+        )
     ]
-    # More than are wanted, because some are N.
+    # A permutation of all, because some windows are mostly N.
     order = np.random.default_rng(0).permutation(len(places))
     rows, soft, contigs, starts, positions = [], [], [], [], []
-    most = round(given.length * given.mask_probability)
+    most = round(config.context_length * config.mask_probability)
     for i in order.tolist():
         name, number, start = places[i]
-        letters = genome.fetch(number, start, start + given.length, soft_mask=True)
+        letters = genome.fetch(number, start, start + config.context_length, soft_mask=True)
         upper = np.where(letters >= ord("a"), letters - 32, letters)
         known = np.flatnonzero(np.isin(upper, _BASES))
-        if len(known) <= (1 - _MOST_N) * given.length:
+        if len(known) <= (1 - _MOST_N) * config.context_length:
             continue
         rng = np.random.default_rng((number, start))
         count = min(most, len(known))
@@ -109,38 +122,41 @@ def hide(genome: Genome, given: MaskedConfig) -> Hidden:
         contigs.append(name)
         starts.append(start)
         positions.append(at)
-        if len(rows) == given.windows:
+        if len(rows) == config.windows:
             break
     if not rows:
         raise UserError(
-            f"{genome.path} has no window of {given.length:,} bases that is not mostly N"
+            f"{genome.path} has no window of {config.context_length:,} bases that is not mostly N"
         )
-    return Hidden(np.stack(rows), np.stack(soft), contigs, np.array(starts), np.stack(positions))
+    return MaskedWindows(
+        np.stack(rows), np.stack(soft), contigs, np.array(starts), np.stack(positions)
+    )
 
 
 def tabulate(
-    hidden: Hidden, log_p: np.ndarray, regions: Regions | None
+    masked: MaskedWindows, log_p: np.ndarray, regions: Annotation | None
 ) -> dict[str, dict[str, float]]:
-    """Scores by kind of region.
+    """Scores predictions by kind of region.
 
     Args:
-        hidden: what was asked.
+        masked: the windows and their masked bases.
         log_p: (windows, masks, 4) natural logarithms for A, C, G, T.
         regions: annotation.
 
     Returns:
-        By kind: `bases` hidden; `cross_entropy` in nats; `accuracy`; `order_0_entropy` of these
-        bases, in nats, which a model that knows only their composition would reach.
+        By kind: `bases`, the number that is masked; `cross_entropy` in nats; `accuracy`;
+        `order_0_entropy` of these bases, in nats, which a model that knows only their composition
+        would reach.
     """
-    window, mask = np.nonzero(hidden.positions >= 0)
-    at = hidden.positions[window, mask]
-    truth = np.searchsorted(_BASES, hidden.bases[window, at])
+    window, mask = np.nonzero(masked.positions >= 0)
+    at = masked.positions[window, mask]
+    truth = np.searchsorted(_BASES, masked.bases[window, at])
     nats = -log_p[window, mask, truth]
     right = log_p[window, mask].argmax(axis=1) == truth
-    repeat = hidden.soft[window, at]
+    repeat = masked.soft[window, at]
     kinds = {EVERYWHERE: np.ones(len(at), bool), REPEATS: repeat, NO_REPEATS: ~repeat}
     if regions is not None:
-        kinds |= _annotated(hidden, window, at, regions)
+        kinds |= _annotated(masked, window, at, regions)
     found = {}
     for kind, inside in kinds.items():
         if inside.any():
@@ -155,15 +171,18 @@ def tabulate(
     return found
 
 
-def read_regions(path: pathlib.Path) -> Regions:
-    """A BED file with kinds in its fourth column, or a GFF or GTF file with them in its third.
+def read_regions(path: pathlib.Path) -> Annotation:
+    """Reads annotated regions: BED with kinds in the fourth column, or GFF or GTF in the third.
+
+    Args:
+        path: the file; .gz is unpacked as it is read.
 
     Raises:
-        UserError: a line that is no region.
+        UserError: a line is not a region.
     """
     if not path.name.removesuffix(".gz").endswith(_GFF):
         bed = read_bed(path)
-        return Regions(bed.chrom, bed.start, bed.end, bed.name)
+        return Annotation(bed.chrom, bed.start, bed.end, bed.name)
     contig, start, end, kind = [], [], [], []
     with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
@@ -181,20 +200,20 @@ def read_regions(path: pathlib.Path) -> Regions:
             kind.append(fields[2])
             start.append(int(fields[3]) - 1)
             end.append(int(fields[4]))
-    return Regions(contig, np.array(start, np.int64), np.array(end, np.int64), kind)
+    return Annotation(contig, np.array(start, np.int64), np.array(end, np.int64), kind)
 
 
 def _annotated(
-    hidden: Hidden, window: np.ndarray, at: np.ndarray, regions: Regions
+    masked: MaskedWindows, window: np.ndarray, at: np.ndarray, regions: Annotation
 ) -> dict[str, np.ndarray]:
-    """Which hidden bases lie in each kind of region."""
-    place = hidden.start[window] + at
-    contig = np.array(hidden.contig)[window]
+    """Finds which masked bases lie in each kind of region."""
+    place = masked.start[window] + at
+    contig = np.array(masked.contig)[window]
     region_contig, region_kind = np.array(regions.contig), np.array(regions.kind)
     found = {}
     for kind in np.unique(region_kind):
         inside = np.zeros(len(at), bool)
-        for name in set(hidden.contig):
+        for name in set(masked.contig):
             chosen = (region_kind == kind) & (region_contig == name)
             here = np.flatnonzero(contig == name)
             # A base is covered where more regions have begun than have ended.
@@ -207,23 +226,24 @@ def _annotated(
 
 
 def _encode(bases: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    """Token ids; N is padding, as in pretraining."""
+    """Encodes bases as token ids; N becomes padding, as in pretraining."""
     ids = tokenizer.encode(bases.tobytes()).reshape(bases.shape)
     return np.where(ids == tokenizer.n_id, tokenizer.pad_id, ids)
 
 
-def _lines(config: "EvaluateConfig", windows: int, rows: dict[str, dict[str, float]]) -> list[str]:
-    given = config.masked
-    lines = [
-        f"{given.mask_probability:.0%} of the bases of {windows:,} windows of {given.length:,} of "
-        f"{given.genome} hidden from {config.model}, natural logarithms:",
-        "",
-        "| where | hidden bases | cross-entropy | order-0 entropy | accuracy |",
-        "| --- | ---: | ---: | ---: | ---: |",
+def _report(config: MaskedEvaluation, windows: int, rows: dict[str, dict[str, float]]) -> Report:
+    facts = (
+        f"{config.mask_probability:.0%} of the bases of {windows:,} windows of "
+        f"{config.context_length:,} bases of {config.genome} are masked; the model is "
+        f"{config.model}. Cross-entropies are in nats per base."
+    )
+    header = ["where", "masked bases", "cross-entropy", "order-0 entropy", "accuracy"]
+    cells = [
+        [
+            kind,
+            f"{row['bases']:,}",
+            *(f"{row[name]:.4f}" for name in ("cross_entropy", "order_0_entropy", "accuracy")),
+        ]
+        for kind, row in rows.items()
     ]
-    for kind, row in rows.items():
-        lines.append(
-            f"| {kind} | {row['bases']:,} | {row['cross_entropy']:.4f} | "
-            f"{row['order_0_entropy']:.4f} | {row['accuracy']:.4f} |"
-        )
-    return lines
+    return Report("Masked bases by region", facts, [header, *cells])

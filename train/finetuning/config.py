@@ -130,62 +130,6 @@ class LabelledConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class EqtlConfig:
-    """Variants that change expression (the suite eqtl).
-
-    Args:
-        table: variants with labels, such as All_Tissues.csv of the Genomics Long-Range Benchmark.
-        genome: FASTA file of their assembly.
-        length: bases around each variant that the model reads.
-        pooled: bases around the variant over which its states are averaged.
-        test_contigs: contigs to test on, where the table has no column split.
-    """
-
-    table: str = ""
-    genome: str = ""
-    length: int = 131_072
-    pooled: int = 1_537
-    test_contigs: str | list[str] = ""
-
-    def __post_init__(self):
-        if self.length < 1 or self.pooled < 1 or self.pooled % 2 == 0:
-            raise UserError(
-                f"eqtl.length is {self.length} and eqtl.pooled {self.pooled}: both are at least 1, "
-                "and the latter is odd"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskedConfig:
-    """Hidden bases by region (the suite masked).
-
-    Args:
-        genome: FASTA file; lower case is a repeat.
-        annotation: BED (kinds in the fourth column), GFF or GTF (in the third) of its regions.
-        contigs: contigs that are looked at; by default all.
-        length: bases of a window.
-        windows: at most this many windows, drawn evenly.
-        mask_probability: share of a window's bases that is hidden, all of it at once.
-    """
-
-    genome: str = ""
-    annotation: str = ""
-    contigs: str | list[str] = ""
-    length: int = 1_024
-    windows: int = 1_000
-    mask_probability: float = 0.15
-
-    def __post_init__(self):
-        if self.length < 1 or self.windows < 1:
-            raise UserError("masked.length and masked.windows are at least 1")
-        if not 1 <= round(self.length * self.mask_probability) <= self.length:
-            raise UserError(
-                f"masked.mask_probability is {self.mask_probability}: of {self.length} bases that "
-                "hides none, or more than there are"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
     """One fine-tuning, repeated with several seeds.
 

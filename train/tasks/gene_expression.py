@@ -17,8 +17,7 @@ from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.train.config import names
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
-
-_SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
+from caduceus_jax.train.split_names import split_of
 
 
 class GenomeWindows(Sequence[bytes]):
@@ -148,11 +147,11 @@ def _split(
     columns = getattr(frame, "columns", [])
     if "split" in columns:
         named = [str(name) for name in frame["split"].to_list()]  # pyright: ignore[reportIndexIssue]
-        if unknown := set(named) - set(_SPLITS):
+        if unknown := {name for name in named if split_of(name) is None}:
             raise UserError(
                 f"{path}: the column split has {sorted(unknown)[0]!r}; it has train, valid and test"
             )
-        return np.array([_SPLITS[name] for name in named])
+        return np.array([split_of(name) for name in named])
     tested, validated = names(given.test_contigs), names(given.validation_contigs)
     return np.array(
         [

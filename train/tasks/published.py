@@ -14,6 +14,7 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.fasta import StrangeByte, canonical
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Task
+from caduceus_jax.train.split_names import SPLITS
 from caduceus_jax.train.tasks.facts import GENOMIC_BENCHMARKS, NUCLEOTIDE_TRANSFORMER, Facts
 from caduceus_jax.train.tasks.tables import Rows, read_rows, task_of
 
@@ -29,7 +30,6 @@ _PUBLISHED = {
         "{name}",
     ),
 }
-_SPLITS = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
 _ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".fna", ".fa", ".fasta")
 _SEQUENCE_COLUMNS = ("sequence", "seq")
 
@@ -48,7 +48,7 @@ def read_task(suite: str, name: str, config: LabelledConfig) -> Task:
     facts = facts_of(suite, name)
     folder = locate(suite, name, config.folder)
     parts = {}
-    for part in _SPLITS:
+    for part in SPLITS:
         rows = _read_part(folder, part, facts)
         if rows is not None:
             parts[part] = rows
@@ -101,7 +101,7 @@ def locate(suite: str, name: str, folder: str) -> pathlib.Path:
 
 def _read_part(folder: pathlib.Path, part: str, facts: Facts) -> Rows | None:
     """The rows of a split, their labels the names of their classes; None where there is none."""
-    for word in _SPLITS[part]:
+    for word in SPLITS[part]:
         for place in (folder, folder / "data"):
             files = sorted(
                 path

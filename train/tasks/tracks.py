@@ -10,10 +10,10 @@ from caduceus_jax.progress import notice
 from caduceus_jax.train.config import names
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
+from caduceus_jax.train.split_names import split_of
 
 # Of a stretch that no split is named for: training at the start, then validation, then test.
 _VALIDATION_FROM, _TEST_FROM = 0.8, 0.9
-_SPLIT_OF = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
 _MOST_N = 0.5  # share of a window; from there on it is left out
 
 
@@ -65,7 +65,7 @@ def _stretches(
     given = config.tracks
     if given.regions:
         regions = read_bed(given.regions)
-        named = [_SPLIT_OF.get(name) for name in regions.name]
+        named = [split_of(name) for name in regions.name]
         places = list(zip(regions.chrom, regions.start.tolist(), regions.end.tolist(), strict=True))
     else:
         named = [None] * len(genome.names)

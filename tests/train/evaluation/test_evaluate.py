@@ -8,10 +8,11 @@ import pytest
 
 import caduceus_jax as cj
 from caduceus_jax.train.config import OptimizerConfig
-from caduceus_jax.train.evaluation import report
-from caduceus_jax.train.evaluation.evaluate import EvaluateConfig, _settings, _tasks, evaluate
-from caduceus_jax.train.evaluation.report import Column
-from caduceus_jax.train.finetuning.config import LabelledConfig
+from caduceus_jax.train.evaluation import evaluate as module
+from caduceus_jax.train.evaluation.config import EvaluateConfig
+from caduceus_jax.train.evaluation.evaluate import _settings, _tasks, evaluate
+from caduceus_jax.train.evaluation.score_table import Column
+from caduceus_jax.train.finetuning.config import FinetuneConfig
 
 
 def table(path, count, seed):
@@ -31,32 +32,34 @@ def content(tmp_path):
     return EvaluateConfig(
         tasks=[str(task)],
         models=["scratch"],
-        report=str(tmp_path / "report"),
-        architecture=cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4, rcps=True),
-        optimizer=OptimizerConfig(lr=3e-2, weight_decay=0.0),
-        epochs=2,
-        batch_size=16,
-        seeds=[1],
+        out=str(tmp_path / "report"),
+        tuning=FinetuneConfig(
+            architecture=cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4, rcps=True),
+            optimizer=OptimizerConfig(lr=3e-2, weight_decay=0.0),
+            epochs=2,
+            batch_size=16,
+            seeds=[1],
+        ),
     )
 
 
 @pytest.fixture
 def titles(monkeypatch):
     """The titles of every panel that is drawn."""
-    drawn, draw = [], report.draw_task
+    drawn, draw = [], module.draw_task
 
     def spy(*args):
         figure = draw(*args)
         drawn.extend(axes.get_title() for axes in figure.axes)
         return figure
 
-    monkeypatch.setattr(report, "draw_task", spy)
+    monkeypatch.setattr(module, "draw_task", spy)
     return drawn
 
 
 def test_a_report_holds_scores_of_models_and_baselines_and_pictures(content, titles, capsys):
     evaluate(content)
-    folder = pathlib.Path(content.report)
+    folder = pathlib.Path(content.out)
     (row,) = json.loads((folder / "results.json").read_text())
     assert row["task"] == "content"
     assert row["cells"]["scratch"]["test"]["accuracy"]["mean"] > 0.9
@@ -84,30 +87,32 @@ def test_a_report_holds_scores_of_models_and_baselines_and_pictures(content, tit
 
 
 def test_a_probe_has_no_learning_curve_to_show(content, titles):
-    evaluate(dataclasses.replace(content, method="probe"))
+    tuning = dataclasses.replace(content.tuning, method="probe")
+    evaluate(dataclasses.replace(content, tuning=tuning))
     assert titles == ["scratch: ROC, test", "confusion, test"]
-    page = (pathlib.Path(content.report) / "report.html").read_text()
+    page = (pathlib.Path(content.out) / "report.html").read_text()
     assert "with the penalty of the best validation score" in page and "epochs" not in page
 
 
 def test_the_paper_s_learning_rates_and_batches(tmp_path):
-    config = EvaluateConfig(suite="nucleotide-transformer", protocol="paper", model="m")
+    config = EvaluateConfig(
+        suite="nucleotide-transformer", tuning=FinetuneConfig(protocol="paper"), model="m"
+    )
     found = {name: (data, scores) for name, data, scores in _tasks(config)}
     assert len(found) == 18
     data, scores = found["enhancers_types"]
     assert data.task == "nucleotide_transformer/enhancers_types"
     assert scores["Caduceus-PS"] == (0.416, None)
     settings = _settings(config, Column("m", "m"), "enhancers_types", data, "out")
-    assert (settings.optimizer.lr, settings.batch_size) == (2e-3, config.batch_size)
+    assert (settings.optimizer.lr, settings.batch_size) == (2e-3, config.tuning.batch_size)
     settings = _settings(config, Column("m", "m"), "H3", found["H3"][0], "out")
     assert (settings.optimizer.lr, settings.batch_size) == (1e-3, 128)
 
 
 def test_what_cannot_be_evaluated_is_named(tmp_path):
     cases = {
-        "suite is glue; there are genomic-benchmarks, nucleotide-transformer, eqtl, masked": {
-            "suite": "glue"
-        },
+        "suite is glue; there are genomic-benchmarks, nucleotide-transformer": {"suite": "glue"},
+        "suite is eqtl, which is a command of its own: evaluate eqtl": {"suite": "eqtl"},
         "nothing to evaluate on": {},
         "empty has no train table, such as train.csv": {"tasks": [str(tmp_path / "empty")]},
         "models has nonsense; each is name=path": {"models": ["nonsense"], "tasks": ["x"]},
@@ -116,7 +121,7 @@ def test_what_cannot_be_evaluated_is_named(tmp_path):
     }
     (tmp_path / "empty").mkdir()
     for message, settings in cases.items():
-        config = EvaluateConfig(report=str(tmp_path / "r"), data=LabelledConfig(), **settings)
+        config = EvaluateConfig(out=str(tmp_path / "r"), **settings)
         with pytest.raises(cj.UserError, match=message):
             evaluate(config)
     assert not pathlib.Path(tmp_path / "r").exists()
