@@ -73,6 +73,7 @@ COMMANDS = {
         "caduceus_jax.genomics.likelihood:likelihood", "what a model expects at every base"
     ),
     "convert": Command("caduceus_jax.cli.convert:convert", "convert weights, with a report"),
+    "models": Command("caduceus_jax.cli.models:models", "list the released models"),
     "info": Command("caduceus_jax.cli.info:info", "describe a model, or this installation"),
     "bench scan": Command(
         "caduceus_jax.bench.scan:scan", "time the selective scan on this machine"

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from caduceus_jax import models
 from caduceus_jax.errors import UserError
 from caduceus_jax.model import convert
 from caduceus_jax.model.config import CaduceusConfig
@@ -26,8 +27,8 @@ def load(path: str | pathlib.Path) -> tuple[CaduceusConfig, nnx.State]:
 
     Args:
         path: a folder with `config.json` and weights, the folder of a pretraining run, a file of
-            weights such as a Lightning `.ckpt` (with a `config.json` beside it, or inferred), or
-            a hub id.
+            weights such as a Lightning `.ckpt` (with a `config.json` beside it, or inferred), a
+            hub id, or a short name such as caduceus-ps-131k.
 
     Returns:
         The architecture that is true of the weights, and their state.
@@ -85,7 +86,7 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, Any] | None, dict[str, np.
 
 
 def locate(path: str | pathlib.Path) -> pathlib.Path:
-    """The local folder that holds `config.json`; downloads a hub id.
+    """The local folder that holds `config.json`; downloads a hub id or a short name.
 
     Raises:
         UserError: there is no such folder and no such model on the hub.
@@ -96,7 +97,7 @@ def locate(path: str | pathlib.Path) -> pathlib.Path:
             return candidate
     if folder.is_dir():
         raise UserError(f"{folder} has no config.json: it is not a model's folder")
-    name = folder.as_posix()
+    name = models.resolve(folder.as_posix())
     try:
         return pathlib.Path(
             huggingface_hub.snapshot_download(
