@@ -14,8 +14,6 @@ FOLDERS = {
     "train": "caduceus_jax.train",
 }
 FORBIDDEN = {"torch", "transformers", "mamba_ssm", "tensorflow", "pandas"}
-# The front door imports a command's module when the command is called.
-DOOR = ROOT / "caduceus_jax" / "cli" / "main.py"
 # What more a file may use where it is installed; torch only inside the function that needs it: to
 # read files that torch wrote, to time another kernel beside ours, to interpret Triton's kernels.
 USES = {

@@ -7,7 +7,7 @@ import time
 import jax
 from flax import nnx
 
-from caduceus_jax.configs import find
+from caduceus_jax.configs import resolve_data
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.model import checkpoint
@@ -263,7 +263,7 @@ def _check_vocabulary(config: PretrainConfig, tokenizer: Tokenizer) -> None:
 
 def _next_commands(config: PretrainConfig) -> list[str]:
     """What to type next, with this run's genome and what lies beside it under the same name."""
-    genome = find(names(config.data.fasta)[0])
+    genome = resolve_data(names(config.data.fasta)[0])
     if genome.is_dir():  # prepared from a file that may be anywhere
         genome = pathlib.Path("your_genome.fa")
     regions, variants = genome.with_suffix(".bed"), genome.with_suffix(".vcf")

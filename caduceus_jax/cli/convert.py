@@ -13,14 +13,16 @@ from caduceus_jax.model import convert as weights
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def convert(source: str, out: pathlib.Path, *, force: bool = False) -> None:
+def convert(source: str, *, out: pathlib.Path, force: bool = False) -> None:
     """Converts a stored model into a Hugging Face folder (config.json, model.safetensors).
 
     The folder loads in the original PyTorch code and here alike. Every tensor is accounted for:
     the report lists the original's names with their shapes, one line for all layers, and what they
     sum up to.
 
-    Example: caduceus-jax convert last.ckpt converted/
+    examples:
+      caduceus-jax convert runs/quickstart --out caduceus-hf
+      caduceus-jax convert last.ckpt --out converted
 
     Args:
         source: a Hugging Face folder, a pretraining run's folder (its newest checkpoint, also while

@@ -13,13 +13,15 @@ from caduceus_jax.version import __version__
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "pysam", "polars")
 
 
-def info(*, model: str | None = None) -> None:
+def info(model: str | None = None) -> None:
     """Describes this installation and its devices, or a model.
 
-    With --model it names the architecture, counts the parameters, and measures on random sequence
+    With a model it names the architecture, counts the parameters, and measures on random sequence
     how far the model's answers on the reverse complement are from those on the sequence.
 
-    Example: caduceus-jax info --model runs/quickstart
+    examples:
+      caduceus-jax info
+      caduceus-jax info runs/quickstart
 
     Args:
         model: a model's folder, a Lightning .ckpt, or a hub id.

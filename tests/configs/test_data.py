@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from caduceus_jax.cli.recipe import parse
-from caduceus_jax.configs import find
+from caduceus_jax.cli.arguments import read_config
+from caduceus_jax.configs import resolve_data
 from caduceus_jax.genomics.files.fasta import read_genome
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.data.sources import open_stores
@@ -13,7 +13,7 @@ COMPLEMENT = bytes.maketrans(b"ACGT", b"TGCA")
 
 
 def _genome():
-    ((name, bases),) = read_genome(find("configs/data/yeast_mitochondrion.fa"))
+    ((name, bases),) = read_genome(resolve_data("configs/data/yeast_mitochondrion.fa"))
     assert name == "chrM"
     return bases
 
@@ -25,11 +25,11 @@ def test_the_genome_is_the_one_described():
 
 
 def test_variants_fit_the_genome_and_lie_in_its_held_out_part(tmp_path):
-    config = parse("prog", "", PretrainConfig, ["--config", "quickstart"])
+    config = read_config(PretrainConfig, ["--config", "quickstart"])
     stores = open_stores(config.data, tmp_path)
     (block,) = read_splits(stores, config.data, config.max_length).validation
     bases = _genome()
-    lines = find("configs/data/yeast_mitochondrion.vcf").read_text().splitlines()
+    lines = resolve_data("configs/data/yeast_mitochondrion.vcf").read_text().splitlines()
     records = [line.split("\t") for line in lines if not line.startswith("#")]
     assert len(records) == 344
     positions = np.array([int(record[1]) - 1 for record in records])  # VCF counts from 1
@@ -44,7 +44,7 @@ def test_variants_fit_the_genome_and_lie_in_its_held_out_part(tmp_path):
 
 def test_regions_are_genes_that_start_and_stop_like_genes():
     bases = _genome()
-    lines = find("configs/data/yeast_mitochondrion.bed").read_text().splitlines()
+    lines = resolve_data("configs/data/yeast_mitochondrion.bed").read_text().splitlines()
     regions = {name: (int(s), int(e), strand) for _, s, e, name, _, strand in map(str.split, lines)}
     assert len(regions) == len(lines) == 55
     for name in ("COX1", "COX2", "COX3", "COB", "ATP6", "OLI1"):

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from caduceus_jax.cli.recipe import parse
-from caduceus_jax.configs import find
+from caduceus_jax.cli.arguments import read_config
+from caduceus_jax.configs import resolve
 from caduceus_jax.train.evaluation.config import EqtlEvaluation, EvaluateConfig
 from caduceus_jax.train.evaluation.evaluate import _settings, _tasks
 from caduceus_jax.train.evaluation.score_table import Column
@@ -12,7 +12,7 @@ from caduceus_jax.train.tasks import find_task
 
 
 def read(name, config=EvaluateConfig, *words):
-    return parse("x", "y", config, ["--config", f"finetune/{name}", *words])
+    return read_config(config, ["--config", f"finetune/{name}", *words])
 
 
 def test_every_task_has_the_paper_s_settings():
@@ -39,11 +39,11 @@ def test_the_eqtl_recipe_reads_the_paper_s_windows():
     config = read("eqtl", EqtlEvaluation, "--model", "m")
     assert (config.protocol, config.seeds) == ("paper", [1, 2, 3, 4, 5])
     assert (config.context_length, config.window) == (131_072, 1_537)
-    assert find("finetune/eqtl").name == "eqtl.yaml"
+    assert resolve("finetune/eqtl").name == "eqtl.yaml"
 
 
 def test_the_shipped_splice_junctions_are_what_their_page_says():
-    config = parse("x", "y", FinetuneConfig, ["--config", "finetune/splice"])
+    config = read_config(FinetuneConfig, ["--config", "finetune/splice"])
     task = find_task(config.data)
     assert (task.name, task.classes) == ("splice_junctions", ("acceptor", "donor", "neither"))
     parts = (task.train, task.validation, task.test)

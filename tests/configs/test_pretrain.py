@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 from caduceus_jax import CaduceusForMaskedLM
-from caduceus_jax.cli.recipe import parse
-from caduceus_jax.configs import find, recipes
+from caduceus_jax.cli.arguments import read_config
+from caduceus_jax.configs import recipes, resolve
 from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
 
 # d_model, n_layer, tokens a window, steps, parameters of the released models.
@@ -20,11 +20,12 @@ PUBLISHED = {f"caduceus_{kind}_{name}": name for kind in ("ph", "ps") for name i
 # The same for other devices.
 VARIANTS = {"caduceus_ps_131k_v5e256": "131k", "caduceus_ps_131k_8gpu": "131k"}
 OURS = {"caduceus_ps_1m", "quickstart"}
+PRETRAINING = [name for name in recipes() if "/" not in name]
 
 
 @pytest.fixture(scope="module")
 def configs():
-    return {name: parse("prog", "", PretrainConfig, ["--config", name]) for name in recipes()}
+    return {name: read_config(PretrainConfig, ["--config", name]) for name in PRETRAINING}
 
 
 def test_every_pretraining_of_the_paper_is_there(configs):
@@ -33,7 +34,7 @@ def test_every_pretraining_of_the_paper_is_there(configs):
 
 def test_every_recipe_has_its_folder_and_says_how_it_is_run(configs):
     for name, config in configs.items():
-        head = find(name).read_text().split("\n\n")[0].splitlines()
+        head = resolve(name).read_text().split("\n\n")[0].splitlines()
         assert all(line.startswith("#") and len(line) <= 100 for line in head)
         assert f"#   caduceus-jax pretrain --config {name}" in head
         assert any(line.startswith("# Hardware: ") for line in head), name
@@ -72,7 +73,7 @@ def test_recipes_of_the_paper_are_the_papers(configs):
             leaves = jax.tree.leaves(nnx.state(skeleton, nnx.Param))
             counted[model] = sum(leaf.size for leaf in leaves)
         assert counted[model] == parameters
-        assert f"{parameters:,} parameters" in find(name).read_text()
+        assert f"{parameters:,} parameters" in resolve(name).read_text()
 
 
 def test_variants_fill_their_devices_and_the_long_window_is_a_step(configs):

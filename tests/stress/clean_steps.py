@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from caduceus_jax.configs import find
+from caduceus_jax.configs import resolve_data
 from caduceus_jax.train.guards import ENOUGH, SIGMA, WINDOW
 from tests.stress.runs import Run
 
@@ -35,7 +35,7 @@ def main(steps: int, folder: pathlib.Path, seeds: list[int]) -> None:
             steps=steps,
             seed=seed,
             model={"d_model": 32, "n_layer": 2, "rcps": True},
-            data={"fasta": str(find("configs/data/yeast_mitochondrion.fa").absolute())},
+            data={"fasta": str(resolve_data("configs/data/yeast_mitochondrion.fa").absolute())},
             max_length=128,
             log_every=1,
             skip_spikes=True,

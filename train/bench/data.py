@@ -14,7 +14,7 @@ import numpy as np
 
 from caduceus_jax.bench import measure
 from caduceus_jax.bench.report import Report, table, title
-from caduceus_jax.configs import find
+from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import DataConfig
@@ -96,7 +96,7 @@ def _ways(cores: int) -> dict[str, DataConfig]:
 def _store(
     genome: pathlib.Path | None, folder: pathlib.Path, megabases: int, report: Report
 ) -> Store:
-    path = find(str(genome)) if genome else folder / "random.fa"
+    path = resolve_data(str(genome)) if genome else folder / "random.fa"
     if path.is_dir():
         return Store(path)
     if genome is None:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from caduceus_jax.configs import find
+from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.fasta import iterate_pieces
 from caduceus_jax.progress import track
@@ -32,7 +32,7 @@ from caduceus_jax.train.data.store import (
 _MEGABYTE = 1_000_000
 
 
-def prepare(genome: pathlib.Path, out: pathlib.Path) -> None:
+def prepare(genome: pathlib.Path, *, out: pathlib.Path) -> None:
     """Prepares a genome for training: one byte a base in a folder that opens at once.
 
     pretrain does this by itself for the FASTA files it is given, into the run's folder. Preparing
@@ -44,7 +44,7 @@ def prepare(genome: pathlib.Path, out: pathlib.Path) -> None:
     folder appears when it is whole, and not before.
 
     examples:
-      caduceus-jax prepare hg38.fa.gz genomes/hg38
+      caduceus-jax prepare hg38.fa.gz --out genomes/hg38
       caduceus-jax pretrain --config caduceus_ps_1k --data.fasta genomes/hg38
 
     Args:
@@ -55,7 +55,7 @@ def prepare(genome: pathlib.Path, out: pathlib.Path) -> None:
         UserError: the file is no FASTA or cannot be read, or `out` exists.
     """
     begun = time.monotonic()
-    store = write_store(find(str(genome)), out)
+    store = write_store(resolve_data(str(genome)), out)
     contigs, runs = store.contigs.values(), store.unknown
     total, unknown = len(store.bases), int((runs[:, 1] - runs[:, 0]).sum())
     ambiguous = sum(contig.ambiguous for contig in contigs)

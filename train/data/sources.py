@@ -5,7 +5,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from caduceus_jax.configs import find
+from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
 from caduceus_jax.train import processes
 from caduceus_jax.train.config import DataConfig, names
@@ -30,7 +30,7 @@ def open_stores(config: DataConfig, folder: pathlib.Path) -> list[Store]:
     """
     if not names(config.fasta):
         raise UserError("no genome to train on: name one with --data.fasta genome.fa")
-    paths = [find(name) for name in names(config.fasta)]
+    paths = [resolve_data(name) for name in names(config.fasta)]
     # Found again by their place in the list: whether they are the same, their digests say.
     kept = [path if path.is_dir() else folder / str(i) for i, path in enumerate(paths)]
     processes.first_does("the genomes, prepared", lambda: _prepare(paths, kept, folder))

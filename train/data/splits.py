@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from caduceus_jax.configs import find
+from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.progress import notice
@@ -80,7 +80,7 @@ def read_splits(stores: list[Store], config: DataConfig, max_length: int) -> Spl
 
 
 def _by_intervals(stores: list[Store], config: DataConfig, max_length: int) -> Splits:
-    path = find(config.intervals)
+    path = resolve_data(config.intervals)
     regions = read_bed(path)
     where = {
         name: [i for i, store in enumerate(stores) if name in store.contigs]

@@ -133,7 +133,9 @@ def file_digest(path: pathlib.Path, watch: Callable[[bytes], object] = len) -> s
 
 def _read_index(path: pathlib.Path) -> dict[str, Any]:
     if not path.is_dir():
-        raise UserError(f"{path} is no folder: caduceus-jax prepare genome.fa {path} makes one")
+        raise UserError(
+            f"{path} is no folder: caduceus-jax prepare genome.fa --out {path} makes one"
+        )
     try:
         index = json.loads((path / INDEX).read_text())
     except FileNotFoundError:

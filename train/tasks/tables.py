@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caduceus_jax.configs import find
+from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.fasta import iterate_fasta
 from caduceus_jax.genomics.files.sequence_tables import checked_bases, read_frame, row_name
@@ -36,7 +36,7 @@ def read_task(config: LabelledConfig) -> Task:
             "of labelled sequences with --data.train"
         )
     parts = {
-        part: read_rows(find(path), config)
+        part: read_rows(resolve_data(path), config)
         for part, path in (
             ("train", config.train),
             ("validation", config.validation),

@@ -30,8 +30,19 @@ def test_commands_of_two_words_are_listed_by_their_first(capsys):
     assert status == 0
     commands = [line.split()[:2] for line in out.splitlines() if line.startswith("  ")]
     assert commands == [["bench", name] for name in ("scan", "model", "step", "data")]
-    assert run(capsys, "bench") == run(capsys, "bench", "scna") == (2, out, "")
+    assert run(capsys, "bench") == (2, out, "")
+    expected = "caduceus-jax bench scna: is not a command; did you mean bench scan?\n"
+    assert run(capsys, "bench", "scna") == (2, "", expected)
     assert run(capsys, "bench", "model", "--help")[1].startswith("usage: caduceus-jax bench model")
+
+
+def test_help_verb_is_the_manual_page(capsys):
+    page = run(capsys, "bench", "model", "--help")
+    assert run(capsys, "help", "bench", "model") == run(capsys, "bench", "model", "-h") == page
+    # Whatever else is on the line.
+    assert run(capsys, "bench", "model", "--batch", "x", "-h") == page
+    assert run(capsys, "help", "bench") == run(capsys, "bench", "-h")
+    assert run(capsys, "help") == run(capsys, "--help")
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)
@@ -50,13 +61,14 @@ def test_every_command_has_a_manual_page(capsys, name):
     ("words", "message"),
     [
         (["embd"], "caduceus-jax embd: is not a command; did you mean embed?"),
+        (["score_variant"], "is not a command; did you mean score-variants?"),
         (["zzz"], "caduceus-jax zzz: is not a command; there are pretrain, finetune,"),
-        (["info", "--modle", "x"], "unrecognized arguments: --modle x; did you mean --model?"),
-        (["convert", "x"], "the following arguments are required: out; see caduceus-jax convert"),
-        (["bench", "scan", "--batch", "two"], "argument --batch: invalid int value: 'two'"),
+        (["info", "--modle", "x"], "there is no option --modle; did you mean --model?"),
+        (["convert", "x"], "--out is missing; see caduceus-jax convert --help"),
+        (["bench", "scan", "--batch", "two"], "--batch is two, but it takes a whole number"),
         (["bench", "scan", "--batch", "0"], "sizes and repeats are at least 1"),
         (
-            ["info", "--model", "no/such/model"],
+            ["info", "no/such/model"],
             "does not exist, and is no hub id such as owner/name",
         ),
     ],
@@ -73,7 +85,7 @@ def test_other_failures_are_one_line_and_status_1(capsys, monkeypatch, tmp_path)
         raise RuntimeError("the disk is gone")
 
     monkeypatch.setattr(convert.checkpoint, "load", broken)
-    words = ["convert", "x", str(tmp_path / "out")]
+    words = ["convert", "x", "--out", str(tmp_path / "out")]
     expected = "caduceus-jax convert: RuntimeError: the disk is gone (--debug shows where)\n"
     assert run(capsys, *words) == (1, "", expected)
     status, _, err = run(capsys, *words, "--debug")
@@ -85,7 +97,7 @@ def test_an_interrupted_command_has_status_130(capsys, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(convert.checkpoint, "load", interrupted)
-    assert run(capsys, "convert", "x", str(tmp_path / "out"))[0] == 130
+    assert run(capsys, "convert", "x", "--out", str(tmp_path / "out"))[0] == 130
 
 
 def test_a_missing_extra_is_named():
@@ -106,7 +118,7 @@ def test_python_m_is_the_same_door():
 
 def test_convert(capsys, golden, tmp_path):
     out = tmp_path / "out"
-    status, report, _ = run(capsys, "convert", str(golden / "ps_vocabulary8"), str(out))
+    status, report, _ = run(capsys, "convert", str(golden / "ps_vocabulary8"), "--out", str(out))
     assert status == 0
     assert "mixer.submodule.mamba_fwd.A_log                 48 x 16 in 4 layers" in report
     assert report.splitlines()[-2:] == [
@@ -115,15 +127,15 @@ def test_convert(capsys, golden, tmp_path):
     ]
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     assert {path.name for path in out.iterdir()} == names
-    status, _, err = run(capsys, "convert", str(golden / "ps"), str(out))
+    status, _, err = run(capsys, "convert", str(golden / "ps"), "--out", str(out))
     assert status == 2 and "is not empty: name another folder, or add --force" in err
-    assert run(capsys, "convert", str(golden / "ps"), str(out), "--force")[0] == 0
+    assert run(capsys, "convert", str(golden / "ps"), "--out", str(out), "--force")[0] == 0
 
 
 def test_info(capsys, golden):
     status, out, _ = run(capsys, "info")
     assert status == 0 and f"caduceus-jax {__version__}" in out and "4 cpu device(s)" in out
-    _, out, _ = run(capsys, "info", "--model", str(golden / "ps"))
+    _, out, _ = run(capsys, "info", str(golden / "ps"))
     rows = dict(line.split("  ", 1) for line in out.splitlines())
     rows = {key.strip(): value.strip() for key, value in rows.items()}
     assert rows["parameters"] == "41,728"

@@ -4,7 +4,8 @@ from typing import Literal
 import pytest
 
 from caduceus_jax import UserError
-from caduceus_jax.cli.recipe import parse
+from caduceus_jax.cli.arguments import parse
+from caduceus_jax.cli.signature import config_signature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Outer:
 
 
 def read(*words):
-    return parse("prog", "What it does.", Outer, words)
+    signature = config_signature(Outer, "What it does.")
+    return parse("prog", signature, words).keywords["config"]
 
 
 def written(tmp_path, text):
@@ -73,14 +75,15 @@ def test_what_comes_later_wins(tmp_path):
     [
         (["--step", "3"], "there is no option --step; did you mean --steps?"),
         (["--width=3"], "there is no option --width; did you mean --inner.width?"),
-        (["--steps", "many"], "steps is many, but it takes a whole number"),
-        (["--steps", "2.5"], "steps is 2.5, but it takes a whole number"),
-        (["--inner.width", "x"], "inner.width is x, but it takes a number"),
-        (["--inner.rank", "x"], "inner.rank is x, but it takes a whole number or auto"),
-        (["--fast", "maybe"], "fast is maybe, but it takes true or false"),
-        (["--steps"], "argument --steps: expected one argument; see prog --help"),
-        (["loose"], "unrecognized arguments: loose; see prog --help"),
+        (["--steps", "many"], "--steps is many, but it takes a whole number"),
+        (["--steps", "2.5"], "--steps is 2.5, but it takes a whole number"),
+        (["--inner.width", "x"], "--inner.width is x, but it takes a number"),
+        (["--inner.rank", "x"], "--inner.rank is x, but it takes a whole number or auto"),
+        (["--fast", "maybe"], "--fast is maybe, but it takes true or false"),
+        (["--steps"], "--steps needs a value"),
+        (["loose"], "there is one word too many: loose; the command takes only options"),
         (["--config", "quickstrat"], "there is no recipe quickstrat; did you mean quickstart?"),
+        (["--config", "splice"], "there is no recipe splice; did you mean finetune/splice?"),
         (["--steps", "13"], "steps is 13"),
     ],
 )

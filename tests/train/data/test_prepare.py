@@ -53,14 +53,14 @@ def test_the_digest_is_of_the_genome_and_not_of_the_file(tmp_path):
 def test_the_command_says_what_it_made(tmp_path, capsys):
     path = fasta(tmp_path / "genome.fa", chr1="ACGTNNNN", chr2="RY" * 600_000)
     out = tmp_path / "made"
-    assert main(["prepare", str(path), str(out)]) == 0
+    assert main(["prepare", str(path), "--out", str(out)]) == 0
     shown = capsys.readouterr()
     assert f"{out}: 1,200,008 bases in 2 contigs\n" in shown.out
     assert "1,200,004 of them unknown (N), in 2 runs; 1,200,000 were ambiguity codes" in shown.out
     assert Store(out).source.sha256 in shown.out
     assert f"caduceus-jax pretrain --data.fasta {out}" in shown.out
     assert "reading genome.fa: 2/2 MB" in shown.err
-    assert main(["prepare", str(path), str(out)]) == 2
+    assert main(["prepare", str(path), "--out", str(out)]) == 2
     assert "exists already: choose another folder" in capsys.readouterr().err
 
 

@@ -1,0 +1,34 @@
+"""Errors of the library name arguments; those of the command line name options."""
+
+import re
+from collections.abc import Mapping
+
+from caduceus_jax.cli.signature import Signature
+
+
+def in_options(message: str, signature: Signature, lines: Mapping[str, str]) -> str:
+    """Rewrites the names of arguments in an error as options of the command line.
+
+    Rewritten are names in backticks, names with an underscore or a dot, and a name that the
+    sentence starts with ("window is 0"); other words, such as "the genome", stay.
+
+    Args:
+        message: the library's sentence.
+        signature: what the command takes.
+        lines: file and line of settings that come from a recipe: a sentence that starts with one
+            of them gets its place in front instead.
+    """
+    first = re.match(r"`?([\w.]+)`? (?:is|are|has|have|must|needs?)\b", message)
+    if first and first[1] in lines:
+        return f"{lines[first[1]]}: {message}"
+    for name, setting in signature.settings.items():
+        if setting.place == "recipe":
+            continue
+        message = re.sub(rf"`{re.escape(name)}`", setting.shown, message)
+        if first and first[1] == name and message.startswith(name):
+            message = setting.shown + message[len(name) :]
+        if "_" in name or "." in name:
+            message = re.sub(
+                rf"(?<![\w./'\"-]){re.escape(name)}(?![\w/'\"-]|\.\w)", setting.shown, message
+            )
+    return message

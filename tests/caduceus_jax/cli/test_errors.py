@@ -1,0 +1,34 @@
+import pytest
+
+from caduceus_jax.cli.errors import in_options
+from caduceus_jax.cli.signature import signature
+
+
+def command(model: str, *, genome: str = "", max_length: int = 1, window: int = 3) -> None:
+    """Does a thing."""
+
+
+@pytest.mark.parametrize(
+    ("library", "shell"),
+    [
+        (
+            "max_length is 10, and a sequence is longer",
+            "--max-length is 10, and a sequence is longer",
+        ),
+        ("window is 0; it is at least 1", "--window is 0; it is at least 1"),
+        ("a sequence is longer: raise `window`", "a sequence is longer: raise --window"),
+        ("the genome is another one", "the genome is another one"),
+        ("`model` is missing: pass `genome` too", "MODEL is missing: pass --genome too"),
+        ("/data/max_length/x.fa is empty", "/data/max_length/x.fa is empty"),
+        ("max_length.txt is empty", "max_length.txt is empty"),
+        ("'max_length' is not a contig", "'max_length' is not a contig"),
+    ],
+)
+def test_arguments_become_options(library, shell):
+    assert in_options(library, signature(command), {}) == shell
+
+
+def test_settings_of_recipes_keep_their_name_and_get_their_line():
+    lines = {"window": "recipe.yaml:3"}
+    message = "window is 0; it is at least 1"
+    assert in_options(message, signature(command), lines) == f"recipe.yaml:3: {message}"
