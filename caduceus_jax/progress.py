@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-import jax
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -50,10 +49,3 @@ def track(items: Iterable[T], *, total: int, what: str, unit: str) -> Iterator[T
         if done == total or now - said > _SECONDS_BETWEEN_LINES:
             said = now
             print(f"{what}: {done}/{total} {unit}, {now - start:.0f} s", file=sys.stderr)
-
-
-def notice(text: str) -> None:
-    """Says one line on standard error; of several processes, the first alone speaks."""
-    # Asked in this order, a process that uses no accelerator does not claim one here.
-    if not jax.distributed.is_initialized() or jax.process_index() == 0:
-        print(text, file=sys.stderr)

@@ -56,6 +56,15 @@ def shared():
     return SHARED
 
 
+@pytest.fixture(autouse=True)
+def shown():
+    """The library's log goes to standard error, as in a command, where `capsys` reads it."""
+    from caduceus_jax.cli.log import shown_log
+
+    with shown_log():
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def bounded_memory():
     """Compiled programs of earlier files are given up before they fill a small machine."""

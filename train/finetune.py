@@ -1,6 +1,7 @@
 """`caduceus-jax finetune`: a model learns a task, once for each seed."""
 
 import json
+import logging
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,6 @@ from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.inference import TaskDescription
 from caduceus_jax.model.checkpoint import load
-from caduceus_jax.progress import notice
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import plain
 from caduceus_jax.train.finetuning.config import FinetuneConfig
@@ -29,6 +29,8 @@ from caduceus_jax.train.finetuning.step import (
 )
 from caduceus_jax.train.sharding import make_mesh
 from caduceus_jax.train.tasks import find_task
+
+log = logging.getLogger(__name__)
 
 CONFIG, SUMMARY, RESULT = "config.yaml", "summary.json", "result.json"
 
@@ -57,7 +59,7 @@ def finetune(config: FinetuneConfig) -> None:
     counts = [
         len(part.sequences) if part else 0 for part in (task.train, task.validation, task.test)
     ]
-    notice(
+    log.info(
         f"{task.name}: {task.kind} of {', '.join(task.classes)}; {counts[0]:,} training, "
         f"{counts[1] or 'no'} validation and {counts[2]:,} test sequences, up to "
         f"{task.max_length:,} tokens"
@@ -73,7 +75,7 @@ def finetune(config: FinetuneConfig) -> None:
             (place / RESULT).write_text(json.dumps(result, indent=1))
         results.append(json.loads((place / RESULT).read_text()))
         part = "test" if results[-1]["test"] else "validation"
-        notice(f"seed {seed}: {part} {metric} {results[-1][part][metric]:.4f}")
+        log.info(f"seed {seed}: {part} {metric} {results[-1][part][metric]:.4f}")
     summary = summarise(task, metric, results)
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1))
     print("\n".join(lines(summary)))
@@ -184,7 +186,7 @@ def _run(
             row = {"epoch": epoch, "train_loss": float(values.mean()), **scores}
             rows.write(json.dumps(row) + "\n")
             rows.flush()
-            notice(
+            log.info(
                 f"seed {seed}, epoch {epoch}/{config.epochs}: training loss {values.mean():.4f}, "
                 f"validation {metric} {scores[metric]:.4f}, {time.monotonic() - begun:.0f} s"
             )

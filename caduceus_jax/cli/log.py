@@ -23,15 +23,16 @@ def _is_first_process() -> bool:
 
 @contextlib.contextmanager
 def shown_log() -> Iterator[None]:
-    """Shows the log of `caduceus_jax` on standard error while the block runs."""
+    """Shows the log of `caduceus_jax` on standard error while the block runs; once, if nested."""
     logger, handler = logging.getLogger("caduceus_jax"), _Bare(logging.INFO)
-    level, propagate = logger.level, logger.propagate
+    if any(isinstance(other, _Bare) for other in logger.handlers):
+        yield
+        return
+    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logger.propagate = False
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-        logger.propagate = propagate

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -19,8 +20,10 @@ from caduceus_jax.inference.loading import checked_tokenizer
 from caduceus_jax.model import checkpoint
 from caduceus_jax.model.heads import CaduceusForSequenceClassification, Pooling
 from caduceus_jax.model.typing import PaddingMask, TokenIds
-from caduceus_jax.progress import notice, track
+from caduceus_jax.progress import track
 from caduceus_jax.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 KEY = "caduceus_jax_task"  # of the description in config.json
 
@@ -137,7 +140,7 @@ def predict(
     tokenizer = checked_tokenizer(tuned.model, tuned.tokenizer, both_strands=True)
     lengths = sequence_lengths(sequences)
     if cut := int((lengths > most).sum()):
-        notice(
+        log.info(
             f"{cut:,} of {len(lengths):,} sequences are longer than the {most:,} bases that the "
             "model was trained on: their ends are not read"
         )

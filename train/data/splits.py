@@ -1,6 +1,7 @@
 """Which sequence is for what: by contig, by position on each contig, or by a BED of intervals."""
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -8,10 +9,11 @@ from typing import NamedTuple
 from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bed import read_bed
-from caduceus_jax.progress import notice
 from caduceus_jax.train.config import DataConfig, names
 from caduceus_jax.train.data.store import Store
 from caduceus_jax.train.split_names import split_of
+
+log = logging.getLogger(__name__)
 
 
 class Block(NamedTuple):
@@ -135,7 +137,7 @@ def _say_what_is_shared(path: pathlib.Path, splits: Splits) -> None:
             if splits.avoid
             else "data.interval_overlap keep trains on them all the same"
         )
-        notice(f"{path}: {'; '.join(shares)}; {way_out}")
+        log.info(f"{path}: {'; '.join(shares)}; {way_out}")
 
 
 def merged(blocks: Iterable[Block]) -> list[Block]:

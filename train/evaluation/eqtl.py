@@ -6,6 +6,7 @@ three classes of distance to the nearest transcription start site.
 """
 
 import json
+import logging
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,10 +25,11 @@ from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.windows import Status, place
 from caduceus_jax.inference.batches import plan, run
 from caduceus_jax.inference.loading import AnyModel
-from caduceus_jax.progress import notice
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.evaluation.eqtl_table import Table
 from caduceus_jax.train.finetuning.config import Protocol
+
+log = logging.getLogger(__name__)
 
 # Bases to the nearest transcription start site: from, and to; the paper counts both ends in.
 BUCKETS = {
@@ -158,7 +160,7 @@ def embed_windows(
         if isinstance(states, np.memmap):
             states.flush()
         (folder / "states.json").write_text(json.dumps({**made, "done": int(rows[-1]) + 1}))
-        notice(f"embedded {rows[-1] + 1:,} of {len(windows.base):,} windows")
+        log.info(f"embedded {rows[-1] + 1:,} of {len(windows.base):,} windows")
     return states
 
 

@@ -1,5 +1,6 @@
 """`caduceus-jax evaluate eqtl`: which variants change expression, by a support vector machine."""
 
+import logging
 import pathlib
 from typing import Any
 
@@ -12,12 +13,13 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.files import write_text
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.windows import Status
-from caduceus_jax.progress import notice
 from caduceus_jax.train.config import names
 from caduceus_jax.train.evaluation import eqtl
 from caduceus_jax.train.evaluation.config import EqtlEvaluation
 from caduceus_jax.train.evaluation.eqtl_table import read_table
 from caduceus_jax.train.evaluation.report import Report, markdown, write_report
+
+log = logging.getLogger(__name__)
 
 _ADDRESS = (
     "https://huggingface.co/datasets/InstaDeepAI/genomics-long-range-benchmark "
@@ -50,7 +52,7 @@ def evaluate_eqtl(config: EqtlEvaluation) -> None:
     windows = eqtl.find_windows(table, genome, config.context_length)
     counts = {str(s): int((windows.status == s).sum()) for s in np.unique(windows.status)}
     said = ", ".join(f"{count:,} {status}" for status, count in counts.items())
-    notice(f"{config.table}: {len(windows.status):,} rows: {said}; {len(windows.base):,} windows")
+    log.info(f"{config.table}: {len(windows.status):,} rows: {said}; {len(windows.base):,} windows")
     states = eqtl.embed_windows(
         model,
         tokenizer,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import pathlib
 import re
 from typing import Any
@@ -14,7 +15,6 @@ from caduceus_jax.files import write_json
 from caduceus_jax.inference import embed
 from caduceus_jax.model import checkpoint
 from caduceus_jax.model.heads import CaduceusForMaskedLM, CaduceusForSequenceClassification
-from caduceus_jax.progress import notice
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.evaluation.config import EvaluateConfig
 from caduceus_jax.train.evaluation.figures import PROJECTION, draw_task
@@ -27,6 +27,8 @@ from caduceus_jax.train.finetuning.examples import Task
 from caduceus_jax.train.split_names import SPLITS
 from caduceus_jax.train.tasks import find_task
 from caduceus_jax.train.tasks.published import SUITES, facts_of
+
+log = logging.getLogger(__name__)
 
 SCRATCH = "scratch"
 _OTHER_SUITES = ("eqtl", "masked")  # commands of their own
@@ -58,7 +60,7 @@ def evaluate(config: EvaluateConfig) -> None:
         cells: dict[str, dict[str, Any]] = {}
         for column in columns:
             out = folder / _file_name(column.name) / _file_name(name)
-            notice(f"== {name}: {column.name}")
+            log.info(f"== {name}: {column.name}")
             finetune(_settings(config, column, name, data, str(out)))
             _project(out, column, task, config.tuning)
             cells[column.name] = {

@@ -3,6 +3,7 @@
 import concurrent.futures
 import importlib.metadata
 import json
+import logging
 import pathlib
 import shutil
 import time
@@ -22,10 +23,11 @@ from caduceus_jax.model.run_checkpoint import (
     seal,
     steps,
 )
-from caduceus_jax.progress import notice
 from caduceus_jax.train import processes
 from caduceus_jax.train.sharding import path_name
 from caduceus_jax.train.step import TrainState
+
+log = logging.getLogger(__name__)
 
 Place = dict[str, Any]  # where a run is in its data, as JSON knows it
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "caduceus-jax")
@@ -182,8 +184,8 @@ class Checkpoints:
         for bad in damaged:
             copies = len(list(aside.glob(f"{bad}*")))
             (self.folder / str(bad)).rename(aside / (f"{bad}-{copies + 1}" if copies else str(bad)))
-        notice(
-            f"warning: damaged checkpoints are now in {aside}: {describe(damaged)}; continuing "
+        log.warning(
+            f"damaged checkpoints are now in {aside}: {describe(damaged)}; continuing "
             f"from step {step}"
         )
         return step

@@ -1,16 +1,19 @@
 """Signals along a genome, from bigWig files: each window's mean in every bin."""
 
+import logging
+
 import numpy as np
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.genomics.files.bigwig import BigWig
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.progress import notice
 from caduceus_jax.train.config import names
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
 from caduceus_jax.train.split_names import split_of
+
+log = logging.getLogger(__name__)
 
 # Of a stretch that no split is named for: training at the start, then validation, then test.
 _VALIDATION_FROM, _TEST_FROM = 0.8, 0.9
@@ -44,7 +47,7 @@ def read_task(config: LabelledConfig) -> Task:
             )
     for file in files:
         if file.missing:
-            notice(f"{file.path}: {file.missing:,} bases without a value are read as 0")
+            log.info(f"{file.path}: {file.missing:,} bases without a value are read as 0")
     return Task(
         "tracks",
         "tracks",

@@ -5,6 +5,7 @@ codes are read as N (and counted), U as T; any other byte is an error that names
 """
 
 import itertools
+import logging
 import pathlib
 import re
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from jaxtyping import UInt8
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.compressed import open_binary
-from caduceus_jax.progress import notice
+
+log = logging.getLogger(__name__)
 
 Bases = UInt8[np.ndarray, "length"]
 
@@ -106,7 +108,7 @@ def iterate_pieces(
         raise UserError(f"{path} is empty: a FASTA file has a '>' line and sequence")
     _check_record(path, first_line, name, length)
     if ambiguous:
-        notice(f"{path}: {ambiguous:,} IUPAC ambiguity codes (such as R or Y) are read as N")
+        log.info(f"{path}: {ambiguous:,} IUPAC ambiguity codes (such as R or Y) are read as N")
 
 
 class StrangeByte(Exception):

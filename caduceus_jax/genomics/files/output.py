@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,8 @@ import numpy as np
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.reference.windows import WRONG_GENOME, Status
-from caduceus_jax.progress import notice
+
+log = logging.getLogger(__name__)
 
 
 def check_output(path: pathlib.Path, formats: Mapping[str, str | None]) -> str:
@@ -79,7 +81,7 @@ def finish(
     """
     counts = [(int((status == s).sum()), s) for s in Status]
     said = ", ".join(f"{count:,} {s}" for count, s in counts if count)
-    notice(f"{what}: {said or 'none'}; written to {out}")
+    log.info(f"{what}: {said or 'none'}; written to {out}")
     lost = np.flatnonzero(np.isin(status, WRONG_GENOME))
     if len(lost) and not skip_bad:
         raise UserError(

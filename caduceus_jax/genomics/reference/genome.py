@@ -1,6 +1,7 @@
 """A reference genome on disk: any stretch of any contig, without reading the rest."""
 
 import hashlib
+import logging
 import mmap
 import os
 import pathlib
@@ -14,8 +15,9 @@ from jaxtyping import Int, UInt8
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.compressed import open_binary, which_compression
 from caduceus_jax.genomics.files.fasta import StrangeByte, canonical, iterate_fasta
-from caduceus_jax.progress import notice
 from caduceus_jax.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 _NEWLINES = b"\r\n"
 _ASSEMBLY_PREFIXES = ("", "chr", "Chr")
@@ -75,7 +77,7 @@ class Genome:
             number[name] = self._number[alias]
             if not self._said_alias:
                 self._said_alias = True
-                notice(
+                log.info(
                     f"{name} is taken for {alias} of {self.path}, and so are all names that differ "
                     "by chr, or by M and MT, alone"
                 )

@@ -1,5 +1,6 @@
 """Sequences of FASTA records, of regions and around variants, one row for each."""
 
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +14,8 @@ from caduceus_jax.genomics.files.fasta import iterate_fasta
 from caduceus_jax.genomics.files.vcf import Variants
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.windows import Edge, Status, centred, place
-from caduceus_jax.progress import notice
+
+log = logging.getLogger(__name__)
 
 Describe = Callable[[int], str]
 
@@ -139,7 +141,7 @@ def around_records(
         if genome.fetch(int(contig[i]), int(position[i]), int(end[i])).tobytes() != ref[i].encode()
     ]
     if other:
-        notice(
+        log.info(
             f"{len(other):,} of {len(names):,} records have another REF than {genome.path}, first "
             f"{names[other[0]]}: is it the assembly that they were called on?"
         )

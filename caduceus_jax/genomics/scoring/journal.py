@@ -7,6 +7,7 @@ short or does not fit its CRC-32, and is dropped with whatever follows it.
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import struct
@@ -19,7 +20,8 @@ import numpy as np
 from jaxtyping import Float
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.progress import notice
+
+log = logging.getLogger(__name__)
 
 _FORMAT = "caduceus-jax journal 1"
 _ENTRY = struct.Struct("<II")  # bytes of values, their CRC-32
@@ -114,9 +116,9 @@ def _begin(file: BinaryIO, path: pathlib.Path, run: dict[str, Any], resume: bool
             "that run again, or this one without --resume, which discards the journal"
         )
     if there == run:
-        notice(f"{path}, the journal of the same run, is discarded: --resume would continue it")
+        log.info(f"{path}, the journal of the same run, is discarded: --resume would continue it")
     if resume:
-        notice(f"there is no journal {path} to resume from: everything is computed")
+        log.info(f"there is no journal {path} to resume from: everything is computed")
     file.seek(0)
     file.truncate()
     file.write(json.dumps({"format": _FORMAT, "run": run}).encode() + b"\n")

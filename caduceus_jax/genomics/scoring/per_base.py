@@ -4,6 +4,7 @@ Bases that several regions share are computed once. The results lie in memory or
 in a file without a name, and are handed out region by region. All positions are 0-based half-open.
 """
 
+import logging
 import pathlib
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from caduceus_jax.genomics.files.bed import Regions
 from caduceus_jax.genomics.reference.genome import Genome, TokenWindows
 from caduceus_jax.genomics.reference.windows import Edge, Status, centred, place
 from caduceus_jax.model.heads import CaduceusForMaskedLM
-from caduceus_jax.progress import notice, track
+from caduceus_jax.progress import track
 from caduceus_jax.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 BASES = "ACGT"
 # Bases that are worked on, or written, at a time.
@@ -78,7 +81,7 @@ class EveryBase:
         self.stretches = self._merged()
         self.log_probabilities = np.empty((0, 4), np.float32)
         if count := int(((self.status == Status.OK) & (regions.end > lengths)).sum()):
-            notice(
+            log.info(
                 f"{count:,} regions reach beyond the end of their contig: there is nothing there"
             )
 
@@ -205,7 +208,7 @@ def run(
                 yield from (None for _ in range(int((index >= 0).sum())))
             yield from (None for _ in range(passes.bases - int(masks[kept].sum())))
         if padded:
-            notice(f"{padded:,} bases are near the end of a contig: N stands for what is beyond")
+            log.info(f"{padded:,} bases are near the end of a contig: N stands for what is beyond")
 
     done = work()
     if show_progress:
@@ -229,7 +232,7 @@ def finish(results: EveryBase, out: list[pathlib.Path], skip_bad: bool) -> None:
     of_regions = ", ".join(f"{count:,} {kind}" for count, kind in regions if count) or "none"
     of_bases = "".join(f", {count:,} of them {kind}" for kind, count in counts.items() if count)
     files = ", ".join(map(str, out))
-    notice(
+    log.info(
         f"regions: {of_regions}; {results.stretches.bases:,} bases{of_bases}; written to {files}"
     )
     lost = np.flatnonzero(status != Status.OK)

@@ -1,5 +1,6 @@
 """Three scores of a variant: masked and pseudo-log-likelihood ratio, and embedding distance."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,8 +25,10 @@ from caduceus_jax.inference.batches import Batch, TokenRows, plan, run
 from caduceus_jax.inference.loading import checked_tokenizer
 from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.model.typing import TokenIds
-from caduceus_jax.progress import notice, track
+from caduceus_jax.progress import track
 from caduceus_jax.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 # (numbers of rows, rows a batch) -> (place among these numbers, values) of each, in their order.
 Forward = Callable[[np.ndarray, int], Iterable[tuple[int, np.ndarray]]]
@@ -146,7 +149,7 @@ def _placed(
         describe=lambda i: scorer.describe(int(row[i])),
     )
     if padded := int(np.count_nonzero(windows.padding)):
-        notice(f"{padded:,} sequences are near the end of a contig: N stands for what is beyond")
+        log.info(f"{padded:,} sequences are near the end of a contig: N stands for what is beyond")
     return windows
 
 
@@ -320,7 +323,7 @@ def _computed(
         values[done : done + len(kept)] = kept
         done += len(kept)
     if done:
-        notice(f"{done:,} of {rows:,} sequences are in the journal")
+        log.info(f"{done:,} of {rows:,} sequences are in the journal")
     left = np.arange(done, rows)
     if not len(left):
         return values
