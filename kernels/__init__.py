@@ -4,12 +4,12 @@ This package knows nothing of models: it takes arrays and imports JAX only.
 """
 
 from caduceus_jax.kernels.causal_conv import causal_conv1d as causal_conv1d
-from caduceus_jax.kernels.chunked import Chunked as Chunked
-from caduceus_jax.kernels.gpu.chunk_parallel import PallasTriton as PallasTriton
-from caduceus_jax.kernels.gpu.chunk_parallel import Triton as Triton
-from caduceus_jax.kernels.reference import Reference as Reference
+from caduceus_jax.kernels.options import Chunked as Chunked
+from caduceus_jax.kernels.options import MosaicTPU as MosaicTPU
+from caduceus_jax.kernels.options import PallasTriton as PallasTriton
+from caduceus_jax.kernels.options import Reference as Reference
+from caduceus_jax.kernels.options import Triton as Triton
 from caduceus_jax.kernels.selective_scan import selective_scan as selective_scan
 from caduceus_jax.kernels.selective_scan import (
     selective_scan_with_state as selective_scan_with_state,
 )
-from caduceus_jax.kernels.tpu.scan import MosaicTPU as MosaicTPU

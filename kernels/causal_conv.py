@@ -1,15 +1,16 @@
 """Causal depthwise convolution, in either reading direction."""
 
 import functools
-from typing import NamedTuple
+import importlib
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from caduceus_jax.kernels.gpu.chunk_parallel import PallasTriton, Triton, interpreted
-from caduceus_jax.kernels.selective_scan import Implementation, resolve
+from caduceus_jax.kernels.options import Implementation, default_platform, resolve
+from caduceus_jax.kernels.scan_inputs import check_fused_dtype, sum_groups
 from caduceus_jax.kernels.sums import sum_length
 
 
@@ -44,17 +45,16 @@ def causal_conv1d(
     Raises:
         ValueError: channels or groups do not fit, or the implementation does not take x's dtype.
     """
-    options = resolve(implementation)
-    fused = isinstance(options, PallasTriton | Triton)
-    if fused and x.dtype not in (jnp.float32, jnp.bfloat16):
-        raise ValueError(f"x is {x.dtype}; this implementation takes float32 or bfloat16")
+    options = resolve(implementation).for_platform(default_platform())
+    if options.convolution is not None:
+        check_fused_dtype("x", x.dtype)
     if weight.ndim == 2:
         weight, bias = weight[None], None if bias is None else bias[None]
     groups, _, channels = weight.shape
     if channels != x.shape[2] or x.shape[0] % groups:
         raise ValueError(f"weight has shape {weight.shape}, which does not fit x {x.shape}")
-    interpret = interpreted(options) if fused else None
-    return _conv(_Plan(reverse, silu, interpret), x, weight, bias)
+    interpret = getattr(options, "interpret", None)
+    return _conv(_Plan(reverse, silu, options.convolution, interpret), x, weight, bias)
 
 
 class _Plan(NamedTuple):
@@ -62,7 +62,8 @@ class _Plan(NamedTuple):
 
     reverse: bool
     silu: bool
-    interpret: bool | None  # of the fused backward pass; None: it is XLA's
+    kernels: str | None  # the module of the fused backward pass; None: it is XLA's
+    interpret: Any  # of the fused kernels
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -77,23 +78,22 @@ def _conv_fwd(plan: _Plan, x, weight, bias):
 
 def _conv_bwd(plan: _Plan, residuals, grad):
     x, weight, bias = residuals
-    gradients = _gradients if plan.interpret is None else _fused_gradients
+    gradients = _gradients if plan.kernels is None else _fused_gradients
     grad_x, per_row, bias_per_row = gradients(plan, x, weight, bias, grad)
-    grad_weight = _sum_groups(per_row, weight.shape[0]).astype(weight.dtype)
+    grad_weight = sum_groups(per_row, weight.shape[0]).astype(weight.dtype)
     if bias is None:
         return grad_x, grad_weight, None
-    return grad_x, grad_weight, _sum_groups(bias_per_row, weight.shape[0]).astype(bias.dtype)
+    return grad_x, grad_weight, sum_groups(bias_per_row, weight.shape[0]).astype(bias.dtype)
 
 
 _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
 def _fused_gradients(plan: _Plan, x, weight, bias, grad):
-    # Imported where it is asked for: it brings Pallas.
-    from caduceus_jax.kernels.gpu import pallas_conv
-
+    # Imported when it is used: it brings Pallas.
+    kernels = importlib.import_module(f"caduceus_jax.kernels.{plan.kernels}")
     how = {"reverse": plan.reverse, "silu": plan.silu, "interpret": plan.interpret}
-    return pallas_conv.gradients(x, weight, bias, grad, **how)
+    return kernels.gradients(x, weight, bias, grad, **how)
 
 
 def _gradients(plan: _Plan, x, weight, bias, grad):
@@ -129,11 +129,6 @@ def _taps(x, width: int, reverse: bool) -> list[jax.Array]:
     padded = jnp.pad(x, ((0, 0), halo, (0, 0))).astype(_compute_dtype(x))
     starts = range(width - 1, -1, -1) if reverse else range(width)
     return [lax.slice_in_dim(padded, s, s + x.shape[1], axis=1) for s in starts]
-
-
-def _sum_groups(x, groups: int):
-    """(batch, ...) -> (groups, ...): sums what was read with the same filter."""
-    return jnp.sum(x.reshape(-1, groups, *x.shape[1:]), axis=0)
 
 
 def _compute_dtype(x):

@@ -12,41 +12,26 @@ forms: "sequential" (`lax.scan`; a CPU has nothing to gain from more arithmetic)
 (`lax.associative_scan`; of logarithmic depth, for machines with more lanes than channels).
 """
 
-import dataclasses
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from caduceus_jax.kernels.options import Chunked, Inner, default_platform
 from caduceus_jax.kernels.scan_inputs import ScanInputs
 from caduceus_jax.kernels.sums import sum_channels, sum_leading, sum_states
 
-Inner = Literal["sequential", "associative"]
 # Rows x channels that a CPU core walks over side by side (measured: docs/kernels.md).
 _CACHED_CHANNELS = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class Chunked:
-    """Options of `implementation="chunked"`.
-
-    Args:
-        chunk_length: tokens a chunk; None takes what measured fastest for the platform.
-        inner: form of the recurrence inside a chunk; None is "sequential" on CPU and
-            "associative" elsewhere.
-    """
-
-    chunk_length: int | None = None
-    inner: Inner | None = None
 
 
 class _Plan(NamedTuple):
     """What is fixed when the call is traced."""
 
     inner: Inner
-    chunk: int  # tokens a chunk
+    chunk: int  # tokens per chunk
     rows: int  # sequences walked over side by side
     length: int  # tokens of the sequence, without the padding to whole chunks
     delta_softplus: bool
@@ -92,26 +77,11 @@ def _scan_blocks(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
 
 
-def defaults(backend: str, inner: Inner | None = None) -> tuple[int, Inner]:
-    """Tokens a chunk, and the form inside it, that a backend takes where they are not given.
-
-    Args:
-        backend: "cpu", "gpu" or "tpu".
-        inner: form of the recurrence inside a chunk; by default the backend's.
-    """
-    inner = inner or ("sequential" if backend == "cpu" else "associative")
-    if inner == "sequential":
-        return 32, "sequential"
-    # On TPUs by what the compiler estimates (python -m caduceus_jax.kernels.ahead_of_time.tpu).
-    return 256 if backend == "tpu" else 128, "associative"
-
-
 def _plan(options: Chunked, inputs: ScanInputs, delta_softplus: bool, reverse: bool) -> _Plan:
     batch, length, channels = inputs.u.shape
-    chunk, inner = defaults(jax.default_backend(), options.inner)
-    chunk = options.chunk_length or chunk
-    if chunk < 1:
-        raise ValueError(f"chunk_length is {chunk}; a chunk has at least one token")
+    options = options.for_platform(default_platform())
+    chunk, inner = options.chunk_length, options.inner
+    assert chunk is not None and inner is not None
     rows = batch
     if inner == "sequential":
         # The arrays of a chunk should stay in a core's cache: as many whole groups as fit.
@@ -160,7 +130,7 @@ def _load(plan: _Plan, inputs: ScanInputs, index: jax.Array) -> _Chunk:
     )
     z = None if inputs.z is None else _rows(plan, inputs.z, index, dtype)
     if inputs.delta_bias is not None:
-        pre_delta = pre_delta + _each_row(inputs, inputs.delta_bias)
+        pre_delta = pre_delta + inputs.each_row(inputs.delta_bias)[None]
     delta = jax.nn.softplus(pre_delta) if plan.delta_softplus else pre_delta
     real = None
     if plan.length % plan.chunk:
@@ -251,11 +221,7 @@ def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, grad_y, grad_final)
     )
     grads = sums | {name: _batch_major(x) for name, x in per_token.items()}
     grads |= {"a": jnp.swapaxes(sums["a"], 1, 2), "initial_state": jnp.swapaxes(adjoint, 1, 2)}
-    cotangents: dict[str, Any] = {
-        name: None if x is None else grads[name].astype(x.dtype)
-        for name, x in inputs._asdict().items()
-    }
-    return ScanInputs(**cotangents)
+    return inputs.cotangents(grads)
 
 
 def _gradients(plan: _Plan, x: _Chunk, a, d_skip, state, grad, adjoint):
@@ -338,13 +304,13 @@ def _adjoint_recurrence(plan: _Plan, decay, source, adjoint):
         last, g = lax.scan(step, adjoint, (decay, source), reverse=backwards)
         return g, last
     decay, local = lax.associative_scan(_compose, (decay, decay * source), reverse=backwards)
-    leaving = decay * adjoint[None] + local
-    entering = (
-        jnp.concatenate([leaving[1:], adjoint[None]])
+    after = decay * adjoint[None] + local
+    before = (
+        jnp.concatenate([after[1:], adjoint[None]])
         if backwards
-        else jnp.concatenate([adjoint[None], leaving[:-1]])
+        else jnp.concatenate([adjoint[None], after[:-1]])
     )
-    return source + entering, leaving[0 if backwards else -1]
+    return source + before, after[0 if backwards else -1]
 
 
 def _compose(first, second):
@@ -354,13 +320,8 @@ def _compose(first, second):
 
 def _per_channel(inputs: ScanInputs) -> tuple[jax.Array, jax.Array | None]:
     """A as (groups, state, channels), D as (1, rows, channels), in the dtype of the recurrence."""
-    d_skip = None if inputs.d_skip is None else _each_row(inputs, inputs.d_skip)
+    d_skip = None if inputs.d_skip is None else inputs.each_row(inputs.d_skip)[None]
     return jnp.swapaxes(inputs.a, 1, 2).astype(inputs.compute_dtype), d_skip
-
-
-def _each_row(inputs: ScanInputs, x: jax.Array) -> jax.Array:
-    """(groups, channels) -> (1, rows, channels)."""
-    return jnp.tile(x.astype(inputs.compute_dtype), (len(inputs.u) // inputs.groups, 1))[None]
 
 
 def _chunk_indices(plan: _Plan, inputs: ScanInputs) -> jax.Array:

@@ -1,16 +1,10 @@
-"""The selective scan as the equation says it: slow, plain, and what all else is tested on."""
-
-import dataclasses
+"""The selective scan as the equation states it: slow, plain, and what all else is tested on."""
 
 import jax
 import jax.numpy as jnp
 
+from caduceus_jax.kernels.options import Reference
 from caduceus_jax.kernels.scan_inputs import ScanInputs
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """Options of `implementation="reference"`: none."""
 
 
 def scan(
@@ -23,11 +17,9 @@ def scan(
     """
     dtype = inputs.compute_dtype
     u, delta, a, b, c = (x.astype(dtype) for x in inputs[:5])
-    # Per-channel parameters of each sequence of the batch.
-    copies = len(u) // inputs.groups
-    a = jnp.tile(a, (copies, 1, 1))
+    a = inputs.each_row(a)
     if inputs.delta_bias is not None:
-        delta = delta + jnp.tile(inputs.delta_bias.astype(dtype), (copies, 1))[:, None]
+        delta = delta + inputs.each_row(inputs.delta_bias)[:, None]
     if delta_softplus:
         delta = jax.nn.softplus(delta)
     state = jnp.zeros(a.shape, dtype)
@@ -43,7 +35,7 @@ def scan(
     state, y = jax.lax.scan(step, state, tokens, reverse=reverse)
     y = jnp.moveaxis(y, 0, 1)
     if inputs.d_skip is not None:
-        y = y + jnp.tile(inputs.d_skip.astype(dtype), (copies, 1))[:, None] * u
+        y = y + inputs.each_row(inputs.d_skip)[:, None] * u
     if inputs.z is not None:
         y = y * jax.nn.silu(inputs.z.astype(dtype))
     return y.astype(inputs.u.dtype), state

@@ -1,9 +1,14 @@
-"""The arrays of a selective scan, named once for every implementation."""
+"""The arrays of a selective scan, and what every implementation does with them."""
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+# What the fused kernels read and write; the recurrence is float32 in all of them.
+_FUSED_DTYPES = (jnp.float32, jnp.bfloat16)
 
 
 class ScanInputs(NamedTuple):
@@ -28,6 +33,22 @@ class ScanInputs(NamedTuple):
     def compute_dtype(self) -> jnp.dtype:
         """Dtype of the recurrence: at least float32."""
         return jnp.promote_types(self.u.dtype, jnp.float32)
+
+    def each_row(self, x: jax.Array) -> jax.Array:
+        """(groups, ...) -> (batch, ...): each sequence's parameters, in the recurrence's dtype."""
+        copies = self.u.shape[0] // self.groups
+        return jnp.tile(x.astype(self.compute_dtype), (copies, *(1 for _ in x.shape[1:])))
+
+    def cotangents(self, gradients: Mapping[str, Any]) -> "ScanInputs":
+        """Returns gradients, given by name, in the dtypes of the inputs; None where there are none.
+
+        Gradients of inputs that this scan does not have are left out.
+        """
+        found: dict[str, Any] = {
+            name: None if x is None else gradients[name].astype(x.dtype)
+            for name, x in self._asdict().items()
+        }
+        return ScanInputs(**found)
 
 
 def check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> ScanInputs:
@@ -65,3 +86,44 @@ def check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> ScanInputs:
         A = A[None]
         D, delta_bias = (None if x is None else x[None] for x in (D, delta_bias))
     return ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
+
+
+def check_fused_dtype(name: str, dtype: jnp.dtype) -> None:
+    """Refuses a dtype that the fused kernels do not read.
+
+    Raises:
+        NotImplementedError: it is neither float32 nor bfloat16.
+    """
+    if dtype not in _FUSED_DTYPES:
+        raise NotImplementedError(f"{name} is {dtype}; supported: float32 and bfloat16")
+
+
+def sum_groups(x: jax.Array, groups: int, *, chunks: bool = False) -> jax.Array:
+    """Sums what was computed with the same parameters: (batch, ...) -> (groups, ...).
+
+    Args:
+        x: (batch, ...), or (batch, chunks, ...).
+        groups: row i of the batch was read with parameters i % groups.
+        chunks: also sum over the second axis.
+    """
+    return jnp.sum(x.reshape(-1, groups, *x.shape[1:]), axis=(0, 2) if chunks else 0)
+
+
+def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a function of (plan, *arrays) refuse to be differentiated.
+
+    Fused kernels have a derivative, but their derivative has none.
+
+    Returns:
+        The function; its derivative raises NotImplementedError, which names the implementation
+        that has second derivatives.
+    """
+    differentiated = jax.custom_vjp(function, nondiff_argnums=(0,))
+
+    def refuse(plan: Any, *arguments: Any) -> Any:
+        raise NotImplementedError(
+            "second derivatives of this scan are not implemented: use implementation='chunked'"
+        )
+
+    differentiated.defvjp(refuse, refuse)
+    return functools.update_wrapper(differentiated, function)

@@ -3,32 +3,12 @@
 `implementation=` chooses among them; the names and what each is for are in `docs/kernels.md`.
 """
 
-from typing import Literal, TypeAlias
+import importlib
 
 from jaxtyping import Array, Float
 
-from caduceus_jax.kernels import chunked, reference
-from caduceus_jax.kernels.gpu import chunk_parallel
+from caduceus_jax.kernels.options import Implementation, resolve
 from caduceus_jax.kernels.scan_inputs import check
-from caduceus_jax.kernels.tpu import scan as mosaic_tpu
-
-Options: TypeAlias = (
-    reference.Reference
-    | chunked.Chunked
-    | chunk_parallel.PallasTriton
-    | chunk_parallel.Triton
-    | mosaic_tpu.MosaicTPU
-)
-Implementation: TypeAlias = (
-    Literal["reference", "chunked", "pallas_triton", "triton", "mosaic_tpu"] | Options | None
-)
-_DEFAULT_OPTIONS: dict[str, Options] = {
-    "reference": reference.Reference(),
-    "chunked": chunked.Chunked(),
-    "pallas_triton": chunk_parallel.PallasTriton(),
-    "triton": chunk_parallel.Triton(),
-    "mosaic_tpu": mosaic_tpu.MosaicTPU(),
-}
 
 
 def selective_scan_with_state(
@@ -54,21 +34,9 @@ def selective_scan_with_state(
     """
     inputs = check(u, delta, A, B, C, D, z, delta_bias, initial_state)
     options = resolve(implementation)
-    how = {"delta_softplus": delta_softplus, "reverse": reverse}
-    if isinstance(options, reference.Reference):
-        return reference.scan(inputs, options, **how)
-    if isinstance(options, chunked.Chunked):
-        return chunked.scan(inputs, options, **how)
-    if isinstance(options, mosaic_tpu.MosaicTPU):
-        return mosaic_tpu.scan(inputs, options, **how)
-    # Imported where they are asked for: they bring Pallas and Triton.
-    if isinstance(options, chunk_parallel.Triton):
-        from caduceus_jax.kernels.gpu import triton_scan
-
-        return chunk_parallel.scan(inputs, options, triton_scan, **how)
-    from caduceus_jax.kernels.gpu import pallas_scan
-
-    return chunk_parallel.scan(inputs, options, pallas_scan, **how)
+    # Imported when it is used: the kernels bring Pallas and Triton.
+    scan = importlib.import_module(f"caduceus_jax.kernels.{options.module}").scan
+    return scan(inputs, options, delta_softplus=delta_softplus, reverse=reverse)
 
 
 def selective_scan(
@@ -111,18 +79,18 @@ def selective_scan(
         reverse: walk from the last token to the first. Nothing is flipped: y[t] stays at t.
         initial_state: state before the first token walked over, (batch, channels, state); zero
             by default.
-        implementation: None picks the fastest for the default backend when the call is traced;
-            "reference" (the equation, token by token), "chunked" (portable, memory-lean),
-            "pallas_triton" (fused kernels for NVIDIA GPUs; interpreted on a CPU, for tests),
-            "triton" (the same kernels through jax-triton), "mosaic_tpu" (fused kernels for TPUs;
-            interpreted on a CPU, for tests), or an options object such as
-            `Chunked(chunk_length=64)`: that one, or an error.
+        implementation: "reference" (the equation, token by token), "chunked" (portable and lean in
+            memory), "pallas_triton" (fused kernels for NVIDIA GPUs; interpreted on a CPU, for
+            tests), "triton" (the same kernels through jax-triton), "mosaic_tpu" (fused kernels for
+            TPUs; interpreted on a CPU, for tests), or an options object such as
+            `Chunked(chunk_length=64)`: that one, or an error. None is "chunked".
 
     Returns:
         (batch, length, channels) of the dtype of `u`.
 
     Raises:
         ValueError: shapes do not fit, or the implementation is unknown.
+        NotImplementedError: the implementation has no kernel for these sizes or dtypes.
     """
     y, _ = selective_scan_with_state(
         u,
@@ -139,18 +107,3 @@ def selective_scan(
         implementation=implementation,
     )
     return y
-
-
-def resolve(implementation: object) -> Options:
-    """The options object that `implementation` stands for."""
-    if implementation is None:
-        return chunked.Chunked()
-    if isinstance(implementation, str):
-        if implementation not in _DEFAULT_OPTIONS:
-            raise ValueError(
-                f"implementation {implementation!r} is not one of: {', '.join(_DEFAULT_OPTIONS)}"
-            )
-        return _DEFAULT_OPTIONS[implementation]
-    if not isinstance(implementation, Options):
-        raise ValueError(f"implementation is {implementation!r}; it is a name or its options")
-    return implementation

@@ -27,8 +27,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from caduceus_jax.kernels import causal_conv
+from caduceus_jax.kernels.options import Implementation
 from caduceus_jax.kernels.scan_inputs import ScanInputs, check
-from caduceus_jax.kernels.selective_scan import Implementation, selective_scan_with_state
+from caduceus_jax.kernels.selective_scan import selective_scan_with_state
 
 # Name of what shards have received, for policies of `jax.checkpoint`: it is small, and keeping it
 # spares the backward pass a second exchange.
@@ -152,28 +153,28 @@ def _from_neighbour(x: jax.Array, axis_name: str, reverse: bool) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scan(plan: _Plan, inputs: ScanInputs) -> jax.Array:
-    entering, _ = _entering_state(plan, inputs)
-    return _local_scan(plan, inputs._replace(initial_state=entering))[0]
+    initial_state, _ = _initial_state(plan, inputs)
+    return _local_scan(plan, inputs._replace(initial_state=initial_state))[0]
 
 
 def _scan_fwd(plan: _Plan, inputs: ScanInputs):
-    entering, steps = _entering_state(plan, inputs)
-    local = inputs._replace(initial_state=entering)
+    initial_state, steps = _initial_state(plan, inputs)
+    local = inputs._replace(initial_state=initial_state)
     (y, _), pull = jax.vjp(functools.partial(_local_scan, plan), local)
     return y, (pull, inputs, steps)
 
 
 def _scan_bwd(plan: _Plan, residuals, grad_y):
     pull, inputs, steps = residuals
-    leaving = _leaving_adjoint(plan, inputs, steps, grad_y)
-    (grads,) = pull((grad_y, leaving))
+    grad_final = _grad_final_state(plan, inputs, steps, grad_y)
+    (grads,) = pull((grad_y, grad_final))
     if inputs.initial_state is None:
         return (grads._replace(initial_state=None),)
     # Each shard has the gradient of what entered it; the caller's state entered the first one.
     shards = lax.axis_size(plan.axis_name)
     first = lax.axis_index(plan.axis_name) == (shards - 1 if plan.reverse else 0)
-    entering = jnp.where(first, grads.initial_state, 0).astype(inputs.initial_state.dtype)
-    return (grads._replace(initial_state=entering),)
+    grad_initial = jnp.where(first, grads.initial_state, 0).astype(inputs.initial_state.dtype)
+    return (grads._replace(initial_state=grad_initial),)
 
 
 _scan.defvjp(_scan_fwd, _scan_bwd)
@@ -198,7 +199,7 @@ def _local_scan(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     )
 
 
-def _entering_state(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
+def _initial_state(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     """The state that enters this shard (batch, channels, state), and every shard's summed steps.
 
     The latter are (shards, batch, channels).
@@ -222,7 +223,7 @@ def _entering_state(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Arr
     return jnp.swapaxes(state, 1, 2), every_steps
 
 
-def _leaving_adjoint(plan: _Plan, inputs: ScanInputs, every_steps, grad_y) -> jax.Array:
+def _grad_final_state(plan: _Plan, inputs: ScanInputs, every_steps, grad_y) -> jax.Array:
     """The gradient with respect to the state that leaves this shard, (batch, channels, state)."""
     gate = () if inputs.z is None else (inputs.z,)
 
@@ -245,7 +246,7 @@ def _leaving_adjoint(plan: _Plan, inputs: ScanInputs, every_steps, grad_y) -> ja
 
 def _compose(plan: _Plan, inputs: ScanInputs, every_local, every_steps, first, *, reverse: bool):
     """What enters this shard when shards are walked over from `first`: (batch, state, channels)."""
-    a = _each_row(inputs, jnp.swapaxes(inputs.a, 1, 2))
+    a = inputs.each_row(jnp.swapaxes(inputs.a, 1, 2))
     here = lax.axis_index(plan.axis_name)
     index = jnp.arange(len(every_steps))
 
@@ -274,8 +275,8 @@ def _summary(
         (batch, state, channels) and (batch, channels), in the dtype of the recurrence.
     """
     dtype = inputs.compute_dtype
-    a = _each_row(inputs, jnp.swapaxes(inputs.a, 1, 2))
-    bias = None if inputs.delta_bias is None else _each_row(inputs, inputs.delta_bias)
+    a = inputs.each_row(jnp.swapaxes(inputs.a, 1, 2))
+    bias = None if inputs.delta_bias is None else inputs.each_row(inputs.delta_bias)
 
     def advance(carry, start, time):
         state, total = carry
@@ -311,9 +312,3 @@ def _pieces(length: int, reverse: bool) -> Iterator[tuple[jax.Array, int]]:
         pieces.append((jnp.array([whole * chunk]), left))
     for starts, time in reversed(pieces) if reverse else pieces:
         yield starts[::-1] if reverse else starts, time
-
-
-def _each_row(inputs: ScanInputs, x: jax.Array) -> jax.Array:
-    """(groups, ...) -> (batch, ...), in the dtype of the recurrence."""
-    copies = len(inputs.u) // inputs.groups
-    return jnp.tile(x.astype(inputs.compute_dtype), (copies, *(1 for _ in x.shape[1:])))

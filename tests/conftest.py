@@ -4,9 +4,9 @@ import os
 import pathlib
 
 import jax
+import jaxtyping
 import pytest
 from flax import nnx
-from jaxtyping import install_import_hook
 
 # Shapes are checked where arrays are passed around. Elsewhere what users pass is checked by the
 # code itself, and it is those errors that the tests are about.
@@ -19,7 +19,7 @@ CHECKED = (
     "caduceus_jax.model.mamba",
     "caduceus_jax.model.rcps",
 )
-install_import_hook(CHECKED, "beartype.beartype")
+jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")
@@ -63,6 +63,20 @@ def shown():
 
     with shown_log():
         yield
+
+
+@pytest.fixture
+def checked_modules():
+    """Names of the modules whose shapes are checked in this session."""
+    return CHECKED
+
+
+@pytest.fixture
+def shapes_unchecked():
+    """Calls the code as users do, whose mistakes meet its own checks and not the session's."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import causal_conv1d, selective_scan, sequence_parallel
-from caduceus_jax.kernels.selective_scan import Implementation
+from caduceus_jax.kernels.options import Implementation
 from caduceus_jax.model.mamba import Conv, Scan
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from caduceus_jax.kernels.selective_scan import Implementation
+from caduceus_jax.kernels.options import Implementation
 from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.model.losses import masked_lm_sums
 from caduceus_jax.tokenizer import Tokenizer

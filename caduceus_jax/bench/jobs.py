@@ -5,7 +5,6 @@ import functools
 import importlib.util
 import itertools
 import time
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 
 from caduceus_jax.bench import check, cuda_kernel, measure, runs
 from caduceus_jax.costs import Counts, Shape, floors, mixer_counts, scan_counts
-from caduceus_jax.kernels.selective_scan import Implementation
+from caduceus_jax.kernels.options import BY_NAME
 
 # The packages that an implementation needs beside JAX.
 _NEEDS = {"triton": ("jax_triton", "triton")}
@@ -75,9 +74,8 @@ def _row(job: Job, compiling: Any, deadline: float) -> dict[str, Any]:
 
 
 def is_there(implementation: str) -> bool:
-    """Whether the registry knows the name, and what it needs is installed."""
-    known = [typing.get_args(part) for part in typing.get_args(Implementation)]
-    if not any(implementation in names for names in known):
+    """Returns whether there is an implementation of the name, and what it needs is installed."""
+    if implementation not in BY_NAME:
         return False
     return all(importlib.util.find_spec(name) for name in _NEEDS.get(implementation, ()))
 

@@ -1,5 +1,6 @@
 """`caduceus-jax bench scan`: the selective scan timed, one shape or a whole suite of them."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -12,9 +13,7 @@ from caduceus_jax.bench import measure
 from caduceus_jax.bench.runs import draw, scan_forward, scan_gradient
 from caduceus_jax.costs import Shape, floors, scan_counts
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import Chunked, PallasTriton
-
-Implementation = Literal["reference", "chunked", "pallas_triton", "triton"]
+from caduceus_jax.kernels.options import BY_NAME, Name, Options
 
 
 def scan(
@@ -29,7 +28,7 @@ def scan(
     repeats: int = 10,
     channels: int = 256,
     state: int = 16,
-    implementation: Implementation = "chunked",
+    implementation: Name = "chunked",
     chunk_length: int | None = None,
     inner: Literal["sequential", "associative"] | None = None,
     skip_reference: bool = False,
@@ -131,13 +130,14 @@ def _one_shape(
     return report
 
 
-def _options(implementation: str, chunk_length: int | None, inner: Any) -> Any:
-    if implementation == "chunked":
-        return Chunked(chunk_length, inner)
-    if inner is not None:
-        raise UserError(f"--inner is an option of chunked, not of {implementation}")
-    if implementation == "pallas_triton":
-        return PallasTriton(chunk_length)
-    if chunk_length is not None:
-        raise UserError(f"--chunk-length is no option of {implementation}")
-    return implementation
+def _options(implementation: Name, chunk_length: int | None, inner: Any) -> Options:
+    """Returns the options that the command line gives, or names the one that is not among them."""
+    kind = BY_NAME[implementation]
+    given = {"chunk_length": chunk_length, "inner": inner}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given.keys() - {field.name for field in dataclasses.fields(kind)}:
+        raise UserError(f"--{name.replace('_', '-')} is not an option of {implementation}")
+    try:
+        return kind(**given)
+    except ValueError as error:
+        raise UserError(str(error)) from error

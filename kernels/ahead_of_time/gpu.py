@@ -28,9 +28,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from caduceus_jax.kernels import PallasTriton, Triton, selective_scan
+from caduceus_jax.kernels import selective_scan
 from caduceus_jax.kernels.ahead_of_time import devices
 from caduceus_jax.kernels.ahead_of_time.devices import installed
+from caduceus_jax.kernels.options import for_platform
 
 _ARCHITECTURE = "sm_90a"
 _WARP = 32
@@ -74,9 +75,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         assembler = Assembler(pathlib.Path(folder))
         jax.config.update("jax_platforms", "cpu")  # the plugin would look for a driver
-        implementations: dict[str, Any] = {"pallas_triton": PallasTriton(interpret=False)}
-        if installed("jax_triton"):
-            implementations["triton"] = Triton(interpret=False)
+        names = ("pallas_triton", *(["triton"] if installed("jax_triton") else []))
+        implementations = {name: for_platform(name, "gpu") for name in names}
         print(
             "| implementation | dtype | kernel | registers | spilled | instructions | MUFU | SHFL |"
         )

@@ -3,8 +3,7 @@
     pip install "jax[tpu]"
     python -m caduceus_jax.kernels.ahead_of_time.tpu
 
-No TPU is needed: libtpu holds the whole compiler. Prints three Markdown tables, and with --steps a
-fourth.
+No TPU is needed: libtpu holds the whole compiler. Prints three Markdown tables.
 
 1. Clocks, inferred from published peaks.
 2. `mosaic_tpu`: instruction bundles in the compiler's final schedule. A core issues one bundle a
@@ -14,21 +13,16 @@ fourth.
 3. Temporary memory of forward and backward together, of `mosaic_tpu` and of `chunked` in all its
    forms; and for these the milliseconds that the compiler itself estimates, loops multiplied out.
 
-4. Whole training steps on pods, with either scan, by `caduceus-jax plan`: memory of each chip, what
-   the chips send each other, compile time and memory of the host.
-
 Exits with 1 where a bar is missed: 8.0 inner bundles forward and 25 backward on v5e.
 """
 
 import argparse
 import importlib.util
-import json
 import math
 import multiprocessing
 import os
 import pathlib
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,13 +31,6 @@ from typing import Any, NamedTuple
 _BATCH, _LENGTH, _CHANNELS, _STATE = 1, 131_072, 512, 16
 _BARS = {"forward": 8.0, "backward": 25.0}  # inner bundles on v5e
 _LANES = 128
-# Recipes on pods: one window a chip, and one window split over 8 and over 32 chips.
-_STEPS = (
-    ("caduceus_ps_131k", "--topology", "v5e:16x16", "--batch_size", "256"),
-    ("caduceus_ps_131k", "--topology", "v5p:8x8x4", "--batch_size", "256"),
-    ("caduceus_ps_1m", "--topology", "v5e:2x4"),
-    ("caduceus_ps_1m", "--topology", "v5e:4x8", "--sequence", "32"),
-)
 _TOKENS = 16  # that a loop over tokens takes at a time: two rounds of 8
 
 
@@ -81,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     Args:
         arguments: of the command line; `--chips v5e v6e` takes these only, `--no-memory` leaves
-            the third table out, `--steps` prints the fourth too, which takes many minutes.
+            the third table out.
 
     Returns:
         The exit status: 0, 1 where a bar is missed, 2 where libtpu is missing.
@@ -90,7 +77,6 @@ def main(arguments: list[str] | None = None) -> int:
     names = [chip.name for chip in CHIPS]
     parser.add_argument("--chips", nargs="+", choices=names, default=names)
     parser.add_argument("--no-memory", action="store_true", help="leave the third table out")
-    parser.add_argument("--steps", action="store_true", help="compile training steps too")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("libtpu") is None:
         print('needs the TPU compiler, which pip install "jax[tpu]" brings', file=sys.stderr)
@@ -107,8 +93,6 @@ def main(arguments: list[str] | None = None) -> int:
         process = multiprocessing.get_context("spawn").Process(target=_print_memory, args=(chips,))
         process.start()
         process.join()
-    if options.steps:
-        _print_steps()
     for sentence in missed:
         print(sentence, file=sys.stderr)
     return int(bool(missed))
@@ -133,7 +117,7 @@ def _print_clocks(chips: list[Chip]) -> None:
 def _print_kernels(chips: list[Chip], folder: pathlib.Path) -> list[str]:
     """Prints the second table; what missed its bar."""
     from caduceus_jax.kernels import MosaicTPU
-    from caduceus_jax.kernels.tpu.scan import default_block, default_chunk
+    from caduceus_jax.kernels.tpu.plan import default_block, default_chunk
 
     block, chunk = default_block(_CHANNELS), default_chunk(_LENGTH)
     print(f"\nmosaic_tpu, {block} channels a program, {chunk} tokens a chunk:\n")
@@ -157,41 +141,6 @@ def _print_kernels(chips: list[Chip], folder: pathlib.Path) -> list[str]:
                 if chip.name == "v5e" and inner > _BARS[kernel]:
                     missed.append(f"{kernel} in {dtype} has {inner:.1f} bundles on v5e")
     return missed
-
-
-def _print_steps() -> None:
-    """Prints the fourth table; each step is compiled by a command, in a process of its own."""
-    head = ("step", "scan", "needed, GiB", "of", "peak", "compiling, s", "host, GiB", "sent, MiB")
-    print(f"\n| {' | '.join(head)} |\n|{' --- |' * len(head)}")
-    for recipe, *where in _STEPS:
-        for scan in ("chunked", "mosaic_tpu"):
-            plan = [
-                sys.executable,
-                "-m",
-                "caduceus_jax",
-                "plan",
-                "--config",
-                recipe,
-                *where,
-            ]
-            done = subprocess.run(
-                [*plan, "--scan", scan, "--json", "true"], capture_output=True, text=True
-            )
-            name = " ".join((recipe, *where))
-            if done.returncode:
-                print(f"| {name} | {scan} | {done.stderr.strip().splitlines()[-1]} |", flush=True)
-                continue
-            said = json.loads(done.stdout)
-            memory, sent = said["memory"] or {"peak": 0}, {}
-            for row in said["collectives"]:
-                sent[row["kind"]] = sent.get(row["kind"], 0) + row["bytes"] / 2**20
-            figures = (
-                *((said["needed_bytes"] or 0) / 2**30, said["available_bytes"] / 2**30),
-                *(memory["peak"] / 2**30, said["compile_seconds"], said["host_bytes"] / 2**30),
-            )
-            kinds = ", ".join(f"{kind} {size:.1f}" for kind, size in sent.items())
-            cells = " | ".join(f"{figure:.2f}" for figure in figures)
-            print(f"| {name} | {scan} | {cells} | {kinds} |", flush=True)
 
 
 def _print_memory(chips: list[Chip]) -> None:

@@ -18,48 +18,27 @@ few tokens, within the backward pass.
 A `Lowering` brings the four kernels; everything else is here, once for all of them.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from caduceus_jax.kernels.scan_inputs import ScanInputs
+from caduceus_jax.kernels.options import PallasTriton, Triton, default_platform
+from caduceus_jax.kernels.scan_inputs import (
+    ScanInputs,
+    check_fused_dtype,
+    once_differentiable,
+    sum_groups,
+)
 
 # Programs that keep a large GPU busy: 132 multiprocessors that each hold eight of one warp, twice.
 _PROGRAMS = 2048
-_CHANNELS_A_PROGRAM = 128
+_CHANNELS_PER_PROGRAM = 128
 _SHORTEST_CHUNK, _LONGEST_CHUNK = 128, 2048
-
-
-@dataclasses.dataclass(frozen=True)
-class PallasTriton:
-    """Options of `implementation="pallas_triton"`: NVIDIA GPUs, and interpreted anywhere for tests.
-
-    Args:
-        chunk_length: tokens a chunk, a multiple of 4; None chooses so that the device is busy.
-        interpret: run on the backend at hand instead of compiling for a GPU; None does so on CPU.
-    """
-
-    chunk_length: int | None = None
-    interpret: bool | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Triton:
-    """Options of `implementation="triton"`: NVIDIA GPUs, through jax-triton.
-
-    Args:
-        chunk_length: tokens a chunk, a multiple of 4; None chooses so that the device is busy.
-        interpret: run in Triton's interpreter, which is for tests, instead of compiling for a GPU;
-            None does so on CPU. It needs torch, and TRITON_INTERPRET=1 in the environment.
-    """
-
-    chunk_length: int | None = None
-    interpret: bool | None = None
+# With more, a program does not fit in the registers of a multiprocessor.
+_MOST_STATES = 128
 
 
 class Plan(NamedTuple):
@@ -73,7 +52,7 @@ class Plan(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Of one chunk each: what `Lowering.gradients` returns, in float32 unless it says otherwise."""
+    """What `Lowering.gradients` returns for each chunk, in float32 where no dtype is given."""
 
     u: jax.Array  # (batch, length, channels), dtype of u
     delta: jax.Array  # (batch, length, channels), dtype of delta
@@ -81,7 +60,7 @@ class Gradients(NamedTuple):
     b: jax.Array  # (blocks, batch, length, state): partial sums over blocks of channels
     c: jax.Array  # (blocks, batch, length, state): likewise
     a: jax.Array  # (batch, chunks, state, channels)
-    entering: jax.Array  # (batch, chunks, state, channels): of the state that enters the chunk
+    initial_states: jax.Array  # (batch, chunks, state, channels): of a chunk's
     d_skip: jax.Array | None  # (batch, chunks, channels)
     delta_bias: jax.Array | None  # (batch, chunks, channels)
 
@@ -95,16 +74,16 @@ class Lowering(Protocol):
         ...
 
     def outputs(
-        self, plan: Plan, inputs: ScanInputs, entering: jax.Array, keep_ungated: bool
+        self, plan: Plan, inputs: ScanInputs, initial_states: jax.Array, keep_ungated: bool
     ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         """y, what leaves each chunk, and y before the gate where it is to be kept and there is one.
 
-        `entering` is the state that enters each chunk.
+        `initial_states` are the states that enter the chunks.
         """
         ...
 
     def adjoints(
-        self, plan: Plan, inputs: ScanInputs, entering: jax.Array, grad_y: jax.Array
+        self, plan: Plan, inputs: ScanInputs, initial_states: jax.Array, grad_y: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """States of every few tokens, and what each chunk sends back to the state entering it."""
         ...
@@ -113,7 +92,7 @@ class Lowering(Protocol):
         self,
         plan: Plan,
         inputs: ScanInputs,
-        kept: jax.Array,
+        checkpointed_states: jax.Array,
         ungated: jax.Array | None,
         grad_y: jax.Array,
         adjoint: jax.Array,
@@ -136,26 +115,20 @@ def scan(
         y (batch, length, channels) of the dtype of u, and the final state (batch, channels, state).
 
     Raises:
-        ValueError: a dtype, a number of states or a chunk length that the kernels do not have.
+        NotImplementedError: a dtype or a number of states that the kernels do not have.
     """
-    if inputs.u.dtype not in (jnp.float32, jnp.bfloat16):
-        raise ValueError(f"u is {inputs.u.dtype}; this implementation takes float32 or bfloat16")
+    check_fused_dtype("u", inputs.u.dtype)
     batch, length, channels = inputs.u.shape
     state = inputs.a.shape[-1]
-    if state & (state - 1):
-        raise ValueError(
-            f"A has {state} states; this implementation takes a power of two: use 'chunked'"
+    if state & (state - 1) or state > _MOST_STATES:
+        raise NotImplementedError(
+            f"{state} states; supported: powers of two up to {_MOST_STATES}, or "
+            "implementation='chunked'"
         )
     chunk = options.chunk_length or chunk_length(batch, length, channels)
-    if chunk < 1 or chunk % 4:
-        raise ValueError(f"chunk_length is {chunk}; it must be a multiple of 4")
-    plan = Plan(lowering, chunk, delta_softplus, reverse, interpreted(options))
+    interpret = options.for_platform(default_platform()).interpret
+    plan = Plan(lowering, chunk, delta_softplus, reverse, bool(interpret))
     return _scan(plan, inputs)
-
-
-def interpreted(options: PallasTriton | Triton) -> bool:
-    """Whether kernels are interpreted: what the options say, or on a CPU."""
-    return jax.default_backend() == "cpu" if options.interpret is None else options.interpret
 
 
 def chunk_length(batch: int, length: int, channels: int) -> int:
@@ -163,7 +136,7 @@ def chunk_length(batch: int, length: int, channels: int) -> int:
 
     Long chunks keep the composition over chunks small; short ones fill the device.
     """
-    programs = batch * -(-channels // _CHANNELS_A_PROGRAM)
+    programs = batch * -(-channels // _CHANNELS_PER_PROGRAM)
     chunk = _LONGEST_CHUNK
     while chunk > _SHORTEST_CHUNK and programs * -(-length // chunk) < _PROGRAMS:
         chunk //= 2
@@ -174,19 +147,6 @@ def chunk_length(batch: int, length: int, channels: int) -> int:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scan(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     return _forward(plan, inputs, keep_ungated=False)[0]
-
-
-def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Says so where a second derivative is asked for; its first argument is the plan."""
-    differentiated = jax.custom_vjp(function, nondiff_argnums=(0,))
-
-    def refuse(plan: Any, *arguments):
-        raise NotImplementedError(
-            "second derivatives of this scan are not implemented: use implementation='chunked'"
-        )
-
-    differentiated.defvjp(refuse, refuse)
-    return differentiated
 
 
 @once_differentiable
@@ -207,35 +167,35 @@ _scan.defvjp(_scan_fwd, _scan_bwd)
 
 
 def _forward(plan: Plan, inputs: ScanInputs, keep_ungated: bool):
-    """(y, final state), and the residuals: entering states, decays of chunks, y before the gate."""
+    """(y, final state), and the residuals: initial states, decays of chunks, y before the gate."""
     batch, _, channels = inputs.u.shape
     state = inputs.a.shape[-1]
     first = jnp.zeros((batch, state, channels), jnp.float32)
     if inputs.initial_state is not None:
         first = jnp.swapaxes(inputs.initial_state, 1, 2).astype(jnp.float32)
     if inputs.u.shape[1] <= plan.chunk:
-        entering, decay = first[:, None], None
+        initial_states, decay = first[:, None], None
     else:
-        leaving, steps = plan.lowering.summaries(plan, inputs)
+        final_states, steps = plan.lowering.summaries(plan, inputs)
         decay = _chunk_decay(inputs, steps)
-        entering = _compose_chunks(decay, leaving, first, reverse=plan.reverse)
-    y, leaving, ungated = plan.lowering.outputs(plan, inputs, entering, keep_ungated)
-    final = leaving[:, 0 if plan.reverse else -1]
-    return (y, jnp.swapaxes(final, 1, 2)), (entering, decay, ungated)
+        initial_states = _compose_chunks(decay, final_states, first, reverse=plan.reverse)
+    y, final_states, ungated = plan.lowering.outputs(plan, inputs, initial_states, keep_ungated)
+    final = final_states[:, 0 if plan.reverse else -1]
+    return (y, jnp.swapaxes(final, 1, 2)), (initial_states, decay, ungated)
 
 
 @once_differentiable
-def _backward(plan: Plan, inputs: ScanInputs, entering, decay, ungated, grad_y, grad_final):
+def _backward(plan: Plan, inputs: ScanInputs, initial_states, decay, ungated, grad_y, grad_final):
     """Cotangents of the inputs, None where an input is None."""
     lowering = plan.lowering
-    kept, local = lowering.adjoints(plan, inputs, entering, grad_y)
+    checkpointed_states, local = lowering.adjoints(plan, inputs, initial_states, grad_y)
     last = jnp.swapaxes(grad_final, 1, 2).astype(jnp.float32)
     if decay is None:  # one chunk
         adjoint = last[:, None]
     else:
         adjoint = _compose_chunks(decay, local, last, reverse=not plan.reverse)
-    grads = lowering.gradients(plan, inputs, kept, ungated, grad_y, adjoint)
-    per_group = functools.partial(_sum_groups, groups=inputs.groups)
+    grads = lowering.gradients(plan, inputs, checkpointed_states, ungated, grad_y, adjoint)
+    per_group = functools.partial(sum_groups, groups=inputs.groups, chunks=True)
     summed: dict[str, Any] = {
         "u": grads.u,
         "delta": grads.delta,
@@ -245,19 +205,14 @@ def _backward(plan: Plan, inputs: ScanInputs, entering, decay, ungated, grad_y, 
         "a": jnp.swapaxes(per_group(grads.a), 1, 2),
         "d_skip": None if grads.d_skip is None else per_group(grads.d_skip),
         "delta_bias": None if grads.delta_bias is None else per_group(grads.delta_bias),
-        "initial_state": jnp.swapaxes(grads.entering[:, -1 if plan.reverse else 0], 1, 2),
+        "initial_state": jnp.swapaxes(grads.initial_states[:, -1 if plan.reverse else 0], 1, 2),
     }
-    cotangents: dict[str, Any] = {
-        name: None if x is None else summed[name].astype(x.dtype)
-        for name, x in inputs._asdict().items()
-    }
-    return ScanInputs(**cotangents)
+    return inputs.cotangents(summed)
 
 
 def _chunk_decay(inputs: ScanInputs, steps: jax.Array) -> jax.Array:
     """exp(A sum of steps): (batch, chunks, channels) -> (batch, chunks, state, channels)."""
-    copies = len(inputs.u) // inputs.groups
-    a = jnp.tile(jnp.swapaxes(inputs.a, 1, 2).astype(jnp.float32), (copies, 1, 1))
+    a = inputs.each_row(jnp.swapaxes(inputs.a, 1, 2))
     return jnp.exp(a[:, None] * steps[:, :, None])
 
 
@@ -272,12 +227,7 @@ def _compose_chunks(decay, local, first, *, reverse: bool) -> jax.Array:
         return one[0] * other[0], other[0] * one[1] + other[1]
 
     factor, added = lax.associative_scan(compose, (decay, local), axis=1, reverse=reverse)
-    leaving = factor * first[:, None] + added
+    after = factor * first[:, None] + added
     if reverse:
-        return jnp.concatenate([leaving[:, 1:], first[:, None]], axis=1)
-    return jnp.concatenate([first[:, None], leaving[:, :-1]], axis=1)
-
-
-def _sum_groups(x: jax.Array, groups: int) -> jax.Array:
-    """(batch, chunks, ...) -> (groups, ...)."""
-    return jnp.sum(x.reshape(-1, groups, *x.shape[1:]), axis=(0, 2))
+        return jnp.concatenate([after[:, 1:], first[:, None]], axis=1)
+    return jnp.concatenate([first[:, None], after[:, :-1]], axis=1)

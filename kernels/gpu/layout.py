@@ -19,7 +19,7 @@ _TOKENS = ("u", "delta", "z", "y", "ungated", "grad_y", "grad_u", "grad_delta", 
 _MAPS = ("b", "c")
 _PARTIAL_MAPS = ("grad_b", "grad_c")
 _CHANNEL_PARAMETERS = ("d_skip", "delta_bias")
-_STATES = ("entering", "adjoint", "states", "grad_a", "grad_entering")
+_STATES = ("initial_states", "adjoint", "states", "grad_a", "grad_initial_states")
 _CHUNK_CHANNELS = ("steps", "grad_d_skip", "grad_delta_bias")
 
 
@@ -58,7 +58,7 @@ class ChunkLayout:
             _CHANNEL_PARAMETERS: (self.groups, self.channels),
             _STATES: (self.batch, self.chunks, self.state, self.channels),
             _CHUNK_CHANNELS: (self.batch, self.chunks, self.channels),
-            ("kept",): (
+            ("checkpointed_states",): (
                 self.batch,
                 self.chunks,
                 self.chunk // KEPT_EVERY,
@@ -100,6 +100,6 @@ def dtype(name: str, inputs: ScanInputs) -> jnp.dtype:
     """Of an array that a kernel writes."""
     like = {"y": inputs.u, "ungated": inputs.u, "grad_u": inputs.u, "grad_delta": inputs.delta}
     # Kept states in bfloat16 err by 2^-9 for a few tokens only: each is a fresh start.
-    like |= {"grad_z": inputs.z, "kept": inputs.u}
+    like |= {"grad_z": inputs.z, "checkpointed_states": inputs.u}
     array = like.get(name)
     return jnp.dtype(jnp.float32) if array is None else array.dtype

@@ -39,7 +39,7 @@ def store(at, value: jax.Array, mask: jax.Array | None, dtype: jnp.dtype) -> Non
     plgpu.store(at, value.astype(dtype), mask=mask)
 
 
-class Call:
+class KernelCall:
     """Runs kernels on every (sequence, chunk) and block of at most so many channels."""
 
     def __init__(self, plan: Plan, inputs: ScanInputs, block: int, **extra: jax.Array | None):
@@ -57,7 +57,7 @@ class Call:
         """Runs one kernel.
 
         Args:
-            kernel: called with a `Walk` and the arrays by name.
+            kernel: called with a `TokenLoop` and the arrays by name.
             reads: names of what it reads; those that this scan does not have are left out.
             writes: names of what it writes.
             in_place: pairs of what is read and what is written over it, token by token.
@@ -69,7 +69,7 @@ class Call:
         sizes = self.sizes
 
         def body(*refs):
-            kernel(self._walk(), dict(zip((*reads, *writes), refs, strict=True)))
+            kernel(self._loop(), dict(zip((*reads, *writes), refs, strict=True)))
 
         return launch(
             body,
@@ -86,7 +86,7 @@ class Call:
             interpret=self.plan.interpret,
         )
 
-    def _walk(self) -> "Walk":
+    def _loop(self) -> "TokenLoop":
         """This program's, within a kernel."""
         sizes = self.sizes
         tokens = channels = None
@@ -95,7 +95,7 @@ class Call:
         if sizes.channels % sizes.block:
             channels = sizes.channels - pl.program_id(1) * sizes.block
         bits = 8 * self.inputs.u.dtype.itemsize
-        return Walk(
+        return TokenLoop(
             chunk=sizes.chunk,
             tokens=tokens,
             block=sizes.block,
@@ -110,7 +110,7 @@ class Call:
     def _written(self, name: str) -> jax.ShapeDtypeStruct:
         # Kept states are float32 here whatever u is: bfloat16 ones are loaded eight channels a
         # thread, and the whole tile follows in a layout that spills.
-        dtype = jnp.float32 if name == "kept" else layout.dtype(name, self.inputs)
+        dtype = jnp.float32 if name == "checkpointed_states" else layout.dtype(name, self.inputs)
         return jax.ShapeDtypeStruct(self.sizes.shape(name), dtype)
 
 
@@ -134,11 +134,11 @@ def _part(name: str, sizes: ChunkLayout) -> pl.BlockSpec:
             return pl.BlockSpec((None, state, block), lambda p, i: (group(p), 0, i))
         case "d_skip" | "delta_bias":
             return pl.BlockSpec((None, block), lambda p, i: (group(p), i))
-        case "entering" | "adjoint" | "states" | "grad_a" | "grad_entering":
+        case "initial_states" | "adjoint" | "states" | "grad_a" | "grad_initial_states":
             return pl.BlockSpec((None, None, state, block), lambda p, i: (*at(p), 0, i))
         case "steps" | "grad_d_skip" | "grad_delta_bias":
             return pl.BlockSpec((None, None, block), lambda p, i: (*at(p), i))
-        case "kept":
+        case "checkpointed_states":
             return pl.BlockSpec(
                 (None, None, unrolled, state, block), lambda p, i: (*at(p), 0, 0, i)
             )
@@ -201,7 +201,7 @@ FAST = Math(
 )
 
 
-class Walk(NamedTuple):
+class TokenLoop(NamedTuple):
     """How a program walks over its chunk."""
 
     chunk: int

@@ -8,15 +8,18 @@ Exponentials are powers of two of A log2(e). A chunk at the ragged end has decay
 where there is no token: the time step is 0 after the softplus, not before.
 """
 
+import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from caduceus_jax.kernels.gpu import chunk_parallel
 from caduceus_jax.kernels.gpu.chunk_parallel import Gradients, Plan
 from caduceus_jax.kernels.gpu.layout import KEPT_EVERY, LOG2_E, STATES_A_WARP
-from caduceus_jax.kernels.gpu.pallas_program import Call, Walk
+from caduceus_jax.kernels.gpu.pallas_program import KernelCall, TokenLoop
+from caduceus_jax.kernels.options import PallasTriton
 from caduceus_jax.kernels.scan_inputs import ScanInputs
 
 # Channels of a program and tokens of an unrolled round: what fits in registers without spilling.
@@ -35,50 +38,65 @@ _OUTPUTS_STATES = 4
 _SUMMARIES_SHARE, _OUTPUTS_SHARE = 4, 8
 
 
+def scan(
+    inputs: ScanInputs, options: PallasTriton, *, delta_softplus: bool, reverse: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Runs `chunk_parallel.scan` with the kernels of this module."""
+    lowering: Any = sys.modules[__name__]
+    return chunk_parallel.scan(
+        inputs, options, lowering, delta_softplus=delta_softplus, reverse=reverse
+    )
+
+
 def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     """See `chunk_parallel.Lowering`."""
-    call = Call(plan, inputs, _FORWARD_BLOCK)
+    call = KernelCall(plan, inputs, _FORWARD_BLOCK)
     return call(_summaries, ("u", "delta", "b", "a", "delta_bias"), ("states", "steps"))
 
 
 def outputs(
-    plan: Plan, inputs: ScanInputs, entering: jax.Array, keep_ungated: bool
+    plan: Plan, inputs: ScanInputs, initial_states: jax.Array, keep_ungated: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """See `chunk_parallel.Lowering`."""
-    call = Call(plan, inputs, _FORWARD_BLOCK, entering=entering)
+    call = KernelCall(plan, inputs, _FORWARD_BLOCK, initial_states=initial_states)
     keep = keep_ungated and inputs.z is not None
-    y, leaving, *ungated = call(
+    y, final_states, *ungated = call(
         _outputs,
-        ("u", "delta", "b", "c", "a", "d_skip", "z", "delta_bias", "entering"),
+        ("u", "delta", "b", "c", "a", "d_skip", "z", "delta_bias", "initial_states"),
         ("y", "states", "ungated")[: 3 if keep else 2],
     )
-    return y, leaving, ungated[0] if ungated else None
+    return y, final_states, ungated[0] if ungated else None
 
 
 def adjoints(
-    plan: Plan, inputs: ScanInputs, entering: jax.Array, grad_y: jax.Array
+    plan: Plan, inputs: ScanInputs, initial_states: jax.Array, grad_y: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """See `chunk_parallel.Lowering`."""
-    call = Call(plan, inputs, _ADJOINT_BLOCK, entering=entering, grad_y=grad_y)
+    call = KernelCall(plan, inputs, _ADJOINT_BLOCK, initial_states=initial_states, grad_y=grad_y)
     return call(
         _adjoints,
-        ("u", "delta", "b", "c", "a", "z", "delta_bias", "entering", "grad_y"),
-        ("kept", "states"),
+        ("u", "delta", "b", "c", "a", "z", "delta_bias", "initial_states", "grad_y"),
+        ("checkpointed_states", "states"),
     )
 
 
 def gradients(
     plan: Plan,
     inputs: ScanInputs,
-    kept: jax.Array,
+    checkpointed_states: jax.Array,
     ungated: jax.Array | None,
     grad_y: jax.Array,
     adjoint: jax.Array,
 ) -> Gradients:
     """See `chunk_parallel.Lowering`."""
     few = inputs.a.shape[-1] <= STATES_A_WARP
-    extra = {"kept": kept, "ungated": ungated, "grad_y": grad_y, "adjoint": adjoint}
-    call = Call(plan, inputs, _GRADIENT_BLOCK if few else _GRADIENT_BLOCK // 2, **extra)
+    extra = {
+        "checkpointed_states": checkpointed_states,
+        "ungated": ungated,
+        "grad_y": grad_y,
+        "adjoint": adjoint,
+    }
+    call = KernelCall(plan, inputs, _GRADIENT_BLOCK if few else _GRADIENT_BLOCK // 2, **extra)
     optional = {"z": inputs.z, "d_skip": inputs.d_skip, "delta_bias": inputs.delta_bias}
     names = [n for n in Gradients._fields if n not in optional or optional[n] is not None]
     found = call(
@@ -91,25 +109,25 @@ def gradients(
     return Gradients(**every)
 
 
-def _summaries(walk: Walk, refs: dict[str, Any]) -> None:
+def _summaries(loop: TokenLoop, refs: dict[str, Any]) -> None:
     """What leaves the chunk from a zero state, and its summed time steps."""
-    a = walk.tile(refs["a"]) * LOG2_E
+    a = loop.tile(refs["a"]) * LOG2_E
 
     def body(i, carry):
         h, steps = carry
         for j in range(_FORWARD_UNROLL):
-            t = walk.token(i * _FORWARD_UNROLL + j)
-            h, _, delta, _, _ = walk.advance(refs, a, h, t, _SUMMARIES_SHARE)
+            t = loop.token(i * _FORWARD_UNROLL + j)
+            h, _, delta, _, _ = loop.advance(refs, a, h, t, _SUMMARIES_SHARE)
             steps = steps + delta
         return h, steps
 
-    start = jnp.zeros_like(a), walk.zeros()
-    h, steps = lax.fori_loop(0, walk.chunk // _FORWARD_UNROLL, body, start)
-    walk.put_tile(refs["states"], h)
-    walk.put_channels_of(refs["steps"], steps)
+    start = jnp.zeros_like(a), loop.zeros()
+    h, steps = lax.fori_loop(0, loop.chunk // _FORWARD_UNROLL, body, start)
+    loop.put_tile(refs["states"], h)
+    loop.put_channels_of(refs["steps"], steps)
 
 
-def _outputs(walk: Walk, refs: dict[str, Any]) -> None:
+def _outputs(loop: TokenLoop, refs: dict[str, Any]) -> None:
     """y, from the state that enters the chunk; and the state that leaves it.
 
     The state is held a few states at a time: summing products over these tiles is a multiply-add,
@@ -117,144 +135,144 @@ def _outputs(walk: Walk, refs: dict[str, Any]) -> None:
     """
     number = refs["a"].shape[0]
     parts = [slice(n, min(n + _OUTPUTS_STATES, number)) for n in range(0, number, _OUTPUTS_STATES)]
-    a = [walk.tile(refs["a"], states=part) * LOG2_E for part in parts]
-    d_skip = walk.channels_of(refs["d_skip"]) if "d_skip" in refs else None
+    a = [loop.tile(refs["a"], states=part) * LOG2_E for part in parts]
+    d_skip = loop.channels_of(refs["d_skip"]) if "d_skip" in refs else None
 
     def token(h, t):
-        delta, _ = walk.step(refs, t)
-        u = walk.channels_at(refs["u"], t)
+        delta, _ = loop.step(refs, t)
+        u = loop.channels_at(refs["u"], t)
         products, after = jnp.zeros_like(a[0]), []
         for n, part in enumerate(parts):
-            b, c = (walk.states_at(refs[name], t, part) for name in ("b", "c"))
-            state, _ = walk.next_state(a[n], h[n], delta, delta * u, b, _OUTPUTS_SHARE)
+            b, c = (loop.states_at(refs[name], t, part) for name in ("b", "c"))
+            state, _ = loop.next_state(a[n], h[n], delta, delta * u, b, _OUTPUTS_SHARE)
             after.append(state)
-            products = walk.math.multiply_add(c[:, None], state, products)
+            products = loop.math.multiply_add(c[:, None], state, products)
         y = jnp.sum(products, axis=0)
         if d_skip is not None:
-            y = walk.math.multiply_add(d_skip, u, y)
+            y = loop.math.multiply_add(d_skip, u, y)
         if "ungated" in refs:
-            walk.put_channels_at(refs["ungated"], t, y)
+            loop.put_channels_at(refs["ungated"], t, y)
         if "z" in refs:
-            z = walk.channels_at(refs["z"], t)
-            y = y * z * walk.math.sigmoid(z)
-        walk.put_channels_at(refs["y"], t, y)
+            z = loop.channels_at(refs["z"], t)
+            y = y * z * loop.math.sigmoid(z)
+        loop.put_channels_at(refs["y"], t, y)
         return after
 
     def body(i, h):
         for j in range(_FORWARD_UNROLL):
-            h = token(h, walk.token(i * _FORWARD_UNROLL + j))
+            h = token(h, loop.token(i * _FORWARD_UNROLL + j))
         return h
 
-    h = [walk.tile(refs["entering"], states=part) for part in parts]
-    h = lax.fori_loop(0, walk.chunk // _FORWARD_UNROLL, body, h)
+    h = [loop.tile(refs["initial_states"], states=part) for part in parts]
+    h = lax.fori_loop(0, loop.chunk // _FORWARD_UNROLL, body, h)
     for part, state in zip(parts, h, strict=True):
-        walk.put_tile(refs["states"], state, states=part)
+        loop.put_tile(refs["states"], state, states=part)
 
 
-def _adjoints(walk: Walk, refs: dict[str, Any]) -> None:
+def _adjoints(loop: TokenLoop, refs: dict[str, Any]) -> None:
     """States of every few tokens, and sum_t (prod_{s <= t} decay_s) C_t dy_t.
 
     The latter is the gradient with respect to the state that enters the chunk as far as it comes
     from the chunk's own outputs. It is summed in walking order, beside the states: each decay is
     computed once for both.
     """
-    a = walk.tile(refs["a"]) * LOG2_E
+    a = loop.tile(refs["a"]) * LOG2_E
 
     def body(i, carry):
         h, product, adjoint = carry
-        walk.put_tile(refs["kept"], h, i)
+        loop.put_tile(refs["checkpointed_states"], h, i)
         for j in range(_BACKWARD_UNROLL):
-            t = walk.token(i * _BACKWARD_UNROLL + j)
-            h, decay, _, _, _ = walk.advance(refs, a, h, t)
+            t = loop.token(i * _BACKWARD_UNROLL + j)
+            h, decay, _, _, _ = loop.advance(refs, a, h, t)
             product = product * decay
-            source = walk.states_at(refs["c"], t)[:, None] * _ungated(walk, refs, t)[0][None, :]
-            adjoint = walk.math.multiply_add(product, source, adjoint)
+            source = loop.states_at(refs["c"], t)[:, None] * _ungated(loop, refs, t)[0][None, :]
+            adjoint = loop.math.multiply_add(product, source, adjoint)
         return h, product, adjoint
 
-    start = walk.tile(refs["entering"]), jnp.ones_like(a), jnp.zeros_like(a)
-    _, _, adjoint = lax.fori_loop(0, walk.chunk // _BACKWARD_UNROLL, body, start)
-    walk.put_tile(refs["states"], adjoint)
+    start = loop.tile(refs["initial_states"]), jnp.ones_like(a), jnp.zeros_like(a)
+    _, _, adjoint = lax.fori_loop(0, loop.chunk // _BACKWARD_UNROLL, body, start)
+    loop.put_tile(refs["states"], adjoint)
 
 
-def _ungated(walk: Walk, refs: dict[str, Any], t):
+def _ungated(loop: TokenLoop, refs: dict[str, Any], t):
     """Cotangent of y before the gate, and what the gradient of the gate is made of."""
-    grad = walk.channels_at(refs["grad_y"], t)
+    grad = loop.channels_at(refs["grad_y"], t)
     if "z" not in refs:
         return grad, None
-    z = walk.channels_at(refs["z"], t)
-    sigmoid = walk.math.sigmoid(z)
+    z = loop.channels_at(refs["z"], t)
+    sigmoid = loop.math.sigmoid(z)
     silu = z * sigmoid
     return grad * silu, (grad, silu, sigmoid)
 
 
-def _gradients(walk: Walk, refs: dict[str, Any]) -> None:
+def _gradients(loop: TokenLoop, refs: dict[str, Any]) -> None:
     """All gradients of the chunk, walking against the recurrence.
 
     A few tokens at a time: their states forward from the one that was kept, then back.
     """
-    a = walk.tile(refs["a"]) * LOG2_E
-    d_skip = walk.channels_of(refs["d_skip"]) if "d_skip" in refs else None
-    steps = walk.chunk // _BACKWARD_UNROLL
+    a = loop.tile(refs["a"]) * LOG2_E
+    d_skip = loop.channels_of(refs["d_skip"]) if "d_skip" in refs else None
+    steps = loop.chunk // _BACKWARD_UNROLL
 
     def body(i, carry):
         i = steps - 1 - i
-        h, walked = walk.tile(refs["kept"], i), []
+        h, walked = loop.tile(refs["checkpointed_states"], i), []
         for j in range(_BACKWARD_UNROLL):
-            t = walk.token(i * _BACKWARD_UNROLL + j)
+            t = loop.token(i * _BACKWARD_UNROLL + j)
             before = h
-            h, decay, delta, slope, _ = walk.advance(refs, a, before, t)
+            h, decay, delta, slope, _ = loop.advance(refs, a, before, t)
             walked.append((t, before, h, delta, slope, decay))
         for token in reversed(walked):
-            carry = _token_gradients(walk, refs, a, d_skip, *token, carry=carry)
+            carry = _token_gradients(loop, refs, a, d_skip, *token, carry=carry)
         return carry
 
-    zero = walk.zeros()
-    start = walk.tile(refs["adjoint"]), jnp.zeros_like(a), zero, zero
-    entering, grad_a, grad_skip, grad_bias = lax.fori_loop(0, steps, body, start)
-    walk.put_tile(refs["grad_entering"], entering)
-    walk.put_tile(refs["grad_a"], grad_a)
+    zero = loop.zeros()
+    start = loop.tile(refs["adjoint"]), jnp.zeros_like(a), zero, zero
+    adjoint, grad_a, grad_skip, grad_bias = lax.fori_loop(0, steps, body, start)
+    loop.put_tile(refs["grad_initial_states"], adjoint)
+    loop.put_tile(refs["grad_a"], grad_a)
     if d_skip is not None:
-        walk.put_channels_of(refs["grad_d_skip"], grad_skip)
+        loop.put_channels_of(refs["grad_d_skip"], grad_skip)
     if "delta_bias" in refs:
-        walk.put_channels_of(refs["grad_delta_bias"], grad_bias)
+        loop.put_channels_of(refs["grad_delta_bias"], grad_bias)
 
 
 def _token_gradients(
-    walk: Walk, refs: dict[str, Any], a, d_skip, t, before, h, delta, slope, decay, carry
+    loop: TokenLoop, refs: dict[str, Any], a, d_skip, t, before, h, delta, slope, decay, carry
 ):
     """Gradients of one token, which led from state `before` to `h`.
 
     `carry` is the adjoint beyond it, and the sums over tokens.
     """
     adjoint, grad_a, grad_skip, grad_bias = carry
-    add = walk.math.multiply_add
+    add = loop.math.multiply_add
     # Loaded again: as much as is kept of a token is what fits in registers.
-    u = walk.channels_at(refs["u"], t)
-    b, c = walk.states_at(refs["b"], t), walk.states_at(refs["c"], t)
-    grad, gate = _ungated(walk, refs, t)
+    u = loop.channels_at(refs["u"], t)
+    b, c = loop.states_at(refs["b"], t), loop.states_at(refs["c"], t)
+    grad, gate = _ungated(loop, refs, t)
     if gate is not None:
         grad_y, silu, sigmoid = gate
-        y = walk.channels_at(refs["ungated"], t)
-        walk.put_channels_at(refs["grad_z"], t, grad_y * y * add(silu, 1 - sigmoid, sigmoid))
-    walk.put_states_at(refs["grad_c"], t, jnp.sum(h * grad[None, :], axis=1))
+        y = loop.channels_at(refs["ungated"], t)
+        loop.put_channels_at(refs["grad_z"], t, grad_y * y * add(silu, 1 - sigmoid, sigmoid))
+    loop.put_states_at(refs["grad_c"], t, jnp.sum(h * grad[None, :], axis=1))
     # g is the gradient with respect to h_t, along every path through later states.
     g = add(c[:, None], grad[None, :], adjoint)
     scaled = delta * u
-    walk.put_states_at(refs["grad_b"], t, jnp.sum(g * scaled[None, :], axis=1))
+    loop.put_states_at(refs["grad_b"], t, jnp.sum(g * scaled[None, :], axis=1))
     grad_drive = jnp.sum(g * b[:, None], axis=0)  # with respect to delta_t u_t
-    entering = decay * g
-    through_decay = entering * before
+    earlier = decay * g
+    through_decay = earlier * before
     grad_a = add(through_decay, delta[None, :], grad_a)
     through_a = jnp.sum(through_decay * a, axis=0) * (1 / LOG2_E)
     grad_delta = add(grad_drive, u, through_a)
     if slope is not None:
         grad_delta = grad_delta * slope
-    real = walk.real(t)
+    real = loop.real(t)
     if real is not None:
         grad_delta = jnp.where(real, grad_delta, 0.0)
     grad_u = grad_drive * delta
     if d_skip is not None:
         grad_u, grad_skip = add(d_skip, grad, grad_u), add(grad, u, grad_skip)
-    walk.put_channels_at(refs["grad_u"], t, grad_u)
-    walk.put_channels_at(refs["grad_delta"], t, grad_delta)
-    return entering, grad_a, grad_skip, grad_bias + grad_delta
+    loop.put_channels_at(refs["grad_u"], t, grad_u)
+    loop.put_channels_at(refs["grad_delta"], t, grad_delta)
+    return earlier, grad_a, grad_skip, grad_bias + grad_delta

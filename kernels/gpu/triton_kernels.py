@@ -7,7 +7,7 @@ need few exchanges between threads, and B and C are loaded once for all channels
 Exponentials are powers of two of A log2(e). A chunk at the ragged end has decay 1 and input 0
 where there is no token: the time step is 0 after the softplus, not before.
 
-Names are those of `chunk_layout`; an array that a scan does not have is not touched. `p` is the
+Names are those of `layout`; an array that a scan does not have is not touched. `p` is the
 `Program`, known when a kernel is compiled; `at` is where its program is. Offsets are 64 bits wide.
 `no_type_check` keeps checkers of annotations off functions that Triton reads as text.
 """
@@ -191,14 +191,14 @@ def selective_scan_summaries(u, delta, b, a, delta_bias, states, steps, p: tl.co
 @triton.jit
 @no_type_check
 def selective_scan_outputs(
-    u, delta, b, c, a, d_skip, z, delta_bias, entering, y, states, ungated, p: tl.constexpr
+    u, delta, b, c, a, d_skip, z, delta_bias, initial_states, y, states, ungated, p: tl.constexpr
 ):
     """Y, from the state that enters the chunk; and the state that leaves it."""
     at = _place(p)
     decay_rate = _load(_tile_at(a, at.group, at, p)) * _LOG2_E
     bias = _of_group(delta_bias, at, p) if p.has_delta_bias else None
     skip = _of_group(d_skip, at, p) if p.has_d_skip else None
-    h = _load(_tile_at(entering, at.chunk, at, p))
+    h = _load(_tile_at(initial_states, at.chunk, at, p))
     for i in range(p.chunk // p.unroll):
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
@@ -218,7 +218,18 @@ def selective_scan_outputs(
 @triton.jit
 @no_type_check
 def selective_scan_adjoints(
-    u, delta, b, c, a, z, delta_bias, entering, grad_y, kept, states, p: tl.constexpr
+    u,
+    delta,
+    b,
+    c,
+    a,
+    z,
+    delta_bias,
+    initial_states,
+    grad_y,
+    checkpointed_states,
+    states,
+    p: tl.constexpr,
 ):
     """States of every few tokens, and sum_t (prod_{s <= t} decay_s) C_t dy_t.
 
@@ -229,11 +240,11 @@ def selective_scan_adjoints(
     at = _place(p)
     decay_rate = _load(_tile_at(a, at.group, at, p)) * _LOG2_E
     bias = _of_group(delta_bias, at, p) if p.has_delta_bias else None
-    h = _load(_tile_at(entering, at.chunk, at, p))
+    h = _load(_tile_at(initial_states, at.chunk, at, p))
     product = tl.full((p.state, p.block), 1.0, tl.float32)
     adjoint = tl.zeros((p.state, p.block), tl.float32)
     for i in range(p.chunk // p.unroll):
-        _store(_tile_at(kept, at.chunk * (p.chunk // p.unroll) + i, at, p), h)
+        _store(_tile_at(checkpointed_states, at.chunk * (p.chunk // p.unroll) + i, at, p), h)
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
             h, decay, _, _, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
@@ -254,7 +265,7 @@ def selective_scan_gradients(
     d_skip,
     z,
     delta_bias,
-    kept,
+    checkpointed_states,
     ungated,
     grad_y,
     adjoint,
@@ -264,7 +275,7 @@ def selective_scan_gradients(
     grad_b,
     grad_c,
     grad_a,
-    grad_entering,
+    grad_initial_states,
     grad_d_skip,
     grad_delta_bias,
     p: tl.constexpr,
@@ -285,7 +296,7 @@ def selective_scan_gradients(
     )
     for k in range(p.chunk // p.unroll):
         i = p.chunk // p.unroll - 1 - k
-        h = _load(_tile_at(kept, at.chunk * (p.chunk // p.unroll) + i, at, p))
+        h = _load(_tile_at(checkpointed_states, at.chunk * (p.chunk // p.unroll) + i, at, p))
         walked = ()  # the states of these tokens, from the one that was kept
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
@@ -297,7 +308,7 @@ def selective_scan_gradients(
             carry = _token_gradients(
                 inputs, outputs, decay_rate, bias, skip, t, token, carry, at, p
             )
-    _store(_tile_at(grad_entering, at.chunk, at, p), carry[0])
+    _store(_tile_at(grad_initial_states, at.chunk, at, p), carry[0])
     _store(_tile_at(grad_a, at.chunk, at, p), carry[1])
     if p.has_d_skip:
         _store(_of_chunk(grad_d_skip, at, p), carry[2])
@@ -345,7 +356,7 @@ def _token_gradients(inputs, outputs, decay_rate, bias, skip, t, token, carry, a
 WRITES = {
     "summaries": ("states", "steps"),
     "outputs": ("y", "states", "ungated"),
-    "adjoints": ("kept", "states"),
+    "adjoints": ("checkpointed_states", "states"),
     "gradients": (
         "grad_u",
         "grad_delta",
@@ -353,7 +364,7 @@ WRITES = {
         "grad_b",
         "grad_c",
         "grad_a",
-        "grad_entering",
+        "grad_initial_states",
         "grad_d_skip",
         "grad_delta_bias",
     ),

@@ -4,6 +4,7 @@ Imported only where `implementation="triton"` is asked for; Triton itself, where
 """
 
 import dataclasses
+import sys
 import threading
 from typing import Any, NamedTuple
 
@@ -11,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from caduceus_jax.kernels.gpu import layout, polynomials, ptx
+from caduceus_jax.kernels.gpu import chunk_parallel, layout, polynomials, ptx
 from caduceus_jax.kernels.gpu.chunk_parallel import Gradients, Plan
 from caduceus_jax.kernels.gpu.layout import KEPT_EVERY, STATES_A_WARP, ChunkLayout
+from caduceus_jax.kernels.options import Triton
 from caduceus_jax.kernels.scan_inputs import ScanInputs
 
 # Hopper: what is compiled for where there is no GPU to ask.
@@ -66,6 +68,16 @@ class Program(ChunkLayout):
         return ptx.mixed_exp2(self.exp2_share, self.exp2)[1]
 
 
+def scan(
+    inputs: ScanInputs, options: Triton, *, delta_softplus: bool, reverse: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Runs `chunk_parallel.scan` with the kernels of this module."""
+    lowering: Any = sys.modules[__name__]
+    return chunk_parallel.scan(
+        inputs, options, lowering, delta_softplus=delta_softplus, reverse=reverse
+    )
+
+
 def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     """See `chunk_parallel.Lowering`."""
     found = _run("summaries", plan, inputs, ("states", "steps"))
@@ -73,28 +85,28 @@ def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
 
 
 def outputs(
-    plan: Plan, inputs: ScanInputs, entering: jax.Array, keep_ungated: bool
+    plan: Plan, inputs: ScanInputs, initial_states: jax.Array, keep_ungated: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """See `chunk_parallel.Lowering`."""
     keep = keep_ungated and inputs.z is not None
     writes = ("y", "states", "ungated") if keep else ("y", "states")
-    found = _run("outputs", plan, inputs, writes, entering=entering)
+    found = _run("outputs", plan, inputs, writes, initial_states=initial_states)
     return found["y"], found["states"], found.get("ungated")
 
 
 def adjoints(
-    plan: Plan, inputs: ScanInputs, entering: jax.Array, grad_y: jax.Array
+    plan: Plan, inputs: ScanInputs, initial_states: jax.Array, grad_y: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """See `chunk_parallel.Lowering`."""
-    extra = {"entering": entering, "grad_y": grad_y}
-    found = _run("adjoints", plan, inputs, ("kept", "states"), **extra)
-    return found["kept"], found["states"]
+    extra = {"initial_states": initial_states, "grad_y": grad_y}
+    found = _run("adjoints", plan, inputs, ("checkpointed_states", "states"), **extra)
+    return found["checkpointed_states"], found["states"]
 
 
 def gradients(
     plan: Plan,
     inputs: ScanInputs,
-    kept: jax.Array,
+    checkpointed_states: jax.Array,
     ungated: jax.Array | None,
     grad_y: jax.Array,
     adjoint: jax.Array,
@@ -102,7 +114,12 @@ def gradients(
     """See `chunk_parallel.Lowering`."""
     absent = {name for name in ("z", "d_skip", "delta_bias") if getattr(inputs, name) is None}
     names = [name for name in Gradients._fields if name not in absent]
-    extra = {"kept": kept, "ungated": ungated, "grad_y": grad_y, "adjoint": adjoint}
+    extra = {
+        "checkpointed_states": checkpointed_states,
+        "ungated": ungated,
+        "grad_y": grad_y,
+        "adjoint": adjoint,
+    }
     found = _run("gradients", plan, inputs, tuple(f"grad_{name}" for name in names), **extra)
     every: dict[str, Any] = {name: found.get(f"grad_{name}") for name in Gradients._fields}
     return Gradients(**every)

@@ -9,15 +9,15 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from caduceus_jax.kernels.scan_inputs import ScanInputs
+from caduceus_jax.kernels.tpu.plan import LANES, Plan
 from caduceus_jax.kernels.tpu.program import (
     LOG2_E,
     ROUND,
-    Call,
-    Walk,
-    kept_of,
+    KernelCall,
+    TokenLoop,
+    memory_per_round,
     prepared,
 )
-from caduceus_jax.kernels.tpu.scan import LANES, Plan
 from caduceus_jax.kernels.tpu.sums import Sums, fold_lanes, sums_of
 
 # Sums over states that a round of tokens needs.
@@ -25,20 +25,24 @@ _SUMS = ("sums_drive", "sums_decay", "sums_y")
 
 
 def backward(
-    plan: Plan, inputs: ScanInputs, entering: jax.Array, grad_y: jax.Array, grad_final: jax.Array
+    plan: Plan,
+    inputs: ScanInputs,
+    initial_states: jax.Array,
+    grad_y: jax.Array,
+    grad_final: jax.Array,
 ) -> dict[str, jax.Array]:
     """Gradients by name; those of B and C for each block of channels, of A for each sequence,
     of D and the bias for each sequence and sublane.
     """
-    extra = {"entering": entering, "grad_y": grad_y, "grad_final": grad_final}
-    call = Call(plan, inputs, backwards=True, **extra)
+    extra = {"initial_states": initial_states, "grad_y": grad_y, "grad_final": grad_final}
+    call = KernelCall(plan, inputs, backwards=True, **extra)
     optional = ("d_skip", "z", "delta_bias")
     names = ["u", "delta", "b", "c", "a", *(n for n in optional if n in call.arrays)]
     state = call.state
     scratch = prepared(plan, state) | {
         "states": pltpu.VMEM((plan.chunk + 2, state, plan.block), jnp.float32),
     }
-    scratch |= kept_of(plan, grads=(ROUND, plan.block)) | sums_of(plan, *_SUMS)
+    scratch |= memory_per_round(plan, grads=(ROUND, plan.block)) | sums_of(plan, *_SUMS)
     found = call(
         _backward,
         ("u", "delta", "a", "b", "c", "d_skip", "z", "delta_bias", *extra),
@@ -50,7 +54,7 @@ def backward(
 
 def _backward(plan: Plan, refs: dict[str, Any]) -> None:
     """Gradients of a chunk. The block of the initial state's gradient is the adjoint state."""
-    walk = Walk(plan, refs, backwards=True)
+    loop = TokenLoop(plan, refs, backwards=True)
     totals = [n for n in ("grad_a", "grad_d_skip", "grad_delta_bias") if n in refs]
 
     @pl.when(pl.program_id(2) == 0)
@@ -59,49 +63,49 @@ def _backward(plan: Plan, refs: dict[str, Any]) -> None:
         for name in totals:
             refs[name][...] = jnp.zeros_like(refs[name])
 
-    _recompute(walk)
+    _recompute(loop)
     zero = jnp.zeros((len(refs["grad_b"]), LANES), jnp.float32)
     carry = refs["grad_initial_state"][...], zero, zero
 
     def body(i, carry):
-        return _round(walk, i, *carry)
+        return _round(loop, i, *carry)
 
-    refs["grad_initial_state"][...] = walk.rounds(body, carry, backwards=True)[0]
+    refs["grad_initial_state"][...] = loop.rounds(body, carry, backwards=True)[0]
 
 
-def _recompute(walk: Walk) -> None:
+def _recompute(loop: TokenLoop) -> None:
     """The states of the chunk: entry t + 1 is that after token t."""
-    refs = walk.refs
-    refs["states"][walk.plan.chunk + 1 if walk.plan.reverse else 0] = refs["entering"][...]
+    refs = loop.refs
+    refs["states"][loop.plan.chunk + 1 if loop.plan.reverse else 0] = refs["initial_states"][...]
 
     def body(i, h):
-        walk.keep("grads", i, _ungated(walk, i)[0])
+        loop.keep("grads", i, _ungated(loop, i)[0])
 
         def token(j, h):
-            h, _ = walk.advance(i, j, h)
+            h, _ = loop.advance(i, j, h)
             refs["states"][i.number * ROUND + j + 1] = h
             return h
 
-        return walk.tokens(token, h)
+        return loop.tokens(token, h)
 
-    walk.prepared_rounds(body, refs["entering"][...])
+    loop.prepared_rounds(body, refs["initial_states"][...])
 
 
-def _ungated(walk: Walk, i) -> tuple[jax.Array, Any]:
+def _ungated(loop: TokenLoop, i) -> tuple[jax.Array, Any]:
     """Cotangent of y before the gate, and what the gradient of the gate is made of."""
-    grad = walk.load("grad_y", i)
-    if "z" not in walk.refs:
+    grad = loop.load("grad_y", i)
+    if "z" not in loop.refs:
         return grad, None
-    z = walk.load("z", i)
-    sigmoid = walk.sigmoid(z)
+    z = loop.load("z", i)
+    sigmoid = loop.sigmoid(z)
     return grad * z * sigmoid, grad * sigmoid * (1 + z * (1 - sigmoid))
 
 
-def _round(walk: Walk, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: jax.Array):
+def _round(loop: TokenLoop, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: jax.Array):
     """Gradients of a round of tokens, walking against the recurrence.
 
     Args:
-        walk: how.
+        loop: how.
         i: which round.
         adjoint: with respect to the state after the round.
         grad_b: (state, 128), gradients of the rounds before this one, its neighbour's first.
@@ -110,23 +114,23 @@ def _round(walk: Walk, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: jax.Arr
     Returns:
         The adjoint before the round, and the gradients of B and C with this round's.
     """
-    refs, before = walk.refs, 2 if walk.plan.reverse else 0
-    sums = {name: Sums(walk, name, i) for name in _SUMS}
+    refs, before = loop.refs, 2 if loop.plan.reverse else 0
+    sums = {name: Sums(loop, name, i) for name in _SUMS}
     lane = lax.broadcasted_iota(jnp.int32, grad_b.shape, 1)
     # What was found before moves on by a round; this one's takes the lanes that it leaves.
-    shift, first = (LANES - ROUND, LANES - ROUND) if walk.plan.reverse else (ROUND, 0)
+    shift, first = (LANES - ROUND, LANES - ROUND) if loop.plan.reverse else (ROUND, 0)
     grad_b, grad_c = (pltpu.roll(x, shift, 1) for x in (grad_b, grad_c))
 
     def token(j, carry):
         adjoint, grad_a, grad_b, grad_c = carry
-        t, a, delta = i.number * ROUND + j, refs["a"][...], walk.row("steps", i, j)
-        grad, c = walk.row("grads", i, j), walk.column("c", i, j)
+        t, a, delta = i.number * ROUND + j, refs["a"][...], loop.row("steps", i, j)
+        grad, c = loop.row("grads", i, j), loop.column("c", i, j)
         h = refs["states"][t + 1]
         grad_c = jnp.where(lane == first + j, fold_lanes(h * grad), grad_c)
         # g is the gradient with respect to h_t, along every path through later states.
         g = adjoint + c * grad
-        grad_b = jnp.where(lane == first + j, fold_lanes(g * walk.row("drives", i, j)), grad_b)
-        sums["sums_drive"].put(j, g * walk.column("b", i, j))
+        grad_b = jnp.where(lane == first + j, fold_lanes(g * loop.row("drives", i, j)), grad_b)
+        sums["sums_drive"].put(j, g * loop.column("b", i, j))
         if "z" in refs:
             sums["sums_y"].put(j, h * c)
         adjoint = jnp.exp2(delta * a) * g
@@ -134,33 +138,33 @@ def _round(walk: Walk, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: jax.Arr
         sums["sums_decay"].put(j, through_decay * a)
         return adjoint, grad_a + through_decay * delta, grad_b, grad_c
 
-    adjoint, grad_a, grad_b, grad_c = walk.tokens(
+    adjoint, grad_a, grad_b, grad_c = loop.tokens(
         token, (adjoint, refs["grad_a"][...], grad_b, grad_c), backwards=True
     )
     refs["grad_a"][...] = grad_a
-    walk.store_columns("grad_b", i, grad_b)
-    walk.store_columns("grad_c", i, grad_c)
-    _store(walk, i, {name: x.take() for name, x in sums.items() if name != "sums_y" or "z" in refs})
+    loop.store_columns("grad_b", i, grad_b)
+    loop.store_columns("grad_c", i, grad_c)
+    _store(loop, i, {name: x.take() for name, x in sums.items() if name != "sums_y" or "z" in refs})
     return adjoint, grad_b, grad_c
 
 
-def _store(walk: Walk, i, sums: dict[str, jax.Array]) -> None:
+def _store(loop: TokenLoop, i, sums: dict[str, jax.Array]) -> None:
     """Gradients of the sequences of a round, of which the sums over states are known."""
-    refs, u, grad = walk.refs, walk.load("u", i), walk.kept("grads", i)
+    refs, u, grad = loop.refs, loop.load("u", i), loop.kept("grads", i)
     if "z" in refs:
         y = sums["sums_y"]
         if "d_skip" in refs:
             y = y + refs["d_skip"][...] * u
-        walk.store("grad_z", i, _ungated(walk, i)[1] * y)
-    grad_u = sums["sums_drive"] * walk.kept("steps", i)
+        loop.store("grad_z", i, _ungated(loop, i)[1] * y)
+    grad_u = sums["sums_drive"] * loop.kept("steps", i)
     if "d_skip" in refs:
         grad_u = grad_u + refs["d_skip"][...] * grad
         refs["grad_d_skip"][...] += grad * u
-    walk.store("grad_u", i, grad_u)
+    loop.store("grad_u", i, grad_u)
     grad_delta = sums["sums_drive"] * u + sums["sums_decay"] * (1 / LOG2_E)
-    if walk.plan.delta_softplus:
-        grad_delta = grad_delta * walk.sigmoid(walk.before_softplus(i))
-    grad_delta = walk.mask(i, grad_delta)
-    walk.store("grad_delta", i, grad_delta)
+    if loop.plan.delta_softplus:
+        grad_delta = grad_delta * loop.sigmoid(loop.before_softplus(i))
+    grad_delta = loop.mask(i, grad_delta)
+    loop.store("grad_delta", i, grad_delta)
     if "delta_bias" in refs:
         refs["grad_delta_bias"][...] += grad_delta

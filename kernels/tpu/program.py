@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from caduceus_jax.kernels.scan_inputs import ScanInputs
-from caduceus_jax.kernels.tpu.scan import LANES, SUBLANES, Plan
+from caduceus_jax.kernels.tpu.plan import LANES, SUBLANES, Plan
 
 LOG2_E = math.log2(math.e)
 # Tokens unrolled in a round of the loops over tokens: a register's rows of a (tokens, channels).
@@ -30,7 +30,7 @@ _VMEM_BYTES = 64 * 2**20
 _reciprocal = getattr(pltpu, "reciprocal", None) or pl.reciprocal
 
 
-class Call:
+class KernelCall:
     """Runs a kernel on every (sequence, block of channels, chunk), chunks in walking order."""
 
     def __init__(self, plan: Plan, inputs: ScanInputs, *, backwards: bool, **extra: jax.Array):
@@ -129,7 +129,7 @@ class Call:
                 (self.batch, SUBLANES, self.channels),
                 pl.BlockSpec((None, SUBLANES, block), lambda r, i, k: (r, 0, i)),
             ),
-            ("entering",): (
+            ("initial_states",): (
                 (self.batch, self.chunks, state, self.channels),
                 pl.BlockSpec((None, None, state, block), lambda r, i, k: (r, at(k), 0, i)),
             ),
@@ -167,7 +167,7 @@ def slots(plan: Plan) -> int:
     return 1 if plan.interpret is True else 2
 
 
-class Walk:
+class TokenLoop:
     """How a program walks over its chunk, a round of tokens at a time."""
 
     def __init__(self, plan: Plan, refs: dict[str, Any], *, backwards: bool):
@@ -335,9 +335,9 @@ class Walk:
 
 
 def prepared(plan: Plan, state: int) -> dict[str, Any]:
-    """What `Walk.prepare` needs and keeps."""
+    """What `TokenLoop.prepare` needs and keeps."""
     spread = pltpu.VMEM((plan.chunk // LANES, ROUND * state, LANES), jnp.bfloat16)
-    return {"b_spread": spread, "c_spread": spread} | kept_of(
+    return {"b_spread": spread, "c_spread": spread} | memory_per_round(
         plan,
         steps=(ROUND, plan.block),
         drives=(ROUND, plan.block),
@@ -346,8 +346,8 @@ def prepared(plan: Plan, state: int) -> dict[str, Any]:
     )
 
 
-def kept_of(plan: Plan, **shapes: tuple[int, int]) -> dict[str, Any]:
-    """Fast memory for what `Walk.keep` keeps of each round, by name."""
+def memory_per_round(plan: Plan, **shapes: tuple[int, int]) -> dict[str, Any]:
+    """Fast memory for what `TokenLoop.keep` keeps of each round, by name."""
     places = plan.chunk // ROUND // slots(plan)
     return {
         f"{name}{slot}": pltpu.VMEM((places, *shape), jnp.float32)

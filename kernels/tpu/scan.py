@@ -6,53 +6,28 @@ last axis is walked over in order, with the state in fast memory from one chunk 
 state that enters each chunk is all that is kept for the backward pass, which computes the states
 of a chunk again and then walks back over it.
 
-This file brings the arrays into the kernels' shapes and back; the kernels are in `mosaic_forward`
-and `mosaic_backward`, and what both are made of in `mosaic_program`.
+This file brings the arrays into the kernels' shapes and back; the kernels are in `forward` and
+`backward`, and what both are made of in `program`.
 """
 
-import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from caduceus_jax.kernels.gpu.chunk_parallel import once_differentiable
-from caduceus_jax.kernels.scan_inputs import ScanInputs
+from caduceus_jax.kernels.options import MosaicTPU, default_platform
+from caduceus_jax.kernels.scan_inputs import (
+    ScanInputs,
+    check_fused_dtype,
+    once_differentiable,
+    sum_groups,
+)
+from caduceus_jax.kernels.tpu.backward import backward
+from caduceus_jax.kernels.tpu.forward import forward
+from caduceus_jax.kernels.tpu.plan import LANES, SUBLANES, Plan, default_block, default_chunk
 
-LANES, SUBLANES = 128, 8
-# What the compiler's schedule is best with (python -m caduceus_jax.kernels.ahead_of_time.tpu).
-_LARGEST_BLOCK, _CHUNK = 512, 256
 _MOST_STATES = 40  # with more, a chunk does not fit in fast memory beside its states
-
-
-@dataclasses.dataclass(frozen=True)
-class MosaicTPU:
-    """Options of `implementation="mosaic_tpu"`: TPUs, and interpreted anywhere for tests.
-
-    Args:
-        block: channels a program walks over, a multiple of 128; None takes the largest of 512,
-            384, 256 and 128 that divides the channels.
-        chunk_length: tokens a chunk, a multiple of 128; None takes 256, or 128 where the sequence
-            is no longer than that.
-        interpret: True runs on the backend at hand instead of compiling for a TPU, None does so on
-            CPU; or `pltpu.InterpretParams`, which acts out a TPU memory by memory.
-    """
-
-    block: int | None = None
-    chunk_length: int | None = None
-    interpret: Any = None
-
-
-class Plan(NamedTuple):
-    """What is fixed when the call is traced."""
-
-    block: int  # channels of a program
-    chunk: int  # tokens of a chunk
-    length: int  # tokens of a sequence; the last chunk may reach beyond it
-    delta_softplus: bool
-    reverse: bool
-    interpret: Any
 
 
 def scan(
@@ -64,29 +39,25 @@ def scan(
         y (batch, length, channels) of the dtype of u, and the final state (batch, channels, state).
 
     Raises:
-        ValueError: a dtype, a number of states, a block or a chunk that the kernels do not have.
+        NotImplementedError: a dtype or a number of states that the kernels do not have.
+        ValueError: the block does not divide the channels.
     """
-    if inputs.u.dtype not in (jnp.float32, jnp.bfloat16):
-        raise ValueError(f"u is {inputs.u.dtype}; this implementation takes float32 or bfloat16")
+    check_fused_dtype("u", inputs.u.dtype)
     _, length, channels = inputs.u.shape
     state = inputs.a.shape[-1]
     if state > _MOST_STATES:
-        raise ValueError(
-            f"A has {state} states; this implementation takes at most {_MOST_STATES}: use 'chunked'"
+        raise NotImplementedError(
+            f"{state} states; supported: up to {_MOST_STATES}, or implementation='chunked'"
         )
     padded = _padded(inputs)
     block = options.block or default_block(padded.u.shape[-1])
-    if block % LANES or padded.u.shape[-1] % block:
+    if padded.u.shape[-1] % block:
         raise ValueError(
-            f"block is {block}; it must be a multiple of 128 that divides the channels, "
-            f"{padded.u.shape[-1]} when padded to whole lanes"
+            f"block is {block}; it must divide the channels, {padded.u.shape[-1]} when padded to "
+            "whole lanes"
         )
     chunk = options.chunk_length or default_chunk(length)
-    if chunk < 1 or chunk % LANES:
-        raise ValueError(f"chunk_length is {chunk}; it must be a multiple of 128")
-    interpret = options.interpret
-    if interpret is None:
-        interpret = jax.default_backend() == "cpu"
+    interpret = options.for_platform(default_platform()).interpret
     plan = Plan(block, chunk, length, delta_softplus, reverse, interpret)
     results: Any = _scan(plan, padded)
     y, final = results
@@ -128,29 +99,19 @@ def _padded(inputs: ScanInputs) -> ScanInputs:
     )
 
 
-def default_block(channels: int) -> int:
-    """The largest block that divides the channels, themselves a multiple of 128."""
-    return next(n for n in range(_LARGEST_BLOCK, 0, -LANES) if channels % n == 0)
-
-
-def default_chunk(length: int) -> int:
-    """Tokens of a chunk; of a short sequence the whole, rounded up to whole lanes."""
-    return min(_CHUNK, -(-length // LANES) * LANES)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scan(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
-    return _forward(plan, inputs, keep=False)[0]
+    return forward(plan, inputs, keep=False)[0]
 
 
 @once_differentiable
 def _forward_with_residuals(plan: Plan, inputs: ScanInputs) -> Any:
-    return _forward(plan, inputs, keep=True)
+    return forward(plan, inputs, keep=True)
 
 
 def _scan_fwd(plan: Plan, inputs: ScanInputs):
-    results, entering = _forward_with_residuals(plan, inputs)
-    return results, (inputs, entering)
+    results, initial_states = _forward_with_residuals(plan, inputs)
+    return results, (inputs, initial_states)
 
 
 def _scan_bwd(plan: Plan, residuals, cotangents):
@@ -160,33 +121,17 @@ def _scan_bwd(plan: Plan, residuals, cotangents):
 _scan.defvjp(_scan_fwd, _scan_bwd)
 
 
-def _forward(plan: Plan, inputs: ScanInputs, keep: bool):
-    """(y, final state), and the states that enter the chunks where they are to be kept."""
-    from caduceus_jax.kernels.tpu.forward import forward  # brings Pallas
-
-    return forward(plan, inputs, keep)
-
-
 @once_differentiable
-def _backward(plan: Plan, inputs: ScanInputs, entering, grad_y, grad_final) -> ScanInputs:
+def _backward(plan: Plan, inputs: ScanInputs, initial_states, grad_y, grad_final) -> ScanInputs:
     """Cotangents of the inputs, None where an input is None."""
-    from caduceus_jax.kernels.tpu.backward import backward
-
-    grads = backward(plan, inputs, entering, grad_y, grad_final)
-
-    def per_group(x):  # (batch, ...) -> (groups, ...)
-        return jnp.sum(x.reshape(-1, inputs.groups, *x.shape[1:]), axis=0)
-
+    grads = backward(plan, inputs, initial_states, grad_y, grad_final)
     summed = grads | {
-        "a": per_group(grads["a"]),
+        "a": sum_groups(grads["a"], inputs.groups),
         "b": jnp.swapaxes(jnp.sum(grads["b"], axis=0), 1, 2),
         "c": jnp.swapaxes(jnp.sum(grads["c"], axis=0), 1, 2),
     }
     for name in ("d_skip", "delta_bias"):
         if name in grads:
-            summed[name] = jnp.sum(per_group(grads[name]), axis=1, keepdims=True)
-    cotangents: dict[str, Any] = {
-        name: None if x is None else summed[name].astype(x.dtype)
-        for name, x in inputs._asdict().items()
-    }
-    return ScanInputs(**cotangents)
+            per_group = sum_groups(grads[name], inputs.groups)
+            summed[name] = jnp.sum(per_group, axis=1, keepdims=True)
+    return inputs.cotangents(summed)

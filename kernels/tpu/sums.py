@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from caduceus_jax.kernels.tpu.program import ROUND, Round, Walk, slots
-from caduceus_jax.kernels.tpu.scan import LANES, SUBLANES, Plan
+from caduceus_jax.kernels.tpu.plan import LANES, SUBLANES, Plan
+from caduceus_jax.kernels.tpu.program import ROUND, Round, TokenLoop, slots
 
 
 def fold_states(x: jax.Array) -> jax.Array:
@@ -37,9 +37,9 @@ class Sums:
     a register holds one sublane of every token: seven additions are the sums of eight tokens.
     """
 
-    def __init__(self, walk: Walk, name: str, i: Round):
+    def __init__(self, loop: TokenLoop, name: str, i: Round):
         # (blocks of 128 channels, ROUND x 8, 128): strides need whole lanes.
-        self.ref = walk.refs[f"{name}{i.slot}"]
+        self.ref = loop.refs[f"{name}{i.slot}"]
 
     def put(self, j, x: jax.Array) -> None:
         """(state, channels) of token j of the round."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from caduceus_jax.kernels import causal_conv1d
 from caduceus_jax.kernels.gpu import pallas_conv
-from tests.kernels.gpu.test_pallas_scan import abstract_gpu
+from tests.kernels.scan_cases import abstract_gpu
 from tests.tolerances import SCAN_BF16, SCAN_FP32, relative_error
 
 
@@ -121,7 +121,7 @@ def test_the_fused_gradients_lower_for_cuda(dtype):
 
 
 def test_the_fused_gradients_refuse_float64():
-    with jax.enable_x64(True), pytest.raises(ValueError, match="x is float64; .* float32 or bfl"):
+    with jax.enable_x64(True), pytest.raises(NotImplementedError, match="float64; .* float32 and"):
         causal_conv1d(jnp.ones((2, 5, 2)), jnp.ones((4, 2)), implementation="pallas_triton")
 
 

@@ -15,8 +15,8 @@ from jax.sharding import Mesh, NamedSharding
 from caduceus_jax.bench import jobs, measure
 from caduceus_jax.bench.report import Report, spread, table, title
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import Chunked, PallasTriton, Triton
 from caduceus_jax.kernels.ahead_of_time.devices import compiling_for
+from caduceus_jax.kernels.options import for_platform
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import PretrainConfig
@@ -176,11 +176,7 @@ def _timed(
 
 def _compiled_ahead(config: PretrainConfig, mesh: Mesh, implementation: str) -> dict[str, Any]:
     """Compiles the step for devices that are not there, and looks for the kernels in it."""
-    options = {
-        "pallas_triton": PallasTriton(interpret=False),
-        "triton": Triton(interpret=False),
-        "chunked": Chunked(inner="associative"),
-    }[implementation]
+    options = for_platform(implementation, "gpu")
     program = make_program(config, mesh, Tokenizer(), options)
     state = abstract(program.init, mesh)
     place = NamedSharding(mesh, BATCH)

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import Chunked, MosaicTPU, PallasTriton, Triton, chunked
-from caduceus_jax.kernels.selective_scan import Implementation
+from caduceus_jax.kernels import options
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.planning.bounds import bounds
@@ -22,13 +21,6 @@ from caduceus_jax.train.planning.step_costs import Cost, step_costs
 from caduceus_jax.train.planning.topology import GIB, Topology, find_topology
 from caduceus_jax.train.sharding import BATCH, abstract, check_batch_size, make_mesh, row_shares
 from caduceus_jax.train.step import make_program
-
-# Fused kernels, and what they are made for; on a CPU they are interpreted.
-_FUSED = {
-    "pallas_triton": (PallasTriton, "gpu"),
-    "triton": (Triton, "gpu"),
-    "mosaic_tpu": (MosaicTPU, "tpu"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +144,7 @@ def plan(config: PlanConfig) -> None:
         raise DoesNotFit(_refusal(report))
 
 
-def implementation_for(scan: str, platform: str) -> Implementation:
+def implementation_for(scan: str, platform: str) -> options.Options:
     """The scan that a run on another platform takes: here the default backend says nothing.
 
     Args:
@@ -162,12 +154,11 @@ def implementation_for(scan: str, platform: str) -> Implementation:
     Raises:
         UserError: the kernels are made for another platform.
     """
-    if scan in ("auto", "chunked"):
-        return Chunked(*chunked.defaults(platform))
-    options, made_for = _FUSED[scan]
-    if platform not in (made_for, "cpu"):
-        raise UserError(f"scan is {scan}, which is for {made_for.upper()}s: use auto")
-    return options(interpret=platform == "cpu")
+    try:
+        return options.for_platform(None if scan == "auto" else scan, platform)
+    except NotImplementedError as error:
+        made_for = " and ".join(f"{name.upper()}s" for name in options.resolve(scan).platforms)
+        raise UserError(f"scan is {scan}, which is for {made_for}: use auto") from error
 
 
 def _compile(config: PlanConfig, topology: Topology, mesh: Any, windows: int) -> Compiled:

@@ -30,9 +30,9 @@ def test_the_report_is_json_with_times_counts_and_floors(capsys, monkeypatch):
 
 
 def test_options_of_another_implementation_are_refused():
-    with pytest.raises(UserError, match="--chunk-length is no option of reference"):
+    with pytest.raises(UserError, match="--chunk-length is not an option of reference"):
         scan.scan(implementation="reference", chunk_length=8)
-    with pytest.raises(UserError, match="--inner is an option of chunked, not of pallas_triton"):
+    with pytest.raises(UserError, match="--inner is not an option of pallas_triton"):
         scan.scan(implementation="pallas_triton", inner="sequential")
 
 

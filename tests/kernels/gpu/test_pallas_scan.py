@@ -1,53 +1,22 @@
 """What interpretation does not show: every kernel lowers for CUDA, and what is refused."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.sharding import AbstractMesh, AxisType
 
 from caduceus_jax.kernels import PallasTriton, selective_scan
 from caduceus_jax.kernels.gpu.chunk_parallel import chunk_length
-from tests.kernels.test_selective_scan import (
+from tests.kernels.scan_cases import (
+    KERNELS,
+    abstract_gpu,
     assert_close,
     cast,
     example,
     in_float64,
+    shapes,
     value_and_gradients,
 )
 from tests.tolerances import SCAN_FP32
-
-KERNELS = ("summaries", "outputs", "adjoints", "gradients")
-
-
-def abstract_gpu():
-    """Since jax 0.11 lowering asks what GPU it is for."""
-    try:
-        from jax.sharding import AbstractDevice, use_abstract_mesh
-    except ImportError:
-        return contextlib.nullcontext()
-    device = AbstractDevice("NVIDIA H200", 132, "gpu")
-    return use_abstract_mesh(
-        AbstractMesh((1,), ("x",), axis_types=(AxisType.Auto,), abstract_device=device)
-    )
-
-
-def shapes(batch, length, channels, state, dtype, groups=None):
-    lead = () if groups is None else (groups,)
-    sequence = jax.ShapeDtypeStruct((batch, length, channels), dtype)
-    per_state = jax.ShapeDtypeStruct((batch, length, state), dtype)
-    per_channel = jax.ShapeDtypeStruct((*lead, channels), jnp.float32)
-    return {
-        "u": sequence,
-        "delta": sequence,
-        "A": jax.ShapeDtypeStruct((*lead, channels, state), jnp.float32),
-        "B": per_state,
-        "C": per_state,
-        "D": per_channel,
-        "z": sequence,
-        "delta_bias": per_channel,
-    }
 
 
 @pytest.mark.filterwarnings("ignore:.*Triton.*:DeprecationWarning")
@@ -120,15 +89,19 @@ def test_second_derivatives_are_refused():
 @pytest.mark.parametrize(
     ("changed", "options", "message"),
     [
-        ({"state": 3}, PallasTriton(), "A has 3 states; .* a power of two: use 'chunked'"),
-        ({}, PallasTriton(6), "chunk_length is 6; it must be a multiple of 4"),
+        (
+            {"state": 3},
+            PallasTriton(),
+            "^3 states; supported: powers of two up to 128, .*chunked",
+        ),
+        ({"state": 256}, PallasTriton(), "^256 states; supported: powers of two up to 128"),
     ],
 )
 def test_what_the_kernels_do_not_have_is_refused(changed, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(NotImplementedError, match=message):
         selective_scan(**cast(example(8, **changed)), implementation=options)
 
 
 def test_float64_is_refused():
-    with jax.enable_x64(True), pytest.raises(ValueError, match="u is float64; .* float32 or bf"):
+    with jax.enable_x64(True), pytest.raises(NotImplementedError, match="float64; .* float32 and"):
         selective_scan(**cast(example(8), jnp.float64), implementation="pallas_triton")

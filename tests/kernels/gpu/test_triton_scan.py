@@ -19,12 +19,13 @@ import pytest
 
 from caduceus_jax.kernels import PallasTriton, Triton, selective_scan
 from caduceus_jax.kernels.gpu import layout
-from tests.kernels.gpu.test_pallas_scan import KERNELS, shapes
-from tests.kernels.test_selective_scan import (
+from tests.kernels.scan_cases import (
+    KERNELS,
     assert_close,
     cast,
     example,
     in_float64,
+    shapes,
     value_and_gradients,
 )
 from tests.tolerances import SCAN_BF16, SCAN_FP32
@@ -195,10 +196,10 @@ def test_one_layout_for_every_array():
     sizes = layout.layout(inputs, 8, 128)
     assert (sizes.chunks, sizes.blocks, sizes.block) == (3, 5, 32)
     assert sizes.shape("grad_u") == (2, 21, 133)
-    assert sizes.shape("kept") == (2, 3, 2, 4, 133)
+    assert sizes.shape("checkpointed_states") == (2, 3, 2, 4, 133)
     assert sizes.shape("grad_b") == (5, 2, 21, 4)
     assert sizes.shape("a") == (2, 4, 133) == layout.arrays(inputs)["a"].shape
-    assert layout.dtype("kept", inputs) == jnp.bfloat16
+    assert layout.dtype("checkpointed_states", inputs) == jnp.bfloat16
     assert layout.dtype("states", inputs) == jnp.float32
     # A narrow model has one block, of no fewer channels than a warp's loads.
     assert layout.layout(check(**cast(example(5, channels=3))), 8, 512).block == 16

@@ -10,13 +10,13 @@ from jax.experimental.pallas import tpu as pltpu
 
 from caduceus_jax.kernels import MosaicTPU, selective_scan
 from caduceus_jax.kernels.ahead_of_time.tpu import Schedule, estimated_cycles, main, parse_schedule
-from caduceus_jax.kernels.tpu.scan import default_block
-from tests.kernels.gpu.test_pallas_scan import shapes
-from tests.kernels.test_selective_scan import (
+from caduceus_jax.kernels.tpu.plan import default_block
+from tests.kernels.scan_cases import (
     assert_close,
     cast,
     example,
     in_float64,
+    shapes,
     value_and_gradients,
 )
 from tests.tolerances import SCAN_FP32
@@ -91,19 +91,22 @@ def test_second_derivatives_are_refused():
 @pytest.mark.parametrize(
     ("changed", "options", "message"),
     [
-        ({"state": 41}, MosaicTPU(), "A has 41 states; .* at most 40: use 'chunked'"),
-        ({}, MosaicTPU(chunk_length=64), "chunk_length is 64; it must be a multiple of 128"),
-        ({}, MosaicTPU(block=96), "block is 96; .* that divides the channels, 128 when padded"),
-        ({}, MosaicTPU(block=256), "block is 256; .* that divides the channels, 128 when padded"),
+        ({"state": 41}, MosaicTPU(), "^41 states; supported: up to 40, .*'chunked'"),
+        ({"state": 256}, MosaicTPU(), "^256 states; supported: up to 40"),
     ],
 )
 def test_what_the_kernels_do_not_have_is_refused(changed, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(NotImplementedError, match=message):
         selective_scan(**cast(example(8, **changed)), implementation=options)
 
 
+def test_a_block_that_does_not_divide_the_channels_is_refused():
+    with pytest.raises(ValueError, match="block is 256; .* divide the channels, 128 when padded"):
+        selective_scan(**cast(example(8)), implementation=MosaicTPU(block=256))
+
+
 def test_float64_is_refused():
-    with jax.enable_x64(True), pytest.raises(ValueError, match="u is float64; .* float32 or bf"):
+    with jax.enable_x64(True), pytest.raises(NotImplementedError, match="float64; .* float32 and"):
         selective_scan(**cast(example(8), jnp.float64), implementation="mosaic_tpu")
 
 
