@@ -11,7 +11,9 @@ import yaml
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.model.config import CaduceusConfig
-from caduceus_jax.train.guards import SIGMA
+
+# Standard deviations above their mean from which on a loss or a gradient norm is a spike.
+SIGMA = 6.0
 
 Names = str | list[str]  # one name, or several
 

@@ -13,7 +13,6 @@ from caduceus_jax.train.processes import AgreedError
 
 WINDOW = 128  # steps that say what is ordinary
 ENOUGH = 64  # fewer say nothing
-SIGMA = 6.0  # standard deviations above their mean are out of the ordinary, unless told otherwise
 
 
 @jax.tree_util.register_dataclass

@@ -4,13 +4,14 @@ This and `main` are the only files that may look upward to `train`; a command's 
 when the command is called.
 """
 
-import importlib
-import inspect
+import ast
+import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from caduceus_jax.cli.signature import Signature, config_signature, signature
 from caduceus_jax.errors import UserError
+from caduceus_jax.extras import how_to_install
 
 
 class Command(NamedTuple):
@@ -20,8 +21,8 @@ class Command(NamedTuple):
         function: the typed function that does the work, as module:name.
         summary: the line of the overview.
         config: the dataclass that is the function's only argument, as module:name, where its
-            module is quicker to import than the function's: manual pages then come at once. Its
-            docstring is the manual page.
+            module is quicker to import than the function's: manual pages and errors then come at
+            once.
     """
 
     function: str
@@ -30,21 +31,30 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "pretrain": Command("caduceus_jax.train.pretrain:pretrain", "train a model on genomes"),
+    "pretrain": Command(
+        "caduceus_jax.train.pretrain:pretrain",
+        "train a model on genomes",
+        "caduceus_jax.train.config:PretrainConfig",
+    ),
     "finetune": Command(
-        "caduceus_jax.train.finetune:finetune", "train a model on labelled sequences"
+        "caduceus_jax.train.finetune:finetune",
+        "train a model on labelled sequences",
+        "caduceus_jax.train.finetuning.config:FinetuneConfig",
     ),
     "evaluate": Command(
         "caduceus_jax.train.evaluation.evaluate:evaluate",
         "fine-tune models on benchmarks and write a report",
+        "caduceus_jax.train.evaluation.config:EvaluateConfig",
     ),
     "evaluate eqtl": Command(
         "caduceus_jax.train.evaluation.eqtl_report:evaluate_eqtl",
         "report which variants change expression",
+        "caduceus_jax.train.evaluation.config:EqtlEvaluation",
     ),
     "evaluate masked": Command(
         "caduceus_jax.train.evaluation.masked:evaluate_masked",
         "report how well masked bases are predicted, by region",
+        "caduceus_jax.train.evaluation.config:MaskedEvaluation",
     ),
     "prepare": Command(
         "caduceus_jax.train.data.prepare:prepare", "store a genome so that training opens it fast"
@@ -78,22 +88,6 @@ COMMANDS = {
     "bench data": Command("caduceus_jax.train.bench.data:data", "time the input pipeline"),
 }
 
-# The extra of this package that brings a package a command turned out to need.
-_EXTRA_OF = {
-    "grain": "train",
-    "matplotlib": "train",
-    "optax": "train",
-    "orbax": "train",
-    "sklearn": "train",
-    "tensorboardX": "train",
-    "anndata": "genomics",
-    "h5py": "genomics",
-    "polars": "genomics",
-    "pyBigWig": "genomics",
-    "pyarrow": "genomics",
-    "pysam": "genomics",
-}
-
 
 def signature_of(command: Command) -> Signature:
     """Reads what a command takes.
@@ -102,9 +96,19 @@ def signature_of(command: Command) -> Signature:
         UserError: the command needs an extra of this package that is not installed.
     """
     if command.config:
-        config = load(command.config)
-        return config_signature(config, inspect.getdoc(config) or "")
+        return config_signature(load(command.config), _docstring(command.function))
     return signature(load(command.function))
+
+
+def _docstring(place: str) -> str:
+    """The docstring of a function at module:name, read from the source, without importing it."""
+    module, _, name = place.partition(":")
+    spec = importlib.util.find_spec(module)
+    source = spec.loader.get_source(module) if spec and spec.loader else ""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return ast.get_docstring(node) or ""
+    raise LookupError(f"there is no function {place}")
 
 
 def load(place: str) -> Callable[..., Any]:
@@ -117,7 +121,6 @@ def load(place: str) -> Callable[..., Any]:
     try:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
-        if extra is None:
+        if (sentence := how_to_install(error)) is None:
             raise
-        raise UserError(f"needs {error.name}: pip install 'caduceus-jax[{extra}]'") from None
+        raise UserError(sentence) from None

@@ -13,7 +13,8 @@ import sys
 import numpy as np
 
 from caduceus_jax.configs import resolve_data
-from caduceus_jax.train.guards import ENOUGH, SIGMA, WINDOW
+from caduceus_jax.train.config import SIGMA
+from caduceus_jax.train.guards import ENOUGH, WINDOW
 from tests.stress.runs import Run
 
 

@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 
 import caduceus_jax as cj
-from caduceus_jax.train.config import OptimizerConfig
-from caduceus_jax.train.guards import ENOUGH, SIGMA, WINDOW, init_guard, judge
+from caduceus_jax.train.config import SIGMA, OptimizerConfig
+from caduceus_jax.train.guards import ENOUGH, WINDOW, init_guard, judge
 from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
 from caduceus_jax.train.step import init_state, make_train_step
 
