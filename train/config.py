@@ -11,6 +11,7 @@ import yaml
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.settings import advanced
 
 # Standard deviations above their mean from which on a loss or a gradient norm is a spike.
 SIGMA = 6.0
@@ -60,21 +61,21 @@ class DataConfig:
     """
 
     fasta: Names = ""
-    weights: list[float] = dataclasses.field(default_factory=list)
+    weights: list[float] = advanced(default_factory=list)
     validation_fraction: float = 0.1
     validation_contigs: Names = ""
     test_contigs: Names = ""
     intervals: str = ""
-    interval_length: int | None = 2**20
-    interval_overlap: Literal["cut", "keep"] = "cut"
-    stride: int | None = None
-    validation_windows: int | None = None
-    validation_masks: int = 1
+    interval_length: int | None = advanced(2**20)
+    interval_overlap: Literal["cut", "keep"] = advanced("cut")
+    stride: int | None = advanced(None)
+    validation_windows: int | None = advanced(None)
+    validation_masks: int = advanced(1)
     mask_probability: float = 0.15
     soft_mask_weight: float = 1.0
     rc_mode: Literal["none", "augment", "equivariant"] = "equivariant"
-    workers: int = 0
-    threads: int = 2
+    workers: int = advanced(0)
+    threads: int = advanced(2)
 
     def __post_init__(self):
         for name in ("mask_probability", "validation_fraction"):
@@ -126,14 +127,14 @@ class OptimizerConfig:
     """
 
     lr: float = 8e-3
-    lr_init: float = 1e-6
-    lr_min: float = 1e-4
+    lr_init: float = advanced(1e-6)
+    lr_min: float = advanced(1e-4)
     warmup_fraction: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
+    beta1: float = advanced(0.9)
+    beta2: float = advanced(0.95)
+    epsilon: float = advanced(1e-8)
     weight_decay: float = 0.1
-    clip_norm: float = 1.0
+    clip_norm: float = advanced(1.0)
 
     def __post_init__(self):
         if not 0 <= self.warmup_fraction < 1:
@@ -213,21 +214,21 @@ class PretrainConfig:
     scan: Literal["auto", "chunked", "pallas_triton", "triton", "mosaic_tpu"] = "auto"
     remat: Literal["none", "blocks"] | bool = "none"
     seed: int = 0
-    log_every: int = 10
+    log_every: int = advanced(10)
     eval_every: int = 500
     checkpoint_every: int = 500
-    checkpoint_minutes: float | None = None
+    checkpoint_minutes: float | None = advanced(None)
     keep: int = 2
-    keep_every: int | None = None
-    strict: bool = False
-    max_skipped: int = 10
-    skip_spikes: bool | float = False
+    keep_every: int | None = advanced(None)
+    strict: bool = advanced(False)
+    max_skipped: int = advanced(10)
+    skip_spikes: bool | float = advanced(False)
     wandb: str = ""
-    profile_steps: str = ""
+    profile_steps: str = advanced("")
     resume: Literal["auto", "never"] = "auto"
-    coordinator: str | None = None
-    processes: int | None = None
-    process: int | None = None
+    coordinator: str | None = advanced(None)
+    processes: int | None = advanced(None)
+    process: int | None = advanced(None)
 
     def __post_init__(self):
         if isinstance(self.remat, bool):

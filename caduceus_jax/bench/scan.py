@@ -2,9 +2,11 @@
 
 import dataclasses
 import importlib
+import inspect
 import json
 import pathlib
 import types
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -14,6 +16,8 @@ from caduceus_jax.bench.runs import draw, scan_forward, scan_gradient
 from caduceus_jax.costs import Shape, floors, scan_counts
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels.options import BY_NAME, Name, Options
+
+_OF_SUITES = ("out", "minutes", "seed")
 
 
 def scan(
@@ -73,6 +77,7 @@ def scan(
     Raises:
         UserError: a size below 1, an option of another implementation, or no GPU for its suite.
     """
+    _refuse_unread(suite is not None, locals())
     if suite is not None:
         raise SystemExit(_suites().run(suite, out, minutes=minutes, seed=seed))
     if min(batch, length, channels, state, repeats) < 1:
@@ -87,6 +92,17 @@ def scan(
     }
     report |= _one_shape(shape, dtype, chosen, repeats, forward_only, not skip_reference)
     print(json.dumps(report, indent=2))
+
+
+def _refuse_unread(with_suite: bool, given: Mapping[str, Any]) -> None:
+    """Raises a UserError if an option was given that the chosen kind of measurement ignores."""
+    for name, parameter in inspect.signature(scan).parameters.items():
+        if name == "suite" or given[name] == parameter.default:
+            continue
+        if with_suite and name not in _OF_SUITES:
+            raise UserError(f"`{name}` is not read with `suite`, whose shapes are its own")
+        if not with_suite and name in _OF_SUITES:
+            raise UserError(f"`{name}` is read only with `suite`")
 
 
 def _suites() -> types.ModuleType:

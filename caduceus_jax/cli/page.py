@@ -1,5 +1,6 @@
 """The manual page of a command, made of its docstrings."""
 
+import re
 import shutil
 import textwrap
 import types
@@ -22,13 +23,13 @@ def page(prog: str, signature: Signature, *, everything: bool = False) -> str:
         everything: also list advanced options.
     """
     width = min(max(shutil.get_terminal_size().columns, 60), 100)
-    settings = list(signature.settings.values())
+    settings = [_in_options(s, signature) for s in signature.settings.values()]
     shown = ("option", "advanced") if everything else ("option",)
     options = [s for s in settings if s.place in shown]
     sections = [
         _usage(prog, signature, width),
         signature.description,
-        _section("arguments", signature.positional, width),
+        _section("arguments", [s for s in settings if s.place == "positional"], width),
         _section("required options", [s for s in settings if s.place == "required"], width),
         _section("options", [s for s in options if not s.group], width, _common(signature)),
     ]
@@ -39,6 +40,18 @@ def page(prog: str, signature: Signature, *, everything: bool = False) -> str:
     if not everything and any(s.place == "advanced" for s in settings):
         sections.append(f"{prog} --help-all lists more options, which are rarely needed.")
     return "\n\n".join(section for section in sections if section)
+
+
+def _in_options(setting: Setting, signature: Signature) -> Setting:
+    """The setting with other settings, in backticks in its help, named as options."""
+    group = setting.name.rpartition(".")[0]
+
+    def option(match: re.Match) -> str:
+        near = signature.settings.get(f"{group}.{match[1]}") if group else None
+        other = near or signature.settings.get(match[1])
+        return other.shown if other else match[0]
+
+    return setting._replace(help=re.sub(r"`([\w.]+)`", option, setting.help))
 
 
 def plain_type(hint: Any) -> str:
@@ -108,8 +121,11 @@ def _entry(left: str, right: str, width: int) -> Iterator[str]:
 
 
 def _left(setting: Setting) -> str:
-    value = "" if setting.place == "positional" else _value(setting)
-    return f"{setting.shown} {value}".rstrip()
+    if setting.place == "positional":
+        return setting.shown
+    if setting.hint is bool and setting.default is True:
+        return f"--[no-]{setting.shown[2:]}"
+    return f"{setting.shown} {_value(setting)}".rstrip()
 
 
 def _value(setting: Setting) -> str:
@@ -135,11 +151,9 @@ _SHORT = {int: "N", float: "X", bool: "true,false"}
 
 
 def _right(setting: Setting) -> str:
-    default = setting.default
+    text, default = setting.help.rstrip("."), setting.default
     if setting.required or default is None or default is False or default in ("", [], ()):
-        return setting.help
-    if isinstance(default, list | tuple):
-        shown = " ".join(map(str, default))
-    else:
-        shown = "true" if default is True else str(default)
-    return f"{setting.help} (default: {shown})".strip()
+        return text
+    many = isinstance(default, list | tuple)
+    shown = " ".join(map(str, default)) if many else str(default).replace("True", "true")
+    return f"{text} (default: {shown})".strip()

@@ -145,6 +145,8 @@ def _fields(config: type, prefix: str, group: str, defaults: Any) -> Iterator[Se
             continue
         usual = "option" if not required else "required" if field.kw_only else "positional"
         place = field.metadata.get("place", usual)
+        if field.metadata.get("option") is False:
+            place = "recipe"
         text = helps.get(field.name, "")
         yield Setting(name, hint, None if required else default, text, place, group, required)
 
@@ -171,7 +173,8 @@ def _is_dataclass(hint: Any) -> bool:
 
 def _title(config: type) -> str:
     """The first sentence of a dataclass's docstring, as the title of a group."""
-    return (docstring_parser.parse(config.__doc__ or "").short_description or "").rstrip(".")
+    first = docstring_parser.parse(config.__doc__ or "").short_description or ""
+    return first.partition(";")[0].rstrip(".")
 
 
 def _helps(documented: Any) -> dict[str, str]:

@@ -7,6 +7,7 @@ import math
 from typing import Any, Literal
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.settings import advanced, recipe_only
 
 # Complement of each token of the default vocabulary: A7 <-> T10, C8 <-> G9, the rest themselves.
 _COMPLEMENT = (0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11, 12, 13, 14, 15)
@@ -58,33 +59,35 @@ class CaduceusConfig:
     d_model: int = 256
     n_layer: int = 4
     rcps: bool = False
-    bidirectional: bool = True
-    bidirectional_strategy: Literal["add", "ew_multiply"] = "add"
-    bidirectional_weight_tie: bool = True
-    rms_norm: bool = True
-    norm_epsilon: float = 1e-5
-    fused_add_norm: bool = False
-    residual_in_fp32: bool = False
+    bidirectional: bool = advanced(True)
+    bidirectional_strategy: Literal["add", "ew_multiply"] = advanced("add")
+    bidirectional_weight_tie: bool = advanced(True)
+    rms_norm: bool = advanced(True)
+    norm_epsilon: float = recipe_only(1e-5)
+    fused_add_norm: bool = recipe_only(False)
+    residual_in_fp32: bool = advanced(False)
     d_state: int = 16
-    d_conv: int = 4
+    d_conv: int = advanced(4)
     expand: int = 2
-    dt_rank: int | Literal["auto"] = "auto"
-    dt_min: float = 1e-3
-    dt_max: float = 0.1
-    dt_init: Literal["random", "constant"] = "random"
-    dt_scale: float = 1.0
-    dt_init_floor: float = 1e-4
-    conv_bias: bool = True
-    bias: bool = False
-    initializer_range: float = 0.02
-    rescale_prenorm_residual: bool = True
-    n_residuals_per_layer: int = 1
-    vocab_size: int = 16
-    pad_vocab_size_multiple: int = 8
-    complement_map: tuple[int, ...] = _COMPLEMENT
-    pad_token_id: int = 4
+    dt_rank: int | Literal["auto"] = advanced("auto")
+    dt_min: float = recipe_only(1e-3)
+    dt_max: float = recipe_only(0.1)
+    dt_init: Literal["random", "constant"] = recipe_only("random")
+    dt_scale: float = recipe_only(1.0)
+    dt_init_floor: float = recipe_only(1e-4)
+    conv_bias: bool = recipe_only(True)
+    bias: bool = recipe_only(False)
+    initializer_range: float = recipe_only(0.02)
+    rescale_prenorm_residual: bool = recipe_only(True)
+    n_residuals_per_layer: int = recipe_only(1)
+    vocab_size: int = recipe_only(16)
+    pad_vocab_size_multiple: int = recipe_only(8)
+    complement_map: tuple[int, ...] = recipe_only(_COMPLEMENT)
+    pad_token_id: int = recipe_only(4)
     tie_word_embeddings: bool = True
-    hf_json: str = dataclasses.field(default="", repr=False)
+    hf_json: str = dataclasses.field(
+        default="", repr=False, compare=False, metadata={"option": False}
+    )
 
     def __post_init__(self):
         multiple = self.pad_vocab_size_multiple

@@ -36,6 +36,33 @@ def test_options_of_another_implementation_are_refused():
         scan.scan(implementation="pallas_triton", inner="sequential")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch", 2),
+        ("length", 4096),
+        ("dtype", "bfloat16"),
+        ("repeats", 3),
+        ("channels", 64),
+        ("state", 8),
+        ("implementation", "reference"),
+        ("chunk_length", 8),
+        ("inner", "sequential"),
+        ("skip_reference", True),
+        ("forward_only", True),
+    ],
+)
+def test_a_suite_ignores_no_option(name, value):
+    with pytest.raises(UserError, match=f"`{name}` is not read with `suite`"):
+        scan.scan(suite="smoke", **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("out", "x"), ("minutes", 1.0), ("seed", 1)])
+def test_one_shape_ignores_no_option(name, value):
+    with pytest.raises(UserError, match=f"`{name}` is read only with `suite`"):
+        scan.scan(**{name: value})
+
+
 def test_the_suite_of_gpus_is_refused_where_there_is_none(tmp_path):
     with pytest.raises(UserError, match="--suite gpu needs an NVIDIA GPU, and JAX computes on cpu"):
         scan.scan(suite="gpu", out=tmp_path)

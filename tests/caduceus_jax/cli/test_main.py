@@ -7,6 +7,8 @@ import pytest
 
 from caduceus_jax import UserError, __version__
 from caduceus_jax.cli import convert, main
+from caduceus_jax.cli.arguments import read_config
+from caduceus_jax.train.config import PretrainConfig
 
 
 def run(capsys, *words):
@@ -142,6 +144,25 @@ def test_info(capsys, golden):
     assert rows["d_model x n_layer"] == "32 x 3"
     assert rows["strand swap"] == "yes, as in released checkpoints"
     assert float(rows["|f(rc(x)) - rc(f(x))|"].split()[0]) < 1e-5
+
+
+def test_the_manual_page_of_pretrain_fits_on_three_screens(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    page = run(capsys, "pretrain", "--help")[1]
+    assert page.count("\n") <= 150
+    everything = run(capsys, "pretrain", "--help-all")[1]
+    for name in ("hf-json", "dt-init-floor", "n-residuals-per-layer", "initializer-range"):
+        assert name not in everything
+    assert "--optimizer.beta1" in everything and "--optimizer.beta1" not in page
+
+
+def test_what_is_not_an_option_is_a_setting_of_recipes(capsys, tmp_path):
+    message = "--model.dt-init-floor is a setting of recipes (--config), not an option"
+    assert message in run(capsys, "pretrain", "--model.dt-init-floor", "0.1")[2]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model:\n  dt_init_floor: 0.1\n  rcps: false\n")
+    config = read_config(PretrainConfig, ["--config", str(recipe), "--data.rc-mode", "none"])
+    assert config.model.dt_init_floor == 0.1
 
 
 def test_pretrain_refuses_contradictions(capsys):

@@ -15,7 +15,7 @@ class Rows:
     """Which rows.
 
     Args:
-        first: where it begins.
+        first: where it begins, within `out`; see `nothing`.
         rare: seldom needed.
     """
 
@@ -32,6 +32,7 @@ def command(
     sizes: list[int] | None = None,
     rank: int | Literal["auto"] = "auto",
     quick: bool = False,
+    careful: bool = True,
     rows: Rows = Rows(),
 ) -> None:
     """Does a thing.
@@ -50,6 +51,7 @@ def command(
         sizes: of what.
         rank: a number.
         quick: in a hurry.
+        careful: with care.
     """
 
 
@@ -62,21 +64,23 @@ In detail.
 
 arguments:
   MODEL                   a model, of which a long description is given here to
-                          see that lines are broken where they have to be.
-  OTHER                   another.
+                          see that lines are broken where they have to be
+  OTHER                   another
 
 required options:
-  --out OUT               a file.
+  --out OUT               a file
 
 options:
-  --mode {a,b}            a or b. (default: a)
-  --sizes N ...           of what.
-  --rank {auto,N}         a number. (default: auto)
-  --quick                 in a hurry.
+  --mode {a,b}            a or b (default: a)
+  --sizes N ...           of what
+  --rank {auto,N}         a number (default: auto)
+  --quick                 in a hurry
+  --[no-]careful          with care (default: true)
   -h, --help              show this page
 
 Which rows:
-  --first N               where it begins. (default: 1)
+  --first N               where it begins, within --out; see `nothing` (default:
+                          1)
 
 examples:
   caduceus-jax thing m --out o
@@ -88,7 +92,7 @@ def test_page(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert page("caduceus-jax thing", signature(command)) == PAGE
     everything = page("caduceus-jax thing", signature(command), everything=True)
-    assert "  --rare                  seldom needed.\n" in everything
+    assert "  --rare                  seldom needed\n" in everything
     assert "--help-all" not in everything
 
 
