@@ -1,6 +1,7 @@
 """The entry point `caduceus-jax COMMAND`: finds the command, runs it, and reports its errors."""
 
 import difflib
+import os
 import sys
 import traceback
 
@@ -29,24 +30,42 @@ def main(argv: list[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     if words[:1] == ["help"]:  # `help embed` is `embed --help`
         words = [*words[1:], "--help"]
+    try:
+        status = _front_page(words)
+        status = _reported(*_split(words), debug) if status is None else status
+        sys.stdout.flush()
+    except BrokenPipeError:  # `caduceus-jax embed --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    return status
+
+
+def _front_page(words: list[str]) -> int | None:
+    """Prints an overview or the version if that is what is asked for, and returns the status."""
     if not words or words[0] in _HELP:
         print(_overview())
         return DONE if words else BAD_INPUT
     if words[0] in ("-V", "--version"):
         print(f"caduceus-jax {__version__}")
         return DONE
-    name, rest = _split(words)
-    if name in _groups() and (not rest or rest[0] in _HELP):
-        print(_overview(name))
-        return DONE if rest else BAD_INPUT
+    if words[0] in _groups() and (not words[1:] or words[1] in _HELP):
+        print(_overview(words[0]))
+        return DONE if words[1:] else BAD_INPUT
+    return None
+
+
+def _reported(name: str, words: list[str], debug: bool) -> int:
+    """Runs a command, prints its error in one line, and returns the status."""
     try:
         with shown_log():
-            _run(name, rest)
+            _run(name, words)
     except SystemExit as stop:  # --help, or a command with a status of its own
         return stop.code if isinstance(stop.code, int) else FAILED
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if debug:
             traceback.print_exc()

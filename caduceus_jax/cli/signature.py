@@ -147,6 +147,8 @@ def _fields(config: type, prefix: str, group: str, defaults: Any) -> Iterator[Se
         place = field.metadata.get("place", usual)
         if field.metadata.get("option") is False:
             place = "recipe"
+        if prefix and place == "positional":
+            place = "required" if required else "option"
         text = helps.get(field.name, "")
         yield Setting(name, hint, None if required else default, text, place, group, required)
 

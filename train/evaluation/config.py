@@ -7,6 +7,7 @@ import dataclasses
 from typing import Literal
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.settings import positional
 from caduceus_jax.train.finetuning.config import FinetuneConfig, LabelledConfig, Protocol
 
 
@@ -30,7 +31,7 @@ class EvaluateConfig:
             data.validation and data.test are set by this command and cannot be given.
     """
 
-    model: str = ""
+    model: str = positional("")
     models: list[str] | None = None
     suite: str = ""
     tasks: list[str] | None = None

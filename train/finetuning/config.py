@@ -9,6 +9,7 @@ from typing import Literal
 from caduceus_jax.errors import UserError
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.heads import Pooling
+from caduceus_jax.settings import positional
 from caduceus_jax.train.config import OptimizerConfig
 
 Kind = Literal["classification", "regression", "tracks"]
@@ -162,7 +163,7 @@ class FinetuneConfig:
     """
 
     out: str = "runs/finetune"
-    model: str = ""
+    model: str = positional("")
     architecture: CaduceusConfig = CaduceusConfig(rcps=True)
     data: LabelledConfig = LabelledConfig()
     optimizer: OptimizerConfig = OptimizerConfig(lr=1e-3)

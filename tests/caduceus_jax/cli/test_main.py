@@ -118,6 +118,12 @@ def test_python_m_is_the_same_door():
     assert done.stdout == f"caduceus-jax {__version__}\n"
 
 
+def test_a_reader_that_leaves_early_is_no_error():
+    command = f"{sys.executable} -m caduceus_jax pretrain --help | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: caduceus-jax pretrain") and done.stderr == ""
+
+
 def test_convert(capsys, golden, tmp_path):
     out = tmp_path / "out"
     status, report, _ = run(capsys, "convert", str(golden / "ps_vocabulary8"), "--out", str(out))

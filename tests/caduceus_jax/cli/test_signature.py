@@ -96,6 +96,16 @@ def test_one_dataclass_keeps_its_groups_and_takes_recipes():
     assert Run().rare == 3 and Run().names == ["a"]
 
 
+def test_only_the_outermost_fields_are_positional():
+    @dataclasses.dataclass(frozen=True)
+    class Outer:
+        name: str
+        run: Run = Run()
+
+    places = {s.name: s.place for s in config_signature(Outer).settings.values()}
+    assert (places["name"], places["run.model"]) == ("positional", "option")
+
+
 def test_the_dataclass_s_own_docstring_is_the_page():
     assert config_signature(Run).description == "A run."
 
