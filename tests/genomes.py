@@ -2,8 +2,8 @@
 
 import pathlib
 
+from caduceus_jax.genomics.reference.store import Store
 from caduceus_jax.train.data.prepare import write_store
-from caduceus_jax.train.data.store import Store
 
 
 def fasta(path: pathlib.Path, **records: str) -> pathlib.Path:

@@ -14,8 +14,9 @@ from caduceus_jax.genomics.files import embedding_files
 from caduceus_jax.genomics.files.output import check_output, finish, replacing
 from caduceus_jax.genomics.reference.sequence_files import load_sequences, row_columns
 from caduceus_jax.genomics.reference.sequences import Sequences, of_bases
-from caduceus_jax.genomics.reference.windows import Edge, Status
+from caduceus_jax.genomics.reference.windows import Edge
 from caduceus_jax.genomics.scoring.tiles import Pooling, checked_overlap, embed_tiled
+from caduceus_jax.genomics.status import Status
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.version import __version__
 

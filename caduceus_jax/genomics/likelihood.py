@@ -10,8 +10,8 @@ from jaxtyping import Float
 
 from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
-from caduceus_jax.genomics.files.bed import Regions
 from caduceus_jax.genomics.files.output import check_output, replacing
+from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.regions import read_regions
 from caduceus_jax.genomics.reference.windows import Edge
@@ -129,7 +129,7 @@ def likelihood(
 def probabilities(
     model: CaduceusForMaskedLM,
     genome: Genome,
-    regions: str | pathlib.Path | Regions,
+    regions: str | pathlib.Path | Intervals,
     *,
     tokenizer: Tokenizer | None = None,
     context_length: int = 1023,

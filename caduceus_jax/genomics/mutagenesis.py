@@ -12,8 +12,8 @@ from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics import plots
-from caduceus_jax.genomics.files.bed import Regions
 from caduceus_jax.genomics.files.output import replacing
+from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.regions import read_regions
 from caduceus_jax.genomics.reference.windows import Edge
@@ -133,7 +133,7 @@ def mutagenesis(
 def scores(
     model: CaduceusForMaskedLM,
     genome: Genome,
-    regions: str | pathlib.Path | Regions,
+    regions: str | pathlib.Path | Intervals,
     *,
     tokenizer: Tokenizer | None = None,
     context_length: int = 1023,
@@ -178,7 +178,7 @@ def scores(
     return polars.concat(_frames(results))
 
 
-def _check_drawable(regions: Regions, genome: Genome) -> None:
+def _check_drawable(regions: Intervals, genome: Genome) -> None:
     if len(regions.start) != 1:
         raise UserError(
             f"a picture shows one region, and there are {len(regions.start):,}: name one, like "

@@ -18,8 +18,9 @@ from caduceus_jax.genomics.files.sequence_tables import (
 )
 from caduceus_jax.genomics.reference.sequence_files import load_sequences, row_columns
 from caduceus_jax.genomics.reference.sequences import Sequences, of_bases
-from caduceus_jax.genomics.reference.windows import Edge, Status
+from caduceus_jax.genomics.reference.windows import Edge
 from caduceus_jax.genomics.scoring.base_files import TABLES, check_outputs, write_table
+from caduceus_jax.genomics.status import Status
 
 if TYPE_CHECKING:
     import polars

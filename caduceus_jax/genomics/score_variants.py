@@ -20,12 +20,14 @@ from caduceus_jax.genomics.files.variant_tables import (
     vcf_of,
     write_table,
 )
-from caduceus_jax.genomics.files.vcf import Variants, index_vcf, read_vcf, write_vcf
+from caduceus_jax.genomics.files.vcf import Vcf, write_vcf
+from caduceus_jax.genomics.files.vcf_index import index_vcf
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.locate import locate, name_row
 from caduceus_jax.genomics.reference.windows import Edge
 from caduceus_jax.genomics.scoring import variant_scores
 from caduceus_jax.genomics.scoring.journal import Journal, open_journal
+from caduceus_jax.genomics.variant import Variants
 from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.version import __version__
@@ -155,7 +157,8 @@ def score_variants(
     _check_options(mode, window, context_length)
     use_cores()
     network, tokenizer = inference.load(model, dtype=dtype)
-    rows, frame = read_table(variants) if is_table(variants) else (read_vcf(variants), None)
+    source = None if is_table(variants) else Vcf(variants)
+    rows, frame = read_table(variants) if source is None else (source.variants(), None)
     reference = Genome(genome)
     options = {
         "mode": mode,
@@ -168,12 +171,13 @@ def score_variants(
         "batch_size": batch_size,
         "model": _digest_of_model(network, tokenizer, dtype),
         "variants": _digest(variants),
-        "genome": _digest(genome),
+        "genome": reference.identity,
         "version": __version__,
         "jax": jax.__version__,
         "devices": [str(device.device_kind) for device in jax.local_devices()],
     }
-    provenance = {"Version": __version__, "Model": model, "Genome": genome, **options}
+    provenance = {"ID": mode, "Version": __version__, "Model": model, "Genome": genome, **options}
+    del provenance["mode"]
     with open_journal(out.with_name(f"{out.name}.journal"), run, resume=resume) as journal:
         status, columns = _score(
             network,
@@ -193,11 +197,11 @@ def score_variants(
         with replacing(out) as partial:
             if ending in (".vcf", ".vcf.gz"):
                 write_vcf(
-                    variants if frame is None else vcf_of(rows, reference),
+                    source or Vcf.of_lines(vcf_of(rows, reference)),
                     partial,
                     _declarations(mode),
                     _fields(rows, status, columns),
-                    provenance=_header_line(provenance),
+                    provenance=_titles(provenance),
                     compress=ending == ".vcf.gz",
                 )
             else:
@@ -326,9 +330,11 @@ def _declarations(mode: Mode) -> dict[str, str]:
     return numbers | {"CADUCEUS_STATUS": f"Number=.,Type=String,Description={says}"}
 
 
-def _header_line(provenance: dict[str, Any]) -> str:
-    pairs = (f'{key.title().replace("_", "")}="{value}"' for key, value in provenance.items())
-    return f"##caduceus_jax=<{','.join(pairs)}>"
+def _titles(provenance: dict[str, Any]) -> dict[str, str]:
+    return {
+        key if key == "ID" else key.title().replace("_", ""): str(value)
+        for key, value in provenance.items()
+    }
 
 
 def _fields(

@@ -20,7 +20,7 @@ import polars
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from caduceus_jax.genomics.files.fasta import read_genome
+from caduceus_jax.genomics.files.fasta import iterate_fasta
 
 ORDER, AROUND = 3, 50
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
@@ -77,7 +77,9 @@ def main():
     frame = frame.filter(polars.col("status") == "ok").cast(
         {name: dtype for name, dtype in numbers.items() if name in frame.columns}
     )
-    genome = {name: bytes(bases).decode().upper() for name, bases in read_genome(arguments.genome)}
+    genome = {
+        name: bytes(bases).decode().upper() for name, bases in iterate_fasta(arguments.genome)
+    }
     scores = {f"model, {name}": frame[name].to_numpy() for name in computed}
     scores |= {f"model, absolute {name}": np.abs(frame[name].to_numpy()) for name in computed}
     scores |= trivial(frame.iter_rows(named=True), genome)

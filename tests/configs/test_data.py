@@ -4,7 +4,7 @@ import numpy as np
 
 from caduceus_jax.cli.arguments import read_config
 from caduceus_jax.configs import resolve_data
-from caduceus_jax.genomics.files.fasta import read_genome
+from caduceus_jax.genomics.files.fasta import iterate_fasta
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.data.sources import open_stores
 from caduceus_jax.train.data.splits import read_splits
@@ -13,7 +13,7 @@ COMPLEMENT = bytes.maketrans(b"ACGT", b"TGCA")
 
 
 def _genome():
-    ((name, bases),) = read_genome(resolve_data("configs/data/yeast_mitochondrion.fa"))
+    ((name, bases),) = iterate_fasta(resolve_data("configs/data/yeast_mitochondrion.fa"))
     assert name == "chrM"
     return bases
 

@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bed import read_bed
-from caduceus_jax.genomics.files.fasta import read_genome
-from caduceus_jax.genomics.files.vcf import read_vcf, write_vcf
+from caduceus_jax.genomics.files.fasta import iterate_fasta
+from caduceus_jax.genomics.files.vcf import Vcf, write_vcf
 from caduceus_jax.genomics.reference.genome import Genome
 
+BOM = b"\xef\xbb\xbf"
 Check = Callable[[bytes, pathlib.Path], bool]
 
 _AMBIGUOUS = bytes.maketrans(b"RYSWKMBDHVryswkmbdhvUu", b"N" * 10 + b"n" * 10 + b"Tt")
@@ -26,7 +27,7 @@ def plain(data: bytes) -> bytes:
 
 def naive_fasta(text: bytes) -> list[tuple[str, bytes]]:
     records = []
-    for entry in re.split(rb"^>", text, flags=re.MULTILINE)[1:]:
+    for entry in re.split(rb"^>", text.removeprefix(BOM), flags=re.MULTILINE)[1:]:
         header, _, lines = entry.partition(b"\n")
         bases = b"".join(lines.split()).translate(_AMBIGUOUS)
         records.append((header.split()[0].decode(errors="replace"), bases))
@@ -38,7 +39,7 @@ def check_fasta(data: bytes, folder: pathlib.Path) -> bool:
     path = folder / "any.fa"
     path.write_bytes(data)
     try:
-        records = read_genome(path)
+        records = list(iterate_fasta(path))
     except UserError:
         return False
     assert [(name, bases.tobytes()) for name, bases in records] == naive_fasta(plain(data))
@@ -80,11 +81,14 @@ def check_bed(data: bytes, folder: pathlib.Path) -> bool:
     except UserError:
         return False
     rows = []
-    for number, line in enumerate(plain(data).split(b"\n"), start=1):
+    for number, line in enumerate(plain(data).removeprefix(BOM).split(b"\n"), start=1):
         words = line.split(b"\t") if b"\t" in line else line.split()
         if not line.strip() or line.startswith(b"#") or line.split()[0] in (b"track", b"browser"):
             continue
-        chrom = words[0].strip().decode(errors="replace")
+        try:
+            chrom = words[0].strip().decode()
+        except UnicodeDecodeError:
+            chrom = words[0].strip().decode("latin-1")
         rows.append((number, chrom, *map(int, words[1:3])))
     columns = (regions.line.tolist(), regions.chrom, regions.start.tolist(), regions.end.tolist())
     assert list(zip(*columns, strict=True)) == rows
@@ -98,18 +102,19 @@ def check_vcf(data: bytes, folder: pathlib.Path) -> bool:
     path, out = folder / "any.vcf", folder / "out.vcf"
     path.write_bytes(data)
     try:
-        variants = read_vcf(path)
+        source = Vcf(path)
+        variants = source.variants()
         count = int(variants.record[-1]) + 1 if len(variants.record) else 0
         fields = [{"SEEN": str(i)} for i in range(count)]
         declarations = {"SEEN": 'Number=1,Type=Integer,Description="Number of the record"'}
-        write_vcf(path, out, declarations, fields, provenance="##seen=yes", compress=False)
+        write_vcf(source, out, declarations, fields, provenance={"ID": "seen"}, compress=False)
     except UserError:
         return False
     if plain(data).startswith(b"BCF"):
         return True
-    lines = [line.rstrip(b"\r") for line in plain(data).split(b"\n")]
+    lines = plain(data).removeprefix(BOM).split(b"\n")
     header = next(i for i, line in enumerate(lines) if not line.startswith(b"##"))
-    records = [line for line in lines[header + 1 :] if line.strip()]
+    records = [line for line in lines[header + 1 :] if line.strip(b" \t\r")]
     alts = [len(record.split(b"\t")[4].split(b",")) for record in records]
     assert variants.record.tolist() == [i for i, n in enumerate(alts) for _ in range(n)]
     positions = [int(record.split(b"\t")[1]) - 1 for record in records]
@@ -117,7 +122,8 @@ def check_vcf(data: bytes, folder: pathlib.Path) -> bool:
     written = out.read_bytes().split(b"\n")[:-1]
     written = written[len(written) - len(records) :]
     for number, (record, copy) in enumerate(zip(records, written, strict=True)):
-        columns, copied = record.split(b"\t"), copy.split(b"\t")
+        assert copy.endswith(b"\r") == record.endswith(b"\r")
+        columns, copied = (line.rstrip(b"\r").split(b"\t") for line in (record, copy))
         assert copied[:7] + copied[8:] == columns[:7] + columns[8:]
         assert copied[7].split(b";")[-1] == b"SEEN=%d" % number
     return True

@@ -210,7 +210,7 @@ def test_values_are_predicted_in_their_own_units(config, folder, tmp_path, capsy
         assert message in capsys.readouterr().err
     (tmp_path / "gc.csv").write_text("sequence\nACGT\nAC!T\n")
     assert main([*command, "--out", str(tmp_path / "wrong.tsv")]) == 2
-    assert "gc.csv:3: '!' is no nucleotide" in capsys.readouterr().err
+    assert "gc.csv:3: '!' is not a nucleotide" in capsys.readouterr().err
     frame = predictions(tuned, rows[:3])
     assert frame.columns == ["name", "length", "status", "predicted_gc"] and len(frame) == 3
 

@@ -16,12 +16,12 @@ from caduceus_jax.bench import measure
 from caduceus_jax.bench.report import Report, table, title
 from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.reference.store import Store
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import DataConfig
 from caduceus_jax.train.data.batches import Batch, train_batches
 from caduceus_jax.train.data.prepare import write_store
 from caduceus_jax.train.data.splits import Block
-from caduceus_jax.train.data.store import Store
 from caduceus_jax.train.data.windows import Windows
 
 # Tokens of a window, and how many of them a step has: 2^20 tokens, as the recipes.

@@ -14,9 +14,8 @@ import numpy as np
 
 from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.fasta import iterate_pieces
-from caduceus_jax.progress import track
-from caduceus_jax.train.data.store import (
+from caduceus_jax.genomics.files.fasta import iterate_chunks
+from caduceus_jax.genomics.reference.store import (
     BASES,
     FORMAT,
     INDEX,
@@ -28,6 +27,7 @@ from caduceus_jax.train.data.store import (
     Store,
     content_digest,
 )
+from caduceus_jax.progress import track
 
 _MEGABYTE = 1_000_000
 
@@ -98,7 +98,7 @@ def _write(fasta: pathlib.Path, folder: pathlib.Path) -> None:
     contigs: list[Contig] = []
     with (folder / BASES).open("wb") as bases, (folder / UNKNOWN).open("wb") as unknown:
         runs = _Runs(unknown)
-        for name, letters, ambiguous in iterate_pieces(fasta, reading):
+        for name, letters, ambiguous in iterate_chunks(fasta, reading):
             if not contigs or name != contigs[-1].name:
                 runs.close()
                 contigs.append(Contig(name, bases.tell(), 0, 0))

@@ -7,10 +7,11 @@ from typing import Any
 
 from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
+from caduceus_jax.files import file_digest
+from caduceus_jax.genomics.reference.store import BASES, Source, Store
 from caduceus_jax.train import processes
 from caduceus_jax.train.config import DataConfig, names
 from caduceus_jax.train.data.prepare import write_store
-from caduceus_jax.train.data.store import BASES, Source, Store, file_digest
 
 RECORD = "sources.json"
 

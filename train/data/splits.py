@@ -9,8 +9,8 @@ from typing import NamedTuple
 from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bed import read_bed
+from caduceus_jax.genomics.reference.store import Store
 from caduceus_jax.train.config import DataConfig, names
-from caduceus_jax.train.data.store import Store
 from caduceus_jax.train.split_names import split_of
 
 log = logging.getLogger(__name__)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from caduceus_jax.genomics.reference.store import Store
 from caduceus_jax.train.data.splits import Block, merged
-from caduceus_jax.train.data.store import Store
 
 _N = ord("N")
 

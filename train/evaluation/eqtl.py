@@ -76,14 +76,14 @@ def find_windows(table: Table, genome: Genome, length: int) -> Windows:
     for row in np.flatnonzero(status == Status.OK).tolist():
         alt, known_ref = table.alt[row].upper(), table.ref[row].upper() if table.ref else None
         at = int(contig[row]), int(table.position[row])
-        (ref,) = genome.fetch(at[0], at[1], at[1] + 1).tobytes().decode()
+        (ref,) = genome.bases(at[0], at[1], at[1] + 1).tobytes().decode()
         if known_ref is not None and known_ref != ref:
             status[row] = Status.REF_MISMATCH
         elif len(alt) != 1 or alt not in "ACGT" or ref not in "ACGT":
             status[row] = Status.AMBIGUOUS if len(alt) == 1 else Status.INDEL
         else:
             if at not in several_n:
-                bases = genome.fetch(at[0], int(start[row]), int(start[row]) + length)
+                bases = genome.bases(at[0], int(start[row]), int(start[row]) + length)
                 several_n[at] = (bases == ord("N")).sum() >= _MOST_N * length
             if several_n[at]:
                 status[row] = TOO_MANY_N
@@ -142,7 +142,7 @@ def embed_windows(
 
     def encoded(row: int) -> np.ndarray:
         start = int(windows.position[row]) - length // 2
-        bases = genome.fetch(int(windows.contig[row]), start, start + length).copy()
+        bases = genome.bases(int(windows.contig[row]), start, start + length).copy()
         bases[length // 2] = windows.base[row][0]
         return tokenizer.encode(bases.tobytes())
 

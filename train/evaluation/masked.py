@@ -10,7 +10,7 @@ from caduceus_jax import inference
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bed import read_bed
-from caduceus_jax.genomics.files.compressed import open_binary
+from caduceus_jax.genomics.files.inputs import open_binary
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import names
@@ -108,7 +108,7 @@ def mask_windows(genome: Genome, config: MaskedEvaluation) -> MaskedWindows:
     most = round(config.context_length * config.mask_probability)
     for i in order.tolist():
         name, number, start = places[i]
-        letters = genome.fetch(number, start, start + config.context_length, soft_mask=True)
+        letters = genome.bases(number, start, start + config.context_length, soft_mask=True)
         upper = np.where(letters >= ord("a"), letters - 32, letters)
         known = np.flatnonzero(np.isin(upper, _BASES))
         if len(known) <= (1 - _MOST_N) * config.context_length:

@@ -44,7 +44,7 @@ class GenomeWindows(Sequence[bytes]):
         if isinstance(row, slice):
             return self.take(np.arange(len(self))[row])
         start = int(self.start[row])
-        return self.genome.fetch(int(self.contig[row]), start, start + self.length).tobytes()
+        return self.genome.bases(int(self.contig[row]), start, start + self.length).tobytes()
 
     def take(self, rows: np.ndarray) -> "GenomeWindows":
         """Some of the windows."""

@@ -102,7 +102,7 @@ def _examples(
         end = start + given.length
         if number < 0:
             raise UserError(f"{genome.path} has no contig {contig} of the regions")
-        bases = genome.fetch(number, start, end)
+        bases = genome.bases(number, start, end)
         if (bases == ord("N")).mean() > _MOST_N:
             continue
         tracks = [file.bins(contig, start, end, given.bin_size) for file in files]

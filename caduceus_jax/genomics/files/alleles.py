@@ -8,10 +8,7 @@ can be moved (Holmes et al. 2020, "SPDI", contextual alleles), which is the same
 import re
 from typing import NamedTuple
 
-import numpy as np
-
-from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.reference.windows import Status
+from caduceus_jax.genomics.status import Status
 
 BASES = "ACGT"
 _SEQUENCE = re.compile("[ACGTUNRYSWKMBDHV]+", re.IGNORECASE)
@@ -64,39 +61,3 @@ def change(ref: str, alt: str | None) -> Change:
         ref, alt = ref[first : len(ref) - last], alt[first : len(alt) - last]
     known = set(ref + alt) <= set(BASES)
     return Change(Status.OK if known else Status.AMBIGUOUS, first, ref, alt)
-
-
-def widen(
-    genome: Genome, contig: int, start: int, ref: str, alt: str, most: int
-) -> tuple[int, str, str]:
-    """An insertion or a deletion with all of the stretch within which it can be moved.
-
-    Args:
-        genome: where it lies.
-        contig: number of the contig.
-        start: first changed base, 0-based.
-        ref: the bases that are deleted; empty for an insertion.
-        alt: the bases that are inserted; empty for a deletion.
-        most: bases looked at on either side.
-
-    Returns:
-        start, ref and alt of the same change: on the other strand these are at the mirrored
-        place. What replaces bases by others cannot be moved and comes back as it is.
-    """
-    if ref and alt:
-        return start, ref, alt
-    unit = np.frombuffer((ref or alt).encode(), np.uint8)
-    end = start + len(ref)
-    after = genome.fetch(contig, end, end + most)
-    before = genome.fetch(contig, start - most, start)
-    right = _matching(after, np.resize(unit, most))
-    left = _matching(before[::-1], np.resize(unit[::-1], most))
-    head = before[most - left :].tobytes().decode()
-    tail = after[:right].tobytes().decode()
-    return start - left, head + ref + tail, head + alt + tail
-
-
-def _matching(a: np.ndarray, b: np.ndarray) -> int:
-    """How many elements agree before the first that do not."""
-    differ = a != b
-    return int(differ.argmax()) if differ.any() else len(a)

@@ -1,69 +1,76 @@
-"""Regions of a genome from a BED file."""
+"""Intervals of a genome from a BED file."""
 
-import pathlib
+import codecs
 import re
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.compressed import open_binary
+from caduceus_jax.genomics.files.inputs import AnyPath, Input, as_input
+from caduceus_jax.genomics.interval import Intervals
 
 _LARGEST = 2**31  # BED coordinates are 32-bit in every tool that reads them
 _MOST_DIGITS = len(str(_LARGEST))
 _WHOLE_NUMBER = re.compile("-?[0-9]+")
 _HEADERS = (b"track", b"browser")
+_STRANDS = ("+", "-", ".")
+_COLUMNS = 6
 
 
-class Regions(NamedTuple):
-    """Regions in the file's order, 0-based half-open, which is what BED holds."""
-
-    chrom: list[str]
-    start: Int[np.ndarray, " rows"]  # first base
-    end: Int[np.ndarray, " rows"]  # the base after the last one
-    name: list[str]  # the fourth column; chrom:start-end where there is none
-    line: Int[np.ndarray, " rows"]  # of the file, from 1
+class _Row(NamedTuple):
+    chrom: str
+    start: int
+    end: int
+    name: str
+    strand: str
 
 
-def read_bed(path: str | pathlib.Path) -> Regions:
-    """Reads the first four columns of a BED file.
+def read_bed(path: AnyPath | Input) -> Intervals:
+    """Reads the first four columns of a BED file, and the sixth, which is the strand.
 
-    Blank lines and lines that start with `#`, `track` or `browser` are skipped. Strands, scores
-    and further columns are not used.
+    Blank lines, a byte order mark and lines that start with `#`, `track` or `browser` are skipped.
+    A strand that is neither + nor - is ".".
 
     Args:
         path: the file, plain or gzip-compressed.
 
     Raises:
-        UserError: a line that is no region, with its number.
+        UserError: a line that is not a region, with its number.
     """
-    path = pathlib.Path(path)
-    chroms, starts, ends, names, numbers = [], [], [], [], []
-    with open_binary(path) as file:
+    source = as_input(path)
+    rows: list[_Row] = []
+    numbers: list[int] = []
+    with source.open() as file:
         for number, raw in enumerate(file, start=1):
             line = raw.rstrip(b"\r\n")
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
             if not line.strip() or line.startswith(b"#") or line.split()[0] in _HEADERS:
                 continue
+            where = f"{source.name}:{number}"
             if b"\0" in line:
-                raise UserError(f"{path}:{number}: a zero byte: this is no text, so no BED file")
+                raise UserError(f"{where}: a zero byte: this is not text, so not a BED file")
             if line.startswith(b">"):
-                raise UserError(f"{path} is a FASTA file, where a BED file of regions is needed")
-            chrom, start, end, name = _region(f"{path}:{number}", line)
-            chroms.append(chrom)
-            starts.append(start)
-            ends.append(end)
-            names.append(name)
+                raise UserError(
+                    f"{source.name} is a FASTA file, where a BED file of regions is needed"
+                )
+            rows.append(_row(where, line))
             numbers.append(number)
-    columns = (np.array(column, np.int64) for column in (starts, ends, numbers))
-    start, end, line = columns
-    return Regions(chroms, start, end, names, line)
+    return Intervals(
+        [row.chrom for row in rows],
+        np.array([row.start for row in rows], np.int64),
+        np.array([row.end for row in rows], np.int64),
+        [row.name for row in rows],
+        np.array(numbers, np.int64),
+        [row.strand for row in rows],
+    )
 
 
-def _region(where: str, line: bytes) -> tuple[str, int, int, str]:
+def _row(where: str, line: bytes) -> _Row:
     # As bytes: text would also be split at spaces that only Unicode knows.
     fields = line.split(b"\t") if b"\t" in line else line.split()
-    columns = [field.strip().decode(errors="replace") for field in fields[:4]]
+    columns = [_text(field.strip()) for field in fields[:_COLUMNS]]
     if len(columns) < 3:
         raise UserError(
             f"{where}: only {len(columns)} of the columns chrom, start and end; they are separated "
@@ -73,19 +80,7 @@ def _region(where: str, line: bytes) -> tuple[str, int, int, str]:
     if not chrom:
         raise UserError(f"{where}: the first column, chrom, is empty")
     for which, number in zip(("start", "end"), numbers, strict=True):
-        if not _WHOLE_NUMBER.fullmatch(number):
-            raise UserError(
-                f"{where}: {which} is {number[:20]!r}, not a whole number; a header line must "
-                "start with '#'"
-            )
-        # Python converts no number of thousands of digits.
-        size = number.lstrip("-0")
-        if number.startswith("-") and size:
-            raise UserError(f"{where}: {which} is {number[:20]}; BED counts bases from 0")
-        if len(size) > _MOST_DIGITS or int(size or 0) > _LARGEST:
-            raise UserError(
-                f"{where}: {which} is {number[:20]}, beyond 2^31: no contig is that long"
-            )
+        _check_number(where, which, number)
     start, end = (int(number.lstrip("-0") or 0) for number in numbers)
     if start >= end:
         raise UserError(
@@ -93,4 +88,29 @@ def _region(where: str, line: bytes) -> tuple[str, int, int, str]:
             "base after the last one"
         )
     name = columns[3] if len(columns) > 3 else ""
-    return chrom, start, end, name if name not in ("", ".") else f"{chrom}:{start}-{end}"
+    strand = columns[5] if len(columns) == _COLUMNS and columns[5] in _STRANDS else "."
+    return _Row(
+        chrom, start, end, name if name not in ("", ".") else f"{chrom}:{start}-{end}", strand
+    )
+
+
+def _check_number(where: str, which: str, number: str) -> None:
+    if not _WHOLE_NUMBER.fullmatch(number):
+        raise UserError(
+            f"{where}: {which} is {number[:20]!r}, not a whole number; a header line must "
+            "start with '#'"
+        )
+    # Python converts no number of thousands of digits.
+    size = number.lstrip("-0")
+    if number.startswith("-") and size:
+        raise UserError(f"{where}: {which} is {number[:20]}; BED counts bases from 0")
+    if len(size) > _MOST_DIGITS or int(size or 0) > _LARGEST:
+        raise UserError(f"{where}: {which} is {number[:20]}, beyond 2^31: no contig is that long")
+
+
+def _text(field: bytes) -> str:
+    """Text in UTF-8 or, where it is not that, in Latin-1, in which all bytes are letters."""
+    try:
+        return field.decode()
+    except UnicodeDecodeError:
+        return field.decode("latin-1")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from caduceus_jax.genomics.reference.windows import Status
+from caduceus_jax.genomics.status import Status
 
 # Ending of the name -> the package that writes such a file.
 FORMATS = {

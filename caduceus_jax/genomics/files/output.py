@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.reference.windows import WRONG_GENOME, Status
+from caduceus_jax.genomics.status import WRONG_GENOME, Status
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.compressed import open_binary
 from caduceus_jax.genomics.files.fasta import StrangeByte, canonical
+from caduceus_jax.genomics.files.inputs import open_binary
 
 if TYPE_CHECKING:
     import polars

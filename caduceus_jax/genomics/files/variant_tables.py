@@ -9,9 +9,9 @@ import numpy as np
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.alleles import is_sequence, is_symbolic
-from caduceus_jax.genomics.files.compressed import open_binary
-from caduceus_jax.genomics.files.vcf import Variants
+from caduceus_jax.genomics.files.inputs import open_binary
 from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.variant import Variants
 
 if TYPE_CHECKING:
     import polars

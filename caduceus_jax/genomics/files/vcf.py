@@ -1,151 +1,213 @@
 """Variants from VCF and BCF files, and the same files with fields added to INFO.
 
-Text is read and written line by line, so that everything but the added fields comes out as it came
-in, and an error can name its line. (htslib ends the whole process where it copies a record whose
-contig the header does not declare, and reads no plain gzip.) pysam translates BCF, and compresses
-with bgzip.
+Text is read and written line by line as bytes, so that everything but the added fields comes out as
+it came in, line ends included, and an error can name its line. (htslib ends the whole process where
+it copies a record whose contig the header does not declare, and reads no plain gzip.) pysam
+translates BCF, and compresses with bgzip.
 """
 
+import codecs
 import contextlib
-import os
+import io
 import pathlib
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.alleles import is_sequence, is_symbolic
-from caduceus_jax.genomics.files.compressed import open_binary
+from caduceus_jax.genomics.files.alleles import is_sequence
+from caduceus_jax.genomics.files.inputs import AnyPath, Input, as_input
+from caduceus_jax.genomics.variant import Variants
 
 _LARGEST = 2**31 - 1  # positions are 32-bit in BCF and its indexes
-_COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
-_INFO = _COLUMNS.index("INFO")
+_COLUMNS = (b"#CHROM", b"POS", b"ID", b"REF", b"ALT", b"QUAL", b"FILTER", b"INFO")
+_INFO = _COLUMNS.index(b"INFO")
+_CONTIG = re.compile(rb"##contig=<(?:.*,)?ID=([^,>]+)")
+_LENGTH = re.compile(rb"##contig=<(?:.*,)?length=([0-9]+)")
+
+# A record's INFO fields that are there already, and those to add -> those to write.
+Combine = Callable[[Mapping[str, str], Mapping[str, str]], Mapping[str, str]]
 
 
-class Variants(NamedTuple):
-    """One row for each ALT of each record, in the file's order; also for a record without ALT."""
+class Vcf:
+    """A VCF (plain, gzip or bgzip) or BCF file; its records can be read again and again.
 
-    record: Int[np.ndarray, " rows"]  # number of the row's record, from 0
-    line: Int[np.ndarray, " rows"]  # of the text file, or number of the BCF's record, from 1
-    chrom: list[str]
-    position: Int[np.ndarray, " rows"]  # of the first base of REF, 0-based: VCF's POS - 1
-    ref: list[str]
-    alt: list[str | None]  # None where it is missing
-    identifier: Sequence[str] = ()  # the column ID as it stands: "." where there is none
+    Args:
+        source: the file.
+
+    Attributes:
+        name: what errors call it.
+        header: the header's lines as they stand, the last one with the columns' names.
+        contigs: lengths that the header declares, by name of the contig.
+
+    Raises:
+        UserError: no such file, or not a VCF.
+    """
+
+    def __init__(self, source: AnyPath | Input):
+        self._source = as_input(source)
+        self.name = self._source.name
+        with self._source.open() as file:
+            self._binary = file.read(3) == b"BCF"
+        with self._lines() as (header, _):
+            self.header = header
+        self.contigs: dict[str, int] = {}
+        for line in self.header:
+            if (name := _CONTIG.match(line)) and (length := _LENGTH.match(line)):
+                self.contigs[_decode(name[1])] = int(length[1])
+
+    @classmethod
+    def of_lines(cls, lines: Iterable[str]) -> "Vcf":
+        """A VCF that is no file: the header's and the records' lines, without line ends."""
+        self = cls.__new__(cls)
+        text = b"".join(_encode(line) + b"\n" for line in lines)
+        self._source, self._binary, self.name, self.contigs = text, False, "variants", {}
+        with self._lines() as (header, _):
+            self.header = header
+        return self
+
+    @contextlib.contextmanager
+    def records(self) -> Iterator[Iterator[tuple[int, bytes]]]:
+        """The records' lines as they stand, each with its number in the file, from 1."""
+        with self._lines() as (_, records):
+            yield records
+
+    def variants(self) -> Variants:
+        """One row per ALT of each record, and per record without ALT.
+
+        Raises:
+            UserError: a line that is not a record, with its number.
+        """
+        record, line, chrom, position, ref, alt, identifier = [], [], [], [], [], [], []
+        with self.records() as records:
+            for i, (number, text) in enumerate(records):
+                columns = _checked(f"{self.name}:{number}", text)
+                alts = columns[4].split(",")
+                record += [i] * len(alts)
+                line += [number] * len(alts)
+                chrom += [columns[0]] * len(alts)
+                position += [int(columns[1]) - 1] * len(alts)
+                ref += [columns[3]] * len(alts)
+                alt += [None if a in (".", "") else a for a in alts]
+                identifier += [columns[2]] * len(alts)
+        integers = (np.array(column, np.int64) for column in (record, line, position))
+        record, line, position = integers
+        return Variants(record, line, chrom, position, ref, alt, identifier)
+
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        assert isinstance(self._source, Input)
+        return self._source.digest()
+
+    @contextlib.contextmanager
+    def _lines(self) -> Iterator[tuple[list[bytes], Iterator[tuple[int, bytes]]]]:
+        if isinstance(self._source, bytes):
+            yield _text_lines(self.name, io.BytesIO(self._source))
+        elif self._binary:
+            with self._source.file_object() as file:
+                yield _bcf_lines(self.name, file)
+        else:
+            with self._source.open() as file:
+                yield _text_lines(self.name, file)
 
 
-def read_vcf(path: str | pathlib.Path) -> Variants:
+def read_vcf(path: AnyPath | Input) -> Variants:
     """Reads the variants of a VCF (plain, gzip or bgzip) or BCF file; a header alone gives none.
 
     Raises:
-        UserError: no such file, not a VCF, or a line that is no record, with its number.
+        UserError: no such file, not a VCF, or a line that is not a record, with its number.
     """
-    path = pathlib.Path(path)
-    record, line, chrom, position, ref, alt, identifier = [], [], [], [], [], [], []
-    with _lines(path) as (_, lines):
-        for i, (number, text) in enumerate(lines):
-            columns = _checked(f"{path}:{number}", text)
-            alts = columns[4].split(",")
-            record += [i] * len(alts)
-            line += [number] * len(alts)
-            chrom += [columns[0]] * len(alts)
-            position += [int(columns[1]) - 1] * len(alts)
-            ref += [columns[3]] * len(alts)
-            alt += [None if a in (".", "") else a for a in alts]
-            identifier += [columns[2]] * len(alts)
-    integers = (np.array(column, np.int64) for column in (record, line, position))
-    record, line, position = integers
-    return Variants(record, line, chrom, position, ref, alt, identifier)
+    return Vcf(path).variants()
 
 
 def write_vcf(
-    source: str | pathlib.Path | Sequence[str],
+    source: Vcf,
     out: pathlib.Path,
     declarations: Mapping[str, str],
     fields: Iterable[Mapping[str, str]],
     *,
-    provenance: str,
+    provenance: Mapping[str, str],
     compress: bool,
+    combine: Combine | None = None,
 ) -> None:
     """Copies a VCF or BCF file to a VCF file with more INFO fields.
 
     Args:
-        source: what `read_vcf` read, or the lines of a VCF file without line ends.
+        source: what is copied.
         out: the file to write; it is not renamed at the end, so give a temporary one.
         declarations: INFO key -> the rest of its header line, for example
             `Number=A,Type=Float,Description="..."`. Fields of these names that the source already
             has, and their declarations, are replaced.
         fields: for each record, in the source's order, INFO key -> value.
-        provenance: one more header line, which says where the fields come from.
+        provenance: of one more header line, which tells where the fields come from: the key
+            caduceus_jax, and these, of which the first is ID. A line of the same ID is replaced.
         compress: write bgzip, which needs pysam.
+        combine: what to write where a record has INFO fields already; by default the new ones.
     """
-    if isinstance(source, (str, pathlib.Path)):
-        opened = _lines(pathlib.Path(source))
-    else:
-        opened = contextlib.nullcontext(_text_lines(pathlib.Path(), map(_encode, source)))
-    with opened as (header, lines), _writer(out, compress) as file:
-        replaced = tuple(f"##INFO=<ID={key}," for key in declarations)
-        kept = [text for text in header if not text.startswith(replaced)]
-        added = [f"##INFO=<ID={key},{rest}>" for key, rest in declarations.items()]
-        for text in (*kept[:-1], *added, provenance, kept[-1]):
-            file.write(_encode(text))
-        for (_, text), values in zip(lines, fields, strict=True):
-            columns = text.split("\t")
-            info = [
-                entry
-                for entry in columns[_INFO].split(";")
-                if entry not in (".", "") and entry.partition("=")[0] not in declarations
-            ]
-            fresh = (f"{key}={value}" for key, value in values.items())
-            columns[_INFO] = ";".join([*info, *fresh]) or "."
-            file.write(_encode("\t".join(columns)))
+    with source.records() as records, writer(out, compress) as file:
+        for line in _header(source.header, declarations, provenance):
+            file.write(line)
+        for (_, line), new in zip(records, fields, strict=True):
+            file.write(_annotated(line, declarations, new, combine))
 
 
-def index_vcf(path: pathlib.Path) -> None:
-    """Writes the tabix index (.tbi) of a .vcf.gz file beside it; needs pysam.
-
-    Raises:
-        UserError: the records are not sorted, or a position is beyond what such an index holds.
-    """
-    import pysam
-
-    index = path.with_name(f"{path.name}.tbi")
-    after = "the VCF is written, its index is not"
-    finished: set[str] = set()
-    contig, position = "", -1
-    with _lines(path) as (_, lines):
-        for number, text in lines:
-            name, there = text.split("\t", 2)[:2]
-            if name != contig:
-                finished.add(contig)
-                contig, position = name, -1
-            if name in finished or int(there) < position:
-                raise UserError(
-                    f"{path}:{number}: {name}:{there} is out of order, and an index needs sorted "
-                    f"records: sort the input, for example with bcftools sort ({after})"
-                )
-            position = int(there)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".index-") as folder:
-        made = pathlib.Path(folder) / index.name
-        try:
-            pysam.tabix_index(str(path), preset="vcf", index=str(made), force=True)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be indexed: {error} ({after})") from None
-        os.replace(made, index)
+def _header(
+    lines: Sequence[bytes], declarations: Mapping[str, str], provenance: Mapping[str, str]
+) -> Iterator[bytes]:
+    end = b"\r\n" if lines[-1].endswith(b"\r\n") else b"\n"
+    replaced = [f"##INFO=<ID={key}," for key in declarations]
+    added = [f"##INFO=<ID={key},{rest}>" for key, rest in declarations.items()]
+    if provenance:
+        pairs = [f"{key}={_quoted(value)}" for key, value in provenance.items()]
+        pairs[0] = pairs[0].replace('"', "")
+        replaced.append(f"##caduceus_jax=<{pairs[0]},")
+        added.append(f"##caduceus_jax=<{','.join(pairs)}>")
+    starts = tuple(_encode(start) for start in replaced)
+    yield from (
+        _ended(line, end) for line in lines[:-1] if not starts or not line.startswith(starts)
+    )
+    yield from (_encode(line) + end for line in added)
+    yield _ended(lines[-1], end)
 
 
-def _checked(where: str, text: str) -> list[str]:
-    """The columns of a record as far as INFO."""
-    columns = text.split("\t", len(_COLUMNS))
+def _annotated(
+    line: bytes, keys: Mapping[str, str], new: Mapping[str, str], combine: Combine | None
+) -> bytes:
+    """A record with other values of some INFO fields; all other bytes stay."""
+    text = line.rstrip(b"\r\n")
+    columns = text.split(b"\t", len(_COLUMNS))
+    info = _decode(columns[_INFO])
+    entries = [] if info in (".", "") else info.split(";")
+    if combine is not None:
+        new = combine(dict(entry.partition("=")[::2] for entry in entries), new)
+    kept = ";".join(entry for entry in entries if entry.partition("=")[0] not in keys)
+    added = ";".join(f"{key}={value}" for key, value in new.items())
+    between = ";" if kept and added and not kept.endswith(";") else ""
+    columns[_INFO] = _encode(kept + between + added or ".")
+    return b"\t".join(columns) + (line[len(text) :] or b"\n")
+
+
+def _quoted(value: object) -> str:
+    """A value of a header line, as VCF 4.3 (1.4) escapes it."""
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{" ".join(text.splitlines())}"'
+
+
+def _ended(line: bytes, end: bytes) -> bytes:
+    return line if line.endswith(b"\n") else line + end
+
+
+def _checked(where: str, line: bytes) -> list[str]:
+    """The first five columns of a record."""
+    columns = line.rstrip(b"\r\n").split(b"\t", len(_COLUMNS))
     if len(columns) < len(_COLUMNS):
         raise UserError(
             f"{where}: only {len(columns)} of a VCF's {len(_COLUMNS)} columns; they are separated "
             "by tabs"
         )
-    chrom, position, _, ref, alts = columns[:5]
+    chrom, position, identifier, ref, alts = map(_decode, columns[:5])
     if not chrom.strip():
         raise UserError(f"{where}: the first column, CHROM, is empty")
     if not (position.isascii() and position.isdecimal()):
@@ -154,83 +216,75 @@ def _checked(where: str, text: str) -> list[str]:
         raise UserError(f"{where}: POS is {position[:20]}, beyond 2^31: no contig is that long")
     if not is_sequence(ref):
         raise UserError(f"{where}: REF is {ref!r}: it must be the reference's bases")
-    for alt in alts.split(","):
-        if not is_symbolic(alt) and not is_sequence(alt):
-            raise UserError(
-                f"{where}: ALT is {alt!r}: it must be bases, '*', '.', a symbol such as <DEL>, or "
-                "a breakend"
-            )
-    return columns
-
-
-@contextlib.contextmanager
-def _lines(path: pathlib.Path) -> Iterator[tuple[list[str], Iterator[tuple[int, str]]]]:
-    """The header's lines, and the records' lines with their numbers, without line ends."""
-    with open_binary(path) as file:
-        if file.read(3) == b"BCF":
-            yield _bcf_lines(path)
-        else:
-            file.seek(0)
-            yield _text_lines(path, file)
+    return [chrom, position, identifier, ref, alts]
 
 
 def _text_lines(
-    path: pathlib.Path, file: Iterable[bytes]
-) -> tuple[list[str], Iterator[tuple[int, str]]]:
-    numbered = enumerate(map(_decode, file), start=1)
-    header: list[str] = []
-    for number, text in numbered:
-        if number == 1 and not text.startswith("##fileformat=VCF"):
-            raise UserError(
-                f"{path} is no VCF: it starts with {text[:20]!r}, where a VCF starts with a line "
-                "##fileformat=VCFv4.2"
-            )
-        header.append(text)
-        if text.startswith("##"):
+    name: str, file: Iterable[bytes]
+) -> tuple[list[bytes], Iterator[tuple[int, bytes]]]:
+    numbered = enumerate(file, start=1)
+    header: list[bytes] = []
+    for number, line in numbered:
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+            if not line.startswith(b"##fileformat=VCF"):
+                shown = _decode(line.rstrip(b"\r\n"))[:20]
+                raise UserError(
+                    f"{name} is not a VCF: it starts with {shown!r}, where a VCF starts with a "
+                    "line ##fileformat=VCFv4.2; tables of variants end in .tsv, .csv or .parquet"
+                )
+        header.append(line)
+        if line.startswith(b"##"):
             continue
-        if tuple(text.split("\t")[: len(_COLUMNS)]) != _COLUMNS:
+        if tuple(line.rstrip(b"\r\n").split(b"\t")[: len(_COLUMNS)]) != _COLUMNS:
             raise UserError(
-                f"{path}:{number}: a VCF has a line #CHROM POS ID REF ALT QUAL FILTER INFO before "
+                f"{name}:{number}: a VCF has a line #CHROM POS ID REF ALT QUAL FILTER INFO before "
                 "its records, separated by tabs"
             )
-        return header, ((n, record) for n, record in numbered if record.strip(" \t"))
+        return header, ((n, record) for n, record in numbered if record.strip(b" \t\r\n"))
     if not header:
-        raise UserError(f"{path} is empty: a VCF starts with a line ##fileformat=VCFv4.2")
-    raise UserError(f"{path} ends within its header: there is no #CHROM line")
+        raise UserError(f"{name} is empty: a VCF starts with a line ##fileformat=VCFv4.2")
+    raise UserError(f"{name} ends within its header: there is no #CHROM line")
 
 
-def _bcf_lines(path: pathlib.Path) -> tuple[list[str], Iterator[tuple[int, str]]]:
+def _bcf_lines(name: str, source: Any) -> tuple[list[bytes], Iterator[tuple[int, bytes]]]:
     try:
         import pysam
     except ImportError:
         raise UserError(
-            f"{path} is BCF, which pysam reads: pip install 'caduceus-jax[genomics]', or convert "
+            f"{name} is BCF, which pysam reads: pip install 'caduceus-jax[genomics]', or convert "
             "it with bcftools view"
         ) from None
     loudness = pysam.set_verbosity(0)  # or htslib complains that there is no index
     try:
-        file = pysam.VariantFile(str(path))
-        header = str(file.header).splitlines()
+        file = pysam.VariantFile(source)
+        header = [line.encode() + b"\n" for line in str(file.header).splitlines()]
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as BCF: {error}") from None
+        raise UserError(f"{name} cannot be read as BCF: {error}") from None
     finally:
         pysam.set_verbosity(loudness)
 
-    def records() -> Iterator[tuple[int, str]]:
+    def records() -> Iterator[tuple[int, bytes]]:
         number = 0
         try:
             for number, record in enumerate(file, start=1):
-                yield number, _decode(str(record).encode())
+                yield number, str(record).encode()
         except (OSError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{path}: record {number + 1} cannot be read: {error}") from None
+            raise UserError(f"{name}: record {number + 1} cannot be read: {error}") from None
 
     return header, records()
 
 
 @contextlib.contextmanager
-def _writer(path: pathlib.Path, compress: bool) -> Iterator[Any]:
+def writer(path: pathlib.Path, compress: bool) -> Iterator[Any]:
+    """Opens a file for writing bytes.
+
+    Args:
+        path: the file.
+        compress: as bgzip, which needs pysam.
+    """
     if not compress:
         with path.open("wb") as file:
             yield file
@@ -241,10 +295,10 @@ def _writer(path: pathlib.Path, compress: bool) -> Iterator[Any]:
         yield file
 
 
-def _decode(line: bytes) -> str:
-    # Whatever is no UTF-8 comes out again as it came in.
-    return line.decode("utf-8", errors="surrogateescape").rstrip("\r\n")
+def _decode(text: bytes) -> str:
+    # Bytes that are not UTF-8 come out again as they came in.
+    return text.decode("utf-8", errors="surrogateescape")
 
 
-def _encode(line: str) -> bytes:
-    return line.encode("utf-8", errors="surrogateescape") + b"\n"
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", errors="surrogateescape")

@@ -75,11 +75,11 @@ class HaplotypeTokens:
         start = int(self._starts[row])
         end = start + self.shape[1]
         after = first + len(allele)
-        left = self._genome.fetch(contig, start, min(first, end)) if start < first else None
+        left = self._genome.bases(contig, start, min(first, end)) if start < first else None
         inside = allele[max(start - first, 0) : max(end - first, 0)]
         shift = last - after
         begin = max(start, after)
-        right = self._genome.fetch(contig, begin + shift, end + shift) if begin < end else None
+        right = self._genome.bases(contig, begin + shift, end + shift) if begin < end else None
         parts = (b"" if bases is None else bases.tobytes() for bases in (left, right))
         return inside.join(parts)
 
@@ -130,8 +130,44 @@ def extra_left(
         if all(len(allele) % 2 for allele in alleles[row]):
             continue
         end = first + len(alleles[row][0])
-        before = genome.fetch(number, first - flank, first).tobytes()
-        after = genome.fetch(number, end, end + flank).tobytes()
+        before = genome.bases(number, first - flank, first).tobytes()
+        after = genome.bases(number, end, end + flank).tobytes()
         read = [before + allele + after for allele in alleles[row]]
         left[row] = read < [bases.translate(_COMPLEMENT)[::-1] for bases in read]
     return left
+
+
+def widen(
+    genome: Genome, contig: int, start: int, ref: str, alt: str, most: int
+) -> tuple[int, str, str]:
+    """An insertion or a deletion with all of the stretch within which it can be moved.
+
+    Args:
+        genome: where it lies.
+        contig: number of the contig.
+        start: first changed base, 0-based.
+        ref: the bases that are deleted; empty for an insertion.
+        alt: the bases that are inserted; empty for a deletion.
+        most: bases looked at on either side.
+
+    Returns:
+        start, ref and alt of the same change: on the other strand these are at the mirrored
+        place. What replaces bases by others cannot be moved and comes back as it is.
+    """
+    if ref and alt:
+        return start, ref, alt
+    unit = np.frombuffer((ref or alt).encode(), np.uint8)
+    end = start + len(ref)
+    after = genome.bases(contig, end, end + most)
+    before = genome.bases(contig, start - most, start)
+    right = _matching(after, np.resize(unit, most))
+    left = _matching(before[::-1], np.resize(unit[::-1], most))
+    head = before[most - left :].tobytes().decode()
+    tail = after[:right].tobytes().decode()
+    return start - left, head + ref + tail, head + alt + tail
+
+
+def _matching(a: np.ndarray, b: np.ndarray) -> int:
+    """How many elements agree before the first that do not."""
+    differ = a != b
+    return int(differ.argmax()) if differ.any() else len(a)

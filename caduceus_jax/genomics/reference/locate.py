@@ -9,9 +9,10 @@ from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.alleles import BASES, Change, change
-from caduceus_jax.genomics.files.vcf import Variants
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.reference.windows import Status, place
+from caduceus_jax.genomics.reference.windows import place
+from caduceus_jax.genomics.status import Status
+from caduceus_jax.genomics.variant import Variants
 
 # Sites looked at to find out what is wrong with positions, and the share that must agree.
 _SITES_TRIED, _AGREEMENT = 1_000, 0.9
@@ -93,7 +94,7 @@ def _compare(
 
     @functools.lru_cache(1)  # the ALTs of a record follow one another
     def found(contig: int, start: int, end: int) -> str:
-        return genome.fetch(contig, start, end).tobytes().decode()
+        return genome.bases(contig, start, end).tobytes().decode()
 
     numbers, starts = contig.tolist(), variants.position.tolist()
     for row in np.flatnonzero(np.isin(status, (Status.OK, Status.AMBIGUOUS))).tolist():
@@ -129,7 +130,7 @@ def _check_reference(
     row = int(wrong[0])
     start = int(variants.position[row])
     end = start + min(len(variants.ref[row]), _BASES_SHOWN)
-    bases = genome.fetch(int(sites.contig[row]), start, end).tobytes().decode()
+    bases = genome.bases(int(sites.contig[row]), start, end).tobytes().decode()
     raise UserError(
         f"{source}: REF differs from the genome in {mismatches:,} of {records:,} records, first at "
         f"{name_row(variants, source)(row)} where the genome has {bases}: {cause} "

@@ -1,4 +1,4 @@
-"""Regions as a command line names them: a BED file, a contig, or chr22:30,000,001-30,002,000.
+"""Intervals as a command line names them: a BED file, a contig, or chr22:30,000,001-30,002,000.
 
 What is typed counts from 1 and includes both ends, as genome browsers do; a BED file and everything
 here count from 0, and the end is the base after the last one.
@@ -10,7 +10,8 @@ import re
 import numpy as np
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.bed import Regions, read_bed
+from caduceus_jax.genomics.files.bed import read_bed
+from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.reference.genome import Genome
 
 EVERY_CONTIG = "all"
@@ -18,7 +19,7 @@ _REGION = re.compile("(?P<chrom>.+):(?P<first>[0-9,]{1,20})(-(?P<last>[0-9,]{1,2
 _NAMES_SHOWN = 5
 
 
-def read_regions(regions: str | pathlib.Path | Regions, genome: Genome) -> Regions:
+def read_regions(regions: str | pathlib.Path | Intervals, genome: Genome) -> Intervals:
     """The regions that a user means.
 
     Args:
@@ -33,7 +34,7 @@ def read_regions(regions: str | pathlib.Path | Regions, genome: Genome) -> Regio
     Raises:
         UserError: no such file or contig, or what is no region.
     """
-    if isinstance(regions, Regions):
+    if isinstance(regions, Intervals):
         return regions
     if pathlib.Path(regions).is_file():
         return read_bed(regions)
@@ -54,7 +55,7 @@ def read_regions(regions: str | pathlib.Path | Regions, genome: Genome) -> Regio
     return _typed(text, named, genome)
 
 
-def _typed(text: str, named: re.Match[str], genome: Genome) -> Regions:
+def _typed(text: str, named: re.Match[str], genome: Genome) -> Intervals:
     chrom, first = named["chrom"], named["first"].replace(",", "")
     last = (named["last"] or first).replace(",", "")
     (contig,) = genome.contigs([chrom]).tolist()
@@ -70,12 +71,12 @@ def _typed(text: str, named: re.Match[str], genome: Genome) -> Regions:
     if start >= length:
         raise UserError(f"{text}: {chrom} has {length:,} bases in {genome.path}")
     span = np.array([start]), np.array([end])
-    return Regions([chrom], *span, [f"{chrom}:{start + 1:,}-{end:,}"], np.zeros(1, np.int64))
+    return Intervals([chrom], *span, [f"{chrom}:{start + 1:,}-{end:,}"], np.zeros(1, np.int64))
 
 
-def _whole(names: list[str], lengths: np.ndarray) -> Regions:
+def _whole(names: list[str], lengths: np.ndarray) -> Intervals:
     zeros = np.zeros(len(names), np.int64)
-    return Regions(names, zeros, lengths.astype(np.int64), names, zeros)
+    return Intervals(names, zeros, lengths.astype(np.int64), names, zeros)
 
 
 def _some(genome: Genome) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bed import read_bed
-from caduceus_jax.genomics.files.compressed import open_binary
+from caduceus_jax.genomics.files.inputs import open_binary
 from caduceus_jax.genomics.files.vcf import read_vcf
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.sequences import (

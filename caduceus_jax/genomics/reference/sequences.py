@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.bed import Regions
 from caduceus_jax.genomics.files.fasta import iterate_fasta
-from caduceus_jax.genomics.files.vcf import Variants
+from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.reference.windows import Edge, Status, centred, place
+from caduceus_jax.genomics.reference.windows import Edge, centred, place
+from caduceus_jax.genomics.status import Status
+from caduceus_jax.genomics.variant import Variants
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def of_bases(names: list[str], bases: list[bytes]) -> Sequences:
 
 
 def around_regions(
-    regions: Regions,
+    regions: Intervals,
     genome: Genome,
     *,
     window: int | None = None,
@@ -138,7 +139,7 @@ def around_records(
     other = [
         i
         for i in np.flatnonzero(np.isin(read.status, (Status.OK, Status.CROSSES_EDGE)))
-        if genome.fetch(int(contig[i]), int(position[i]), int(end[i])).tobytes() != ref[i].encode()
+        if genome.bases(int(contig[i]), int(position[i]), int(end[i])).tobytes() != ref[i].encode()
     ]
     if other:
         log.info(
@@ -186,7 +187,7 @@ def _read(
     lengths = np.where(on_genome | (lengths < 0), lengths, 0)
     windows = place(start, end, lengths, edge=edge, describe=describe)
     bases = [
-        genome.fetch(int(contig[row]), int(windows.start[row]), int(windows.end[row])).tobytes()
+        genome.bases(int(contig[row]), int(windows.start[row]), int(windows.end[row])).tobytes()
         for row in np.flatnonzero(windows.status == Status.OK)
     ]
     columns = columns | {

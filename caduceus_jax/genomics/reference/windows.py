@@ -1,6 +1,5 @@
-"""Where windows lie on contigs, and the one list of what can become of a row."""
+"""Where windows lie on contigs."""
 
-import enum
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
@@ -8,29 +7,11 @@ import numpy as np
 from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.status import STATUS_DTYPE
+from caduceus_jax.genomics.status import Status as Status
 
 Edge = Literal["pad", "shift", "drop", "error"]
 Positions = Int[np.ndarray, " rows"]
-
-
-class Status(enum.StrEnum):
-    """What became of a row of the input; every row of the output has one."""
-
-    OK = "ok"  # computed
-    UNKNOWN_CHROM = "unknown_chrom"  # the genome has no such contig
-    OUT_OF_RANGE = "out_of_range"  # entirely outside the contig
-    CROSSES_EDGE = "crosses_edge"  # the window reaches beyond the contig, and edge is "drop"
-    REF_MISMATCH = "ref_mismatch"  # the genome has another base than REF
-    AMBIGUOUS = "ambiguous"  # REF, ALT or the genome's base is not A, C, G or T
-    INDEL = "indel"  # REF and ALT differ in length; modes pll and embedding score it
-    TOO_LONG = "too_long"  # the changed bases do not fit into the window or the context
-    SYMBOLIC = "symbolic"  # <DEL>, a breakend
-    SPANNING_DELETION = "spanning_deletion"  # ALT is *
-    MISSING_ALT = "missing_alt"  # ALT is .
-
-
-# Nothing that can be computed: most likely another genome was meant.
-WRONG_GENOME = (Status.UNKNOWN_CHROM, Status.OUT_OF_RANGE)
 
 
 class Windows(NamedTuple):
@@ -69,7 +50,7 @@ def place(
     """
     if edge not in get_args(Edge):
         raise UserError(f"edge is {edge!r}; it is one of: {', '.join(get_args(Edge))}")
-    status = np.full(len(start), Status.OK, f"<U{max(map(len, Status))}")
+    status = np.full(len(start), Status.OK, STATUS_DTYPE)
     status[(end <= 0) | (start >= contig_length)] = Status.OUT_OF_RANGE
     status[contig_length < 0] = Status.UNKNOWN_CHROM
     crossing = (status == Status.OK) & ((start < 0) | (end > contig_length))

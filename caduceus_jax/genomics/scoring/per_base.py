@@ -15,9 +15,10 @@ from jaxtyping import Float, Int
 
 from caduceus_jax import inference
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.bed import Regions
+from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.reference.genome import Genome, TokenWindows
-from caduceus_jax.genomics.reference.windows import Edge, Status, centred, place
+from caduceus_jax.genomics.reference.windows import Edge, centred, place
+from caduceus_jax.genomics.status import Status
 from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.progress import track
 from caduceus_jax.tokenizer import Tokenizer
@@ -72,7 +73,7 @@ class EveryBase:
             natural; NaN where there are none.
     """
 
-    def __init__(self, regions: Regions, genome: Genome):
+    def __init__(self, regions: Intervals, genome: Genome):
         self.regions, self.genome = regions, genome
         self._contig = genome.contigs(regions.chrom)
         lengths = np.where(self._contig >= 0, genome.lengths[self._contig], -1)
@@ -135,7 +136,7 @@ class EveryBase:
 def run(
     model: CaduceusForMaskedLM,
     genome: Genome,
-    regions: Regions,
+    regions: Intervals,
     *,
     tokenizer: Tokenizer | None = None,
     context_length: int = 1023,
@@ -320,7 +321,7 @@ def _joined(passes: list[_Passes]) -> _Passes:
 
 
 def _bases(genome: Genome, contig: int, start: int, end: int) -> np.ndarray:
-    return _INDEX[genome.fetch(contig, start, end)]
+    return _INDEX[genome.bases(contig, start, end)]
 
 
 def _room(bases: int, folder: pathlib.Path | None) -> np.ndarray:

@@ -10,17 +10,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from caduceus_jax import inference
-from caduceus_jax.genomics.files.alleles import BASES, widen
+from caduceus_jax.genomics.files.alleles import BASES
 from caduceus_jax.genomics.reference.genome import Genome, TokenWindows
 from caduceus_jax.genomics.reference.haplotypes import (
     Haplotypes,
     HaplotypeTokens,
     extra_left,
     middle,
+    widen,
 )
 from caduceus_jax.genomics.reference.locate import Sites
-from caduceus_jax.genomics.reference.windows import Edge, Status, Windows, place
+from caduceus_jax.genomics.reference.windows import Edge, Windows, place
 from caduceus_jax.genomics.scoring.journal import Journal
+from caduceus_jax.genomics.status import Status
 from caduceus_jax.inference.batches import Batch, TokenRows, plan, run
 from caduceus_jax.inference.loading import checked_tokenizer
 from caduceus_jax.model.heads import CaduceusForMaskedLM
@@ -115,7 +117,7 @@ def _place_masks(
     """Windows with the masked bases in their middle; `first` is a row of the variants for each."""
     hidden = [(b"." * bases,) for bases in span.tolist()]
     for i in np.flatnonzero(span % 2 == 0).tolist():
-        bases = scorer.genome.fetch(int(contig[i]), int(start[i]), int(start[i] + span[i])).copy()
+        bases = scorer.genome.bases(int(contig[i]), int(start[i]), int(start[i] + span[i])).copy()
         bases[masks[i]] = ord(".")
         hidden[i] = (bases.tobytes(),)
     left = extra_left(scorer.genome, contig, start, hidden, scorer.context_length)

@@ -10,9 +10,10 @@ from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError, inference
 from caduceus_jax.cli.main import main
-from caduceus_jax.genomics.files.vcf import Variants, read_vcf
+from caduceus_jax.genomics.files.vcf import read_vcf
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.score_variants import score_variants, scores
+from caduceus_jax.genomics.variant import Variants
 from tests.models import randomised
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"

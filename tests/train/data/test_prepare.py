@@ -9,10 +9,10 @@ import pytest
 
 from caduceus_jax import UserError
 from caduceus_jax.cli.main import main
-from caduceus_jax.genomics.files.fasta import read_genome
+from caduceus_jax.genomics.files.fasta import iterate_fasta
+from caduceus_jax.genomics.reference.store import Store
 from caduceus_jax.train.data import prepare as module
 from caduceus_jax.train.data.prepare import write_store
-from caduceus_jax.train.data.store import Store
 from tests.genomes import fasta, prepared
 
 
@@ -25,7 +25,7 @@ def test_what_was_prepared_is_what_the_file_holds(tmp_path, monkeypatch, name, b
     path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
     store = write_store(path, tmp_path / "store")
     assert list(store.contigs) == ["one", "two", "three"]
-    for contig, letters in read_genome(path):
+    for contig, letters in iterate_fasta(path):
         np.testing.assert_array_equal(store[contig], letters)
     assert store["one"].tobytes() == b"ACGTnnNNNNacNt"
     assert [contig.ambiguous for contig in store.contigs.values()] == [1, 1, 0]
@@ -67,7 +67,7 @@ def test_the_command_says_what_it_made(tmp_path, capsys):
 @pytest.mark.parametrize(
     "name, text, message",
     [
-        ("bad.fa", b">a\nACGT\nAC!T\n", "bad.fa:3: '!' is no nucleotide"),
+        ("bad.fa", b">a\nACGT\nAC!T\n", "bad.fa:3: '!' is not a nucleotide"),
         ("empty.fa", b"", "empty.fa is empty"),
         ("cut.fa.gz", gzip.compress(b">a\nAAAAAAAAA", mtime=0)[:-9], "cut short"),
         ("none.fa", None, "none.fa does not exist"),

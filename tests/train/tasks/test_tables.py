@@ -69,7 +69,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
         r"good.csv has no column dna; it has sequence, label": {"train": good, "sequence": "dna"},
         "t.txt is read by its name's ending": {"train": write(tmp_path / "t.txt", "x")},
         "e.csv has no rows": {"train": write(tmp_path / "e.csv", "sequence,label\n")},
-        r"p.csv:3: 'F' is no nucleotide code": {
+        r"p.csv:3: 'F' is not a nucleotide code": {
             "train": write(tmp_path / "p.csv", "sequence,label\nAC,0\nMF,1\n")
         },
         r"m.csv:2: the label is empty": {

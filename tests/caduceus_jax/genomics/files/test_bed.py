@@ -69,7 +69,7 @@ BAD = {
     "chr1\t5\t\u0666": "end is '\u0666', not a whole number; a header line must start with '#'",
     "chr1\t5\t" + "9" * 5_000: f"end is {'9' * 20}, beyond 2^31: no contig is that long",
     "chr1\t-" + "9" * 5_000 + "\t7": f"start is -{'9' * 19}; BED counts bases from 0",
-    "chr1\t5\t6\tna\0me": "a zero byte: this is no text, so no BED file",
+    "chr1\t5\t6\tna\0me": "a zero byte: this is not text, so not a BED file",
     # What Unicode calls a space separates no columns.
     "chr1\u00a05 9": "only 2 of the columns chrom, start and end; they are separated by tabs",
     "chr1\x1c5 9": "only 2 of the columns chrom, start and end; they are separated by tabs",

@@ -1,4 +1,4 @@
-"""Regions as they are typed: 1-based and inclusive; one sentence for each mistake."""
+"""Intervals as they are typed: 1-based and inclusive; one sentence for each mistake."""
 
 import pytest
 

@@ -1,13 +1,10 @@
 """Windows at the ends of contigs, literally."""
 
-import pathlib
-import re
-
 import numpy as np
 import pytest
 
 from caduceus_jax import UserError
-from caduceus_jax.genomics.reference.windows import Status, centred, place
+from caduceus_jax.genomics.reference.windows import centred, place
 
 
 def array(*values: int) -> np.ndarray:
@@ -62,10 +59,3 @@ def test_centred_windows_have_their_position_at_half_their_length():
     assert (start.tolist(), end.tolist()) == ([8, -2], [13, 3])
     start, end = centred(array(10, 0), 4)
     assert (start.tolist(), end.tolist()) == ([8, -2], [12, 2])
-
-
-def test_every_status_is_documented():
-    """A person who meets a status in a file finds it in the page on bad input."""
-    page = pathlib.Path(__file__).parents[4] / "docs" / "bad-input.md"
-    documented = re.findall(r"^\| `(\w+)` \|", page.read_text(), re.MULTILINE)
-    assert documented == [status.value for status in Status]

@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer
-from caduceus_jax.genomics.files.vcf import Variants
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.score_variants import scores
+from caduceus_jax.genomics.variant import Variants
 
 LENGTH, CONTEXT, WINDOW = 120, 21, 7
 COMPLEMENT = str.maketrans("ACGT", "TGCA")

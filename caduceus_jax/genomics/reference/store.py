@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -114,21 +113,6 @@ def content_digest(bases: Any, contigs: list[Contig]) -> str:
     """
     names = "".join(f"{contig.name}\t{contig.length}\n" for contig in contigs)
     return hashlib.sha256(bases.digest() + names.encode()).hexdigest()
-
-
-def file_digest(path: pathlib.Path, watch: Callable[[bytes], object] = len) -> str:
-    """SHA-256 of a file.
-
-    Args:
-        path: the file.
-        watch: told the bytes as they are read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            watch(block)
-    return digest.hexdigest()
 
 
 def _read_index(path: pathlib.Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from caduceus_jax import UserError
-from caduceus_jax.genomics.files.compressed import open_binary, which_compression
+from caduceus_jax.genomics.files.inputs import Input, open_binary
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def files(tmp_path):
 def test_compression_is_told_from_the_content(files):
     kinds = {"plain.gz": None, "gzip": "gzip", "bgzip": "bgzip"}
     for name, kind in kinds.items():
-        assert which_compression(files / name) == kind
+        assert Input(files / name).compression == kind
         with open_binary(files / name) as file:
             assert file.read() == b"text, whatever its name says"
 
@@ -28,7 +28,7 @@ def test_compression_is_told_from_the_content(files):
 def test_short_files_are_no_compression(tmp_path):
     for content in (b"", b"\x1f"):
         (tmp_path / "short").write_bytes(content)
-        assert which_compression(tmp_path / "short") is None
+        assert Input(tmp_path / "short").compression is None
 
 
 @pytest.mark.parametrize("name", ["gzip", "bgzip"])
