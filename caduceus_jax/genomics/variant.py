@@ -11,10 +11,8 @@ from jaxtyping import Int
 from caduceus_jax.errors import UserError
 
 _TYPED = (
-    re.compile(
-        r"(?P<chrom>.+):(?P<pos>[0-9,]{1,20})[: ]?(?P<ref>[A-Za-z]+)[>/:](?P<alt>[^>/:\s]+)"
-    ),
-    re.compile(r"(?P<chrom>.+)-(?P<pos>[0-9]{1,20})-(?P<ref>[A-Za-z]+)-(?P<alt>[^-\s]+)"),
+    re.compile(r"(?P<chrom>.+?):(?P<pos>[0-9][0-9,]{0,19}):(?P<ref>[A-Za-z]+)[>:](?P<alt>\S+)"),
+    re.compile(r"(?P<chrom>.+)-(?P<pos>[0-9]{1,20})-(?P<ref>[A-Za-z]+)-(?P<alt>\S+)"),
 )
 
 
@@ -65,7 +63,7 @@ class Variant:
         """
         for form in _TYPED:
             if found := form.fullmatch(text.strip()):
-                pos = int(found["pos"].replace(",", "") or 0)
+                pos = int(found["pos"].replace(",", ""))
                 return cls(found["chrom"], pos, found["ref"], found["alt"])
         raise UserError(f"{text!r} is not a variant: variants are written like chr1:123:A>G")
 

@@ -55,7 +55,7 @@ def check_genome(data: bytes, folder: pathlib.Path) -> bool:
     try:
         genome = Genome(path)
         windows = [
-            genome.fetch(contig, start, start + 7).tobytes()
+            genome.bases(contig, start, start + 7).tobytes()
             for contig in range(len(genome.names))
             for start in range(-3, int(genome.lengths[contig]) + 3, 5)
         ]

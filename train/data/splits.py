@@ -89,7 +89,7 @@ def _by_intervals(stores: list[Store], config: DataConfig, max_length: int) -> S
         for name in set(regions.chrom)
     }
     found: dict[str, list[Block]] = {"train": [], "validation": [], "test": []}
-    for chrom, start, end, name, line in zip(*regions, strict=True):
+    for chrom, start, end, name, line in zip(*regions[:5], strict=True):
         part = split_of(name)
         if part is None:
             raise UserError(

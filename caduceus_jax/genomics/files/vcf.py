@@ -261,6 +261,8 @@ def _bcf_lines(name: str, source: Any) -> tuple[list[bytes], Iterator[tuple[int,
         header = [line.encode() + b"\n" for line in str(file.header).splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f"{name} cannot be read as BCF: {error}") from None
+    except TypeError:  # pysam fails to name a file object in its own error
+        raise UserError(f"{name} cannot be read as BCF: it is damaged") from None
     finally:
         pysam.set_verbosity(loudness)
 

@@ -135,13 +135,15 @@ class _Lines:
         returns = (before == ord("\r")) & (widths > 1)
         self._take(number, widths - 1 - returns, widths)
         self._start, self._last = int(starts[-1]), text[-1:]
-        self._end = offset + len(text)
+        self._end, self._line = offset + len(text), number + len(ends)
 
     def _take(self, number: int, bases: np.ndarray, widths: np.ndarray) -> None:
         if not len(bases):
             return
         if self._shape is None:
             self._shape = int(bases[0]), int(widths[0])
+        if not self._shape[0] and bases.any():
+            raise self._uneven(self._short)
         alike = (bases == self._shape[0]) & (widths == self._shape[1])
         if self._over:
             alike[:] = False
@@ -153,7 +155,7 @@ class _Lines:
                 raise self._uneven(number + first)
             self._short = self._short if self._over else number + first
             after = first if self._over else first + 1
-            if bases[after:].any() or not self._shape[0]:
+            if bases[after:].any():
                 raise self._uneven(self._short)
             self._over = True
         self._length += int(bases.sum())

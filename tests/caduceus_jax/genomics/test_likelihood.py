@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError
-from caduceus_jax.cli.main import main
+from caduceus_jax.cli.arguments import parse
+from caduceus_jax.cli.signature import signature
 from caduceus_jax.genomics.likelihood import likelihood, probabilities
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.scoring import per_base
@@ -311,6 +312,6 @@ def test_outputs_are_checked_before_the_work(tmp_path, genome, names, says):
 
 def test_the_command_line_takes_several_outputs():
     words = ["m", "r", "g", "--out", "a.tsv", "b.bw", "--track", "all", "--together", "8"]
-    parsed = vars(main._parse(main._function_parser("likelihood", likelihood), tuple(words)))
-    assert parsed["out"] == [pathlib.Path("a.tsv"), pathlib.Path("b.bw")]
+    parsed = parse("likelihood", signature(likelihood), words).keywords
+    assert list(map(str, parsed["out"])) == ["a.tsv", "b.bw"]
     assert (parsed["track"], parsed["together"], parsed["context_length"]) == ("all", 8, 1023)

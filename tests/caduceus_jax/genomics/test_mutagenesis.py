@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError
-from caduceus_jax.cli.main import main
+from caduceus_jax.cli.arguments import parse
+from caduceus_jax.cli.signature import signature
 from caduceus_jax.genomics.mutagenesis import mutagenesis, scores
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.score_variants import score_variants
@@ -162,7 +163,7 @@ def test_pictures_that_are_refused_before_the_work(tmp_path, genome):
 
 
 def test_the_command_line_takes_the_other_strand():
-    words = ("m", "r", "g", "--strand", "-", "--out", "a.tsv", "b.png")
-    parsed = vars(main._parse(main._function_parser("mutagenesis", mutagenesis), words))
+    words = ["m", "r", "g", "--strand", "-", "--out", "a.tsv", "b.png"]
+    parsed = parse("mutagenesis", signature(mutagenesis), words).keywords
     assert parsed["strand"] == "-"
-    assert parsed["out"] == [pathlib.Path("a.tsv"), pathlib.Path("b.png")]
+    assert list(map(str, parsed["out"])) == ["a.tsv", "b.png"]
