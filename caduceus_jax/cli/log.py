@@ -5,20 +5,16 @@ import logging
 import sys
 from collections.abc import Iterator
 
+from caduceus_jax.progress import is_first_process
+
 
 class _Bare(logging.Handler):
     """Prints messages as they are, on the first process only; warnings are marked."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if _is_first_process():
+        if is_first_process():
             mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
             print(f"{mark}{record.getMessage()}", file=sys.stderr, flush=True)
-
-
-def _is_first_process() -> bool:
-    jax = sys.modules.get("jax")
-    # Asked in this order, a process that uses no accelerator does not claim one here.
-    return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 @contextlib.contextmanager

@@ -11,18 +11,11 @@ from typing import Any
 
 import matplotlib.figure
 import numpy as np
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TextColumn
 from tensorboardX import SummaryWriter
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.progress import bar
 from caduceus_jax.train.run.goodput import carried
 
 METRICS = "metrics.jsonl"
@@ -61,7 +54,8 @@ class Report:
         found = read_metrics(folder)
         self.rows = [row for row in found if row["step"] <= first_step]
         self.spent = carried(found, first_step)
-        self._progress = _bar() if speaks and sys.stderr.isatty() else None
+        shows = speaks and sys.stderr.isatty()
+        self._progress = bar("steps", TextColumn("{task.fields[metrics]}")) if shows else None
         if not speaks:
             return
         lines = "".join(json.dumps(row) + "\n" for row in self.rows)
@@ -251,16 +245,3 @@ def summary(baselines: Mapping[str, float], rows: list[dict[str, Any]], held_out
         f"cross-entropy of hidden bases in {held_out}, nats/base:",
         *(f"  {name:34} {value:.4f}" for name, value in table),
     ]
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[metrics]}"),
-        console=Console(stderr=True),
-    )

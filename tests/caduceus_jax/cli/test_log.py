@@ -30,7 +30,7 @@ def test_nested_commands_show_it_once(capsys):
 
 
 def test_other_processes_are_silent(capsys, monkeypatch):
-    monkeypatch.setattr(log, "_is_first_process", lambda: False)
+    monkeypatch.setattr(log, "is_first_process", lambda: False)
     with log.shown_log():
         logging.getLogger("caduceus_jax").warning("x")
     assert capsys.readouterr().err == ""
