@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from caduceus_jax.kernels.options import Implementation, default_platform, resolve
-from caduceus_jax.kernels.scan_inputs import check_fused_dtype, sum_groups
+from caduceus_jax.kernels.scan_inputs import check_fused_dtypes, checked_array, sum_groups
 from caduceus_jax.kernels.sums import sum_length
 
 
@@ -43,18 +43,49 @@ def causal_conv1d(
         (batch, length, channels) of the dtype of `x`; summed in at least float32.
 
     Raises:
-        ValueError: channels or groups do not fit, or the implementation does not take x's dtype.
+        ValueError: a dtype is not a real floating-point one, or shapes do not fit; the message
+            names the argument.
+        NotImplementedError: the implementation has no kernel for the dtype of x.
     """
+    x, weight, bias = check(x, weight, bias)
     options = resolve(implementation).for_platform(default_platform())
-    if options.convolution is not None:
-        check_fused_dtype("x", x.dtype)
-    if weight.ndim == 2:
-        weight, bias = weight[None], None if bias is None else bias[None]
-    groups, _, channels = weight.shape
-    if channels != x.shape[2] or x.shape[0] % groups:
-        raise ValueError(f"weight has shape {weight.shape}, which does not fit x {x.shape}")
+    kernels = options.convolution if x.size else None  # there is nothing for a kernel to do
+    if kernels is not None:
+        check_fused_dtypes(x=x)
     interpret = getattr(options, "interpret", None)
-    return _conv(_Plan(reverse, silu, options.convolution, interpret), x, weight, bias)
+    return _conv(_Plan(reverse, silu, kernels, interpret), x, weight, bias)
+
+
+def check(x: Any, weight: Any, bias: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Returns the arguments of `causal_conv1d`, with an axis of groups where there was none.
+
+    Raises:
+        ValueError: a dtype is not a real floating-point one, or shapes do not fit; the message
+            names the argument.
+    """
+    x, weight = checked_array("x", x), checked_array("weight", weight)
+    bias = None if bias is None else checked_array("bias", bias)
+    if x.ndim != 3:
+        raise ValueError(f"x has shape {x.shape}; it is (batch, length, channels)")
+    channels = x.shape[2]
+    if weight.ndim not in (2, 3) or weight.shape[-1] != channels or weight.shape[-2] < 1:
+        raise ValueError(
+            f"weight has shape {weight.shape}, which does not fit x {x.shape}: it is (width, "
+            f"channels) with x's {channels} channels, or (groups, width, channels)"
+        )
+    *groups, _, _ = weight.shape
+    if groups and (groups[0] < 1 or x.shape[0] % groups[0]):
+        raise ValueError(
+            f"weight has shape {weight.shape}, which does not fit x {x.shape}: its {groups[0]} "
+            f"groups do not divide the batch of {x.shape[0]}"
+        )
+    if bias is not None and bias.shape != (*groups, channels):
+        raise ValueError(
+            f"bias has shape {bias.shape}; with this weight it is {(*groups, channels)}"
+        )
+    if groups:
+        return x, weight, bias
+    return x, weight[None], None if bias is None else bias[None]
 
 
 class _Plan(NamedTuple):

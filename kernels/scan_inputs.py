@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+# float16 is not offered: it overflows.
+_DTYPES = (jnp.float32, jnp.bfloat16, jnp.float64)
 # What the fused kernels read and write; the recurrence is float32 in all of them.
 _FUSED_DTYPES = (jnp.float32, jnp.bfloat16)
 
@@ -55,8 +57,13 @@ def check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> ScanInputs:
     """Names the arguments of `selective_scan`, with an axis of groups where there was none.
 
     Raises:
-        ValueError: a shape does not fit the others; the message names the argument.
+        ValueError: a dtype is not a real floating-point one, or a shape does not fit the others;
+            the message names the argument.
     """
+    given = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z}
+    given |= {"delta_bias": delta_bias, "initial_state": initial_state}
+    arrays = {name: checked_array(name, x) for name, x in given.items() if x is not None}
+    u, A = arrays["u"], arrays["A"]
     if u.ndim != 3:
         raise ValueError(f"u has shape {u.shape}; it is (batch, length, channels)")
     batch, length, channels = u.shape
@@ -68,34 +75,53 @@ def check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> ScanInputs:
             "or (groups, channels, state)"
         )
     *groups, _, state = A.shape
-    if groups and batch % groups[0]:
+    if groups and (groups[0] < 1 or batch % groups[0]):
         raise ValueError(f"A has {groups[0]} groups, which do not divide the batch of {batch}")
     expected = {
-        "delta": (delta, (batch, length, channels)),
-        "B": (B, (batch, length, state)),
-        "C": (C, (batch, length, state)),
-        "D": (D, (*groups, channels)),
-        "z": (z, (batch, length, channels)),
-        "delta_bias": (delta_bias, (*groups, channels)),
-        "initial_state": (initial_state, (batch, channels, state)),
+        "delta": (batch, length, channels),
+        "B": (batch, length, state),
+        "C": (batch, length, state),
+        "D": (*groups, channels),
+        "z": (batch, length, channels),
+        "delta_bias": (*groups, channels),
+        "initial_state": (batch, channels, state),
     }
-    for name, (array, shape) in expected.items():
-        if array is not None and array.shape != shape:
-            raise ValueError(f"{name} has shape {array.shape}; with this u and A it is {shape}")
+    for name, shape in expected.items():
+        if name in arrays and arrays[name].shape != shape:
+            raise ValueError(
+                f"{name} has shape {arrays[name].shape}; with this u and A it is {shape}"
+            )
     if not groups:
-        A = A[None]
-        D, delta_bias = (None if x is None else x[None] for x in (D, delta_bias))
-    return ScanInputs(u, delta, A, B, C, D, z, delta_bias, initial_state)
+        arrays |= {name: arrays[name][None] for name in ("A", "D", "delta_bias") if name in arrays}
+    return ScanInputs(*(arrays.get(name) for name in given))
 
 
-def check_fused_dtype(name: str, dtype: jnp.dtype) -> None:
-    """Refuses a dtype that the fused kernels do not read.
+def checked_array(name: str, x: Any) -> jax.Array:
+    """Returns an argument as an array.
 
     Raises:
-        NotImplementedError: it is neither float32 nor bfloat16.
+        ValueError: it is not an array of real floating-point numbers in a dtype of those offered.
     """
-    if dtype not in _FUSED_DTYPES:
-        raise NotImplementedError(f"{name} is {dtype}; supported: float32 and bfloat16")
+    try:
+        x = jnp.asarray(x)
+    except TypeError as error:
+        raise ValueError(f"{name} is {type(x).__name__}; it must be an array") from error
+    if x.dtype not in _DTYPES:
+        raise ValueError(f"{name} has dtype {x.dtype}; it must be float32, bfloat16 or float64")
+    return x
+
+
+def check_fused_dtypes(**sequences: jax.Array | None) -> None:
+    """Refuses sequences, given by name, of a dtype that the fused kernels do not read.
+
+    Raises:
+        NotImplementedError: one is neither float32 nor bfloat16.
+    """
+    for name, x in sequences.items():
+        if x is not None and x.dtype not in _FUSED_DTYPES:
+            raise NotImplementedError(
+                f"{name} in {x.dtype}; supported: float32 and bfloat16, or implementation='chunked'"
+            )
 
 
 def sum_groups(x: jax.Array, groups: int, *, chunks: bool = False) -> jax.Array:
@@ -106,7 +132,9 @@ def sum_groups(x: jax.Array, groups: int, *, chunks: bool = False) -> jax.Array:
         groups: row i of the batch was read with parameters i % groups.
         chunks: also sum over the second axis.
     """
-    return jnp.sum(x.reshape(-1, groups, *x.shape[1:]), axis=(0, 2) if chunks else 0)
+    return jnp.sum(
+        x.reshape(x.shape[0] // groups, groups, *x.shape[1:]), axis=(0, 2) if chunks else 0
+    )
 
 
 def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:

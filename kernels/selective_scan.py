@@ -7,7 +7,7 @@ import importlib
 
 from jaxtyping import Array, Float
 
-from caduceus_jax.kernels.options import Implementation, resolve
+from caduceus_jax.kernels.options import Implementation, Reference, resolve
 from caduceus_jax.kernels.scan_inputs import check
 
 
@@ -34,6 +34,9 @@ def selective_scan_with_state(
     """
     inputs = check(u, delta, A, B, C, D, z, delta_bias, initial_state)
     options = resolve(implementation)
+    if 0 in (*inputs.u.shape, inputs.a.shape[-1]):
+        # No sequences, channels or states: there is nothing for a kernel to do.
+        options = Reference()
     # Imported when it is used: the kernels bring Pallas and Triton.
     scan = importlib.import_module(f"caduceus_jax.kernels.{options.module}").scan
     return scan(inputs, options, delta_softplus=delta_softplus, reverse=reverse)

@@ -115,8 +115,10 @@ def causal_conv1d(
         The shard of y, (batch, length, channels) of the dtype of `x`.
 
     Raises:
-        ValueError: the shard is shorter than the halo, width - 1 tokens.
+        ValueError: a dtype or a shape does not fit, or the shard is shorter than the halo,
+            width - 1 tokens.
     """
+    x, weight, bias = causal_conv.check(x, weight, bias)
     halo, length = weight.shape[-2] - 1, x.shape[1]
     if length < halo:
         raise ValueError(

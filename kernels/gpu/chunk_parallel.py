@@ -28,7 +28,7 @@ from jax import lax
 from caduceus_jax.kernels.options import PallasTriton, Triton, default_platform
 from caduceus_jax.kernels.scan_inputs import (
     ScanInputs,
-    check_fused_dtype,
+    check_fused_dtypes,
     once_differentiable,
     sum_groups,
 )
@@ -117,7 +117,7 @@ def scan(
     Raises:
         NotImplementedError: a dtype or a number of states that the kernels do not have.
     """
-    check_fused_dtype("u", inputs.u.dtype)
+    check_fused_dtypes(u=inputs.u, delta=inputs.delta, z=inputs.z)
     batch, length, channels = inputs.u.shape
     state = inputs.a.shape[-1]
     if state & (state - 1) or state > _MOST_STATES:

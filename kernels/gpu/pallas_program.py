@@ -60,7 +60,8 @@ class KernelCall:
             kernel: called with a `TokenLoop` and the arrays by name.
             reads: names of what it reads; those that this scan does not have are left out.
             writes: names of what it writes.
-            in_place: pairs of what is read and what is written over it, token by token.
+            in_place: pairs of what is read and what is written over it, token by token, where
+                both have the same dtype.
 
         Returns:
             The arrays written, in the order of `writes`.
@@ -80,7 +81,9 @@ class KernelCall:
             out_specs=[_part(name, sizes) for name in writes],
             out_shape=[self._written(name) for name in writes],
             input_output_aliases={
-                reads.index(old): writes.index(new) for old, new in in_place if old in reads
+                reads.index(old): writes.index(new)
+                for old, new in in_place
+                if old in reads and self.arrays[old].dtype == self._written(new).dtype
             },
             warps=max(1, sizes.state // STATES_A_WARP),
             interpret=self.plan.interpret,

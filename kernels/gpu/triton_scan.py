@@ -145,7 +145,7 @@ def _run(
     ]
     # What the gate's gradient is made of is read where that gradient is written, and no more.
     shared = {}
-    if "grad_z" in writes:
+    if "grad_z" in writes and inputs.z.dtype == inputs.u.dtype:
         shared = {reads.index("ungated"): every_write.index("grad_z")}
 
     @jax.custom_batching.sequential_vmap

@@ -72,7 +72,7 @@ class KernelCall:
         def body(*refs):
             kernel(self.plan, dict(zip(names, refs, strict=True)))
 
-        written = pl.pallas_call(
+        call = pl.pallas_call(
             body,
             grid=(self.batch, self.blocks, self.chunks),
             in_specs=[self._layout(name)[1] for name in reads],
@@ -85,7 +85,10 @@ class KernelCall:
             ),
             interpret=self.plan.interpret,
             name=f"selective_scan{kernel.__name__}",
-        )(*(self.arrays[name] for name in reads))
+        )
+        # A TPU's indices have 32 bits, whatever the program around the kernel computes with.
+        with jax.enable_x64(False):
+            written = call(*(self.arrays[name] for name in reads))
         return dict(zip(writes, written, strict=True))
 
     def _layout(self, name: str) -> tuple[jax.ShapeDtypeStruct, pl.BlockSpec]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from caduceus_jax.kernels.options import MosaicTPU, default_platform
 from caduceus_jax.kernels.scan_inputs import (
     ScanInputs,
-    check_fused_dtype,
+    check_fused_dtypes,
     once_differentiable,
     sum_groups,
 )
@@ -42,7 +42,7 @@ def scan(
         NotImplementedError: a dtype or a number of states that the kernels do not have.
         ValueError: the block does not divide the channels.
     """
-    check_fused_dtype("u", inputs.u.dtype)
+    check_fused_dtypes(u=inputs.u, delta=inputs.delta, z=inputs.z)
     _, length, channels = inputs.u.shape
     state = inputs.a.shape[-1]
     if state > _MOST_STATES:

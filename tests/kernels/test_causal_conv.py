@@ -145,3 +145,66 @@ def test_no_bias():
 def test_channels_and_groups_must_fit():
     with pytest.raises(ValueError, match=r"weight has shape \(3, 4, 2\), which does not fit x"):
         causal_conv1d(jnp.ones((2, 5, 2)), jnp.ones((3, 4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("x", (5, 2), r"^x has shape \(5, 2\); it is \(batch, length, channels\)$"),
+        ("weight", (2,), r"^weight has shape \(2,\), which does not fit x .* \(width, channels\)"),
+        ("weight", (1, 1, 4, 2), r"^weight has shape \(1, 1, 4, 2\), which does not fit x"),
+        (
+            "weight",
+            (4, 3),
+            r"^weight has shape \(4, 3\), .* \(width, channels\) with x's 2 channels",
+        ),
+        ("weight", (0, 2), r"^weight has shape \(0, 2\), which does not fit x"),
+        (
+            "weight",
+            (0, 4, 2),
+            "which does not fit x .*: its 0 groups do not divide the batch of 2$",
+        ),
+        ("bias", (1,), r"^bias has shape \(1,\); with this weight it is \(2,\)$"),
+        ("bias", (5, 2), r"^bias has shape \(5, 2\); with this weight it is \(2,\)$"),
+        ("bias", (), r"^bias has shape \(\); with this weight it is \(2,\)$"),
+    ],
+)
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_shapes_that_do_not_fit_are_named(name, shape, message):
+    arguments = {"x": jnp.ones((2, 5, 2)), "weight": jnp.ones((4, 2)), "bias": jnp.ones(2)}
+    with pytest.raises(ValueError, match=message):
+        causal_conv1d(**arguments | {name: jnp.ones(shape)})
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_a_bias_for_each_filter():
+    x, weight = jnp.ones((2, 5, 2)), jnp.ones((2, 4, 2))
+    with pytest.raises(
+        ValueError, match=r"^bias has shape \(2,\); with this weight it is \(2, 2\)"
+    ):
+        causal_conv1d(x, weight, jnp.ones(2))
+    assert causal_conv1d(x, weight, jnp.ones((2, 2))).shape == x.shape
+
+
+@pytest.mark.parametrize("dtype", [jnp.complex64, jnp.int32, jnp.bool_, jnp.float16])
+@pytest.mark.parametrize("name", ["x", "weight", "bias"])
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_other_numbers_are_refused(name, dtype):
+    arguments = {"x": jnp.ones((2, 5, 2)), "weight": jnp.ones((4, 2)), "bias": jnp.ones(2)}
+    message = f"^{name} has dtype {jnp.dtype(dtype)}; it must be float32, bfloat16 or float64$"
+    with pytest.raises(ValueError, match=message):
+        causal_conv1d(**arguments | {name: jnp.ones(arguments[name].shape, dtype)})
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 2), (2, 0, 2), (2, 5, 0)])
+@pytest.mark.parametrize("implementation", [None, "pallas_triton"])
+def test_convolutions_of_nothing(implementation, shape):
+    arguments = jnp.ones(shape), jnp.ones((2, 4, shape[-1])), jnp.ones((2, shape[-1]))
+
+    def convolve(*arguments):
+        return causal_conv1d(*arguments, implementation=implementation)
+
+    y, pull = jax.vjp(convolve, *arguments)
+    assert y.shape == shape
+    for gradient, x in zip(pull(y), arguments, strict=True):
+        assert gradient.shape == x.shape and not np.any(gradient)

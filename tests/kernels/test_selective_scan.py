@@ -255,23 +255,3 @@ def test_memory_does_not_grow_with_the_states(inner):
 
     compiled = jax.jit(gradients).lower(shapes, sequence).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 2**30
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "message"),
-    [
-        ("u", (2, 5), r"u has shape \(2, 5\); it is \(batch, length, channels\)"),
-        ("A", (11, 4), r"A has shape \(11, 4\); it is \(channels, state\) with u's 12 channels"),
-        ("A", (3, 12, 4), "A has 3 groups, which do not divide the batch of 2"),
-        ("B", (2, 5, 3), r"B has shape \(2, 5, 3\); with this u and A it is \(2, 5, 4\)"),
-        ("D", (4,), r"D has shape \(4,\); with this u and A it is \(12,\)"),
-        ("initial_state", (2, 4, 12), r"initial_state has shape \(2, 4, 12\)"),
-    ],
-)
-def test_shapes_that_do_not_fit_are_named(name, shape, message):
-    # Called below the annotated function: the session's shape checker would speak first.
-    from caduceus_jax.kernels.scan_inputs import check
-
-    arguments = cast(example(5)) | {name: jnp.zeros(shape)}
-    with pytest.raises(ValueError, match=message):
-        check(**arguments)
