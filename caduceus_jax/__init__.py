@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from caduceus_jax import inference as inference
     from caduceus_jax import kernels as kernels
     from caduceus_jax import model as model
+    from caduceus_jax.genomics.interval import Interval as Interval
+    from caduceus_jax.genomics.interval import Intervals as Intervals
     from caduceus_jax.genomics.reference.genome import Genome as Genome
+    from caduceus_jax.genomics.variant import Variant as Variant
+    from caduceus_jax.genomics.variant import Variants as Variants
     from caduceus_jax.model import convert as convert
     from caduceus_jax.model.backbone import Caduceus as Caduceus
     from caduceus_jax.model.config import CaduceusConfig as CaduceusConfig
@@ -43,10 +47,14 @@ _PLACES = {
     ),
     "CaduceusForTracks": "caduceus_jax.model.tracks:CaduceusForTracks",
     "Genome": "caduceus_jax.genomics.reference.genome:Genome",
+    "Interval": "caduceus_jax.genomics.interval:Interval",
+    "Intervals": "caduceus_jax.genomics.interval:Intervals",
     "MaskedLMOutput": "caduceus_jax.model.heads:MaskedLMOutput",
     "SequenceClassifierOutput": "caduceus_jax.model.heads:SequenceClassifierOutput",
     "Tokenizer": "caduceus_jax.tokenizer:Tokenizer",
     "TracksOutput": "caduceus_jax.model.tracks:TracksOutput",
+    "Variant": "caduceus_jax.genomics.variant:Variant",
+    "Variants": "caduceus_jax.genomics.variant:Variants",
     "classification_loss": "caduceus_jax.model.losses:classification_loss",
     "convert": "caduceus_jax.model.convert",
     "genomics": "caduceus_jax.genomics",
@@ -56,7 +64,31 @@ _PLACES = {
     "model": "caduceus_jax.model",
 }
 
-__all__ = ["UserError", "__version__", *_PLACES]
+__all__ = [
+    "Caduceus",
+    "CaduceusConfig",
+    "CaduceusForMaskedLM",
+    "CaduceusForSequenceClassification",
+    "CaduceusForTracks",
+    "Genome",
+    "Interval",
+    "Intervals",
+    "MaskedLMOutput",
+    "SequenceClassifierOutput",
+    "Tokenizer",
+    "TracksOutput",
+    "UserError",
+    "Variant",
+    "Variants",
+    "__version__",
+    "classification_loss",
+    "convert",
+    "genomics",
+    "inference",
+    "kernels",
+    "masked_lm_loss",
+    "model",
+]
 
 
 def __getattr__(name: str) -> Any:

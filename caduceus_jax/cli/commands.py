@@ -6,7 +6,7 @@ when the command is called.
 
 import ast
 import importlib.util
-from collections.abc import Callable
+from importlib.abc import InspectLoader
 from typing import Any, NamedTuple
 
 from caduceus_jax.cli.signature import Signature, config_signature, signature
@@ -104,14 +104,15 @@ def _docstring(place: str) -> str:
     """The docstring of a function at module:name, read from the source, without importing it."""
     module, _, name = place.partition(":")
     spec = importlib.util.find_spec(module)
-    source = spec.loader.get_source(module) if spec and spec.loader else ""
-    for node in ast.parse(source).body:
+    loader = spec.loader if spec else None
+    source = loader.get_source(module) if isinstance(loader, InspectLoader) else None
+    for node in ast.parse(source or "").body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return ast.get_docstring(node) or ""
     raise LookupError(f"there is no function {place}")
 
 
-def load(place: str) -> Callable[..., Any]:
+def load(place: str) -> Any:
     """Imports what stands at module:name.
 
     Raises:

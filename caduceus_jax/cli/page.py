@@ -82,11 +82,12 @@ _PLURAL = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
 def _common(signature: Signature) -> list[tuple[str, str]]:
-    recipe = (
-        "--config RECIPE",
-        "YAML recipe: a file, or the name of a shipped one; later words win",
-    )
-    return ([recipe] if signature.recipes else []) + [("-h, --help", "show this page")]
+    """The options that are not settings."""
+    rows = [("-h, --help", "show this page")]
+    if signature.recipes:
+        text = "YAML recipe: a file, or the name of a shipped one; options override it"
+        rows.insert(0, ("--config RECIPE", text))
+    return rows
 
 
 def _usage(prog: str, signature: Signature, width: int) -> str:

@@ -77,8 +77,7 @@ def signature(function: Callable[..., Any]) -> Signature:
     """
     hints = typing.get_type_hints(function)
     parameters = list(inspect.signature(function).parameters.values())
-    only = hints[parameters[0].name] if len(parameters) == 1 else None
-    if _is_dataclass(only):
+    if len(parameters) == 1 and _is_dataclass(only := hints[parameters[0].name]):
         return config_signature(only, inspect.getdoc(function) or "", parameters[0].name)
     helps = _helps(function)
     settings: dict[str, Setting] = {}

@@ -37,6 +37,7 @@ def test_type_checkers_see_the_same_names():
                 place = f"{node.module}:{alias.name}"
             seen[alias.name] = place
     assert seen == PLACES
+    assert set(cj.__all__) == {*PLACES, "UserError", "__version__"}
 
 
 def test_importing_the_package_imports_no_dependency():
