@@ -82,6 +82,9 @@ COMMANDS = {
     ),
     "models": Command("caduceus_jax.cli.models:models", "list the released models"),
     "info": Command("caduceus_jax.cli.info:info", "describe a model, or this installation"),
+    "completion": Command(
+        "caduceus_jax.cli.completion:completion", "let the tab key complete commands and options"
+    ),
     "bench scan": Command("caduceus_jax.bench.scan:scan", "time the selective scan"),
     "bench model": Command("caduceus_jax.bench.model:model", "time a whole model"),
     "bench step": Command("caduceus_jax.train.bench.step:step", "time the training step on a GPU"),
