@@ -36,15 +36,20 @@ CONFIG, SUMMARY, RESULT = "config.yaml", "summary.json", "result.json"
 
 
 def finetune(config: FinetuneConfig) -> None:
-    """Trains a model on labelled sequences, with several seeds, and says how well it does.
+    """Trains a model on labelled sequences, with several seeds, and reports how well it predicts.
 
-    caduceus-jax finetune --model runs/quickstart --data.train train.csv --data.test test.csv, or a
-    published task: --data.task genomic_benchmarks/human_enhancers_cohn --data.folder DIR. Any
-    setting below can be given in a YAML recipe (--config recipe.yaml) or as an option, which wins.
+    Settings come from a YAML recipe (--config, a file or the name of a shipped one) and from the
+    options below, which override it.
 
     Each seed draws its own validation part, head and order of examples; the epoch with the best
     validation score is tested, once. The same command continues where it was interrupted: seeds
     that are done are not trained again.
+
+    examples:
+      caduceus-jax finetune runs/quickstart --config finetune/splice
+      caduceus-jax finetune runs/quickstart --data.train train.csv --data.test test.csv
+      caduceus-jax finetune runs/quickstart --data.folder DIR \\
+          --data.task genomic_benchmarks/human_enhancers_cohn
 
     Args:
         config: everything there is to choose.

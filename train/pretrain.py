@@ -51,16 +51,22 @@ from caduceus_jax.train.step import make_program
 
 @processes.end_together
 def pretrain(config: PretrainConfig) -> None:
-    """Trains a Caduceus model to fill in the hidden bases of genomes.
+    """Trains a Caduceus model to predict masked bases of genomes.
 
-    Quickstart: caduceus-jax pretrain --config quickstart. Any setting below can be given in a
-    YAML recipe (--config recipe.yaml) or as an option (--optimizer.lr 4e-3), which wins.
+    Settings come from a YAML recipe (--config, a file or the name of a shipped one) and from the
+    options below, which override it.
 
-    The run is interrupted with Ctrl-C or SIGTERM: it saves and leaves, with status 130 or 75, and
-    the same command continues it as if nothing had happened.
+    Ctrl-C or SIGTERM interrupts the run: it saves a checkpoint and exits with status 130 or 75,
+    and the same command continues it as if nothing had happened.
 
-    On several hosts the same command is started on each, with `out` on a file system that all
+    On several hosts, start the same command on each, with --out on a file system that all of them
     see; docs/pods.md has the commands.
+
+    examples:
+      caduceus-jax pretrain --config quickstart
+      caduceus-jax pretrain --config quickstart --steps 500 --optimizer.lr 4e-3 --out runs/mine
+      caduceus-jax pretrain --config caduceus_ps_1k --data.fasta genomes/hg38 --data.intervals \\
+          sequences.bed
 
     Args:
         config: everything there is to choose.

@@ -81,10 +81,10 @@ class Compiled(NamedTuple):
 
 
 def plan(config: PlanConfig) -> None:
-    """Compiles a recipe's training step for devices that are not there, and says what it needs.
+    """Estimates the memory and the time per step that a recipe needs on given devices.
 
-    No accelerator is used or looked for, and no data is read: caduceus-jax plan --config
-    caduceus_ps_131k --topology v5e:16x16. The settings of `caduceus-jax pretrain` are all there.
+    The training step is compiled for the devices, which need not be there: no accelerator is used
+    or looked for, and no data is read. All settings of `caduceus-jax pretrain` can be given.
 
     Printed are the memory of each device by kind, what the devices send each other (kind, origin,
     how often and how many bytes a step), the arithmetic and the memory traffic of a step, counted
@@ -93,6 +93,10 @@ def plan(config: PlanConfig) -> None:
 
     Where the recipe does not fit the devices the status is 1, so that what launches a run can ask
     first.
+
+    examples:
+      caduceus-jax plan --config caduceus_ps_131k --topology v5e:16x16
+      caduceus-jax plan --config caduceus_ps_131k_8gpu --topology h200:8 --search
 
     Args:
         config: everything there is to choose.
