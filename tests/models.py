@@ -1,5 +1,6 @@
 """Small models with random parameters, made without compiling anything."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -7,6 +8,22 @@ from flax import nnx
 import caduceus_jax as cj
 
 _AROUND = {"scale": 1.0, "d_skip": 1.0, "delta_bias": -3.0, "a_log": 1.0}
+
+
+COMPLEMENT = np.asarray(cj.CaduceusConfig().complement_map)
+
+
+def random_ids(length=50, batch=2):
+    return np.random.default_rng(1).integers(0, 12, (batch, length)).astype(np.int32)
+
+
+def reverse_complement(ids):
+    return COMPLEMENT[ids][:, ::-1].astype(np.int32)
+
+
+@jax.jit
+def forward(model, ids):
+    return model(ids)
 
 
 def randomised(make, seed=0):

@@ -23,7 +23,6 @@ DOOR = [ROOT / "caduceus_jax" / "cli" / name for name in ("main.py", "commands.p
 # What more a file may use where it is installed; torch only inside the function that needs it: to
 # read files that torch wrote, to time another kernel beside ours, to interpret Triton's kernels.
 USES = {
-    ROOT / "caduceus_jax" / "model" / "checkpoint.py": {"torch"},
     ROOT / "caduceus_jax" / "bench" / "cuda_kernel.py": {"torch", "mamba_ssm"},
     ROOT / "kernels" / "gpu" / "triton_kernels.py": {"triton"},
     ROOT / "kernels" / "gpu" / "triton_scan.py": {"jax_triton", "torch", "triton"},

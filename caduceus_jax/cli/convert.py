@@ -1,5 +1,6 @@
 """`caduceus-jax convert`: any stored model as a Hugging Face folder, with a report."""
 
+import logging
 import pathlib
 import re
 import shutil
@@ -10,7 +11,7 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.model import checkpoint, run_checkpoint
 from caduceus_jax.model import convert as weights
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+log = logging.getLogger(__name__)
 
 
 def convert(source: str, *, out: pathlib.Path, force: bool = False) -> None:
@@ -35,19 +36,32 @@ def convert(source: str, *, out: pathlib.Path, force: bool = False) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not force:
         raise UserError(f"{out} is not empty: name another folder, or add --force")
-    folder = pathlib.Path(source)
-    if trained := run_checkpoint.find(folder):
+    source_folder = pathlib.Path(source)
+    if trained := run_checkpoint.find(source_folder):
         print(f"from {trained}")
-        config, state = run_checkpoint.load_model(trained)
+        stored = checkpoint.open_model(trained)
     else:
-        config, state = checkpoint.load(source)
-    checkpoint.save(out, config, state)
-    for name in _TOKENIZER_FILES:
-        if (folder / name).is_file() and folder.resolve() != out.resolve():
-            shutil.copyfile(folder / name, out / name)
-    tensors = weights.to_torch(config, state)
-    print(_report(tensors))
+        stored = checkpoint.open_model(source)
+    checkpoint.save(out, stored.config, stored.state, tokenizer=stored.tokenizer, task=stored.task)
+    if stored.folder is not None:
+        _copy_beside(stored.folder, out)
+    print(_report(weights.to_torch(stored.config, stored.state)))
+    if stored.tokenizer is None:
+        log.warning(
+            "%s has no tokenizer, and its vocabulary is not the original's: copy tokenizer.json "
+            "of the model that it came from to %s",
+            source,
+            out,
+        )
     print(f"wrote {out}/config.json and {out}/{checkpoint.WEIGHTS}")
+
+
+def _copy_beside(folder: pathlib.Path, out: pathlib.Path) -> None:
+    """Copies the code that config.json and tokenizer_config.json name in auto_map."""
+    if folder.resolve() == out.resolve():
+        return
+    for path in sorted(folder.glob("*.py")):
+        shutil.copyfile(path, out / path.name)
 
 
 def _report(tensors: dict[str, np.ndarray]) -> str:

@@ -1,11 +1,9 @@
 """What a fine-tuned model answers for sequences: probabilities of classes, or values."""
 
-import dataclasses
-import json
 import logging
 import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,52 +16,13 @@ from caduceus_jax.inference.batches import Batch, plan, run
 from caduceus_jax.inference.embeddings import sequence_lengths
 from caduceus_jax.inference.loading import checked_tokenizer
 from caduceus_jax.model import checkpoint
-from caduceus_jax.model.heads import CaduceusForSequenceClassification, Pooling
+from caduceus_jax.model.files.task import KEY, TaskDescription
+from caduceus_jax.model.heads import CaduceusForSequenceClassification
 from caduceus_jax.model.typing import PaddingMask, TokenIds
 from caduceus_jax.progress import track
 from caduceus_jax.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
-
-KEY = "caduceus_jax_task"  # of the description in config.json
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskDescription:
-    """How a fine-tuned model is to be read, beside what Hugging Face's config.json can say.
-
-    Args:
-        kind: "classification", "regression" or "tracks".
-        max_length: tokens of the longest sequence that it was trained on; longer ones lose their
-            end.
-        pooling: see `CaduceusForSequenceClassification`.
-        rc_mode: likewise.
-        padded: shorter sequences are completed on the left with tokens that the model reads, as in
-            the original; otherwise padding changes nothing.
-        centre: what 0 in the model's output stands for, one number a value; of values only.
-        scale: what a step of 1 in the model's output stands for, likewise.
-        bin_size: bases of a bin; of tracks only.
-    """
-
-    kind: Literal["classification", "regression", "tracks"]
-    max_length: int
-    pooling: Pooling = "mean"
-    rc_mode: Literal["posthoc"] | None = None
-    padded: bool = False
-    centre: tuple[float, ...] = ()
-    scale: tuple[float, ...] = ()
-    bin_size: int = 1
-
-    def write(self, folder: pathlib.Path, names: Sequence[str]) -> None:
-        """Adds this, and the names of classes or values, to the config.json of a folder."""
-        path = folder / "config.json"
-        stored = json.loads(path.read_text())
-        stored["id2label"] = {str(i): name for i, name in enumerate(names)}
-        stored["label2id"] = {name: i for i, name in enumerate(names)}
-        if self.kind != "classification":
-            stored["problem_type"] = "regression"
-        stored[KEY] = dataclasses.asdict(self)
-        path.write_text(json.dumps(stored, indent=2) + "\n")
 
 
 class TaskModel(NamedTuple):
@@ -91,11 +50,7 @@ def load_task(path: str | pathlib.Path, *, dtype: Dtype = jnp.float32) -> TaskMo
             f"{path} does not say what it was fine-tuned for: name a folder that caduceus-jax "
             "finetune wrote, such as runs/finetune/seed-1/model"
         )
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in stored[KEY].items()
-    }
-    task = TaskDescription(**fields)
+    task = TaskDescription.of(stored)
     if task.kind == "tracks":
         raise UserError(
             f"{path} predicts tracks: read it in Python, with caduceus_jax.model.tracks."

@@ -1,5 +1,7 @@
 """The Caduceus backbone: embedding, blocks, final norm (Schiff et al. 2024, section 4)."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -8,10 +10,14 @@ from jaxtyping import Array, Float
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import causal_conv1d, selective_scan, sequence_parallel
+from caduceus_jax.model import checkpoint
 from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.mamba import BiMamba, Conv, Scan, UniMamba, UntiedBiMamba
-from caduceus_jax.model.rcps import embed_strands, swap_strands
-from caduceus_jax.model.typing import PaddingMask, Strands, TokenIds
+from caduceus_jax.model.pretrained import PretrainedModel, build
+from caduceus_jax.model.rcps import embed_strands, swap_strands, to_original_layout
+from caduceus_jax.model.typing import Hidden, PaddingMask, Strands, TokenIds
+from caduceus_jax.tokenizer import Tokenizer
 
 BlockInputs = Float[Array, "layer batch strand length d_model"]
 
@@ -40,7 +46,19 @@ class Block(nnx.Module):
         return residual + mixed.astype(residual.dtype), mixed
 
 
-class Caduceus(nnx.Module):
+class CaduceusOutput(NamedTuple):
+    """What the backbone returns."""
+
+    state: Strands  # (batch, strand, length, d_model), after the final norm
+    block_inputs: BlockInputs | None  # (n_layer, batch, strand, length, d_model)
+
+    @property
+    def last_hidden_state(self) -> Hidden:
+        """The final state as the original lays it out, (batch, length, strand * d_model)."""
+        return to_original_layout(self.state)
+
+
+class Caduceus(PretrainedModel):
     """Embedding, blocks, final norm. The blocks' parameters are stacked along a leading layer axis.
 
     Args:
@@ -48,7 +66,9 @@ class Caduceus(nnx.Module):
         dtype: of activations and matrix products: float32 or bfloat16.
         remat: keep only each block's input for the backward pass and compute the block again.
         scan: the selective scan; training passes a sharded one.
-        conv: the causal convolution; likewise.
+        conv: the causal convolution; training passes a sharded one.
+        tokenizer: of the sequences that the model is for; by default the original's, where the
+            config is one for it.
         rngs: draws the parameters.
     """
 
@@ -60,14 +80,16 @@ class Caduceus(nnx.Module):
         remat: bool = False,
         scan: Scan = selective_scan,
         conv: Conv = causal_conv1d,
+        tokenizer: Tokenizer | None = None,
         rngs: nnx.Rngs,
     ):
         self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
+        self.tokenizer = tokenizer or Tokenizer.of_config(config)
         if self.dtype not in (jnp.float32, jnp.bfloat16):
             raise UserError(f"dtype is {self.dtype}; a model computes in float32 or bfloat16")
         shape = (config.vocab_size, config.d_model)
         self.embedding = nnx.Param(
-            config.initializer_range * jax.random.normal(rngs.params(), shape)
+            config.initializer_range * jax.random.normal(rngs.params(), shape, jnp.float32)
         )
 
         def block(key):
@@ -75,6 +97,49 @@ class Caduceus(nnx.Module):
 
         self.layers: Block = jax.vmap(block)(jax.random.split(rngs.params(), config.n_layer))
         self.norm_f = _norm(config, dtype=dtype, rngs=rngs)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: Path,
+        *,
+        dtype: Dtype = jnp.float32,
+        remat: bool = False,
+        scan: Scan = selective_scan,
+        conv: Conv = causal_conv1d,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | None = None,
+    ) -> "Caduceus":
+        """Loads the backbone of any model; its head is left out.
+
+        Args:
+            path: a folder, a run, a file of weights or a hub id, as for
+                `CaduceusForMaskedLM.from_pretrained`.
+            dtype: of activations and matrix products: float32 or bfloat16.
+            remat: keep only each block's input for the backward pass.
+            scan: the selective scan.
+            conv: the causal convolution.
+            revision: branch, tag or commit of the hub's repository; the newest by default.
+            token: of an account on the hub; by default the one that is logged in.
+            cache_dir: where downloads are kept; by default Hugging Face's own cache.
+
+        Raises:
+            UserError: nothing usable at `path`, or names and shapes that do not fit.
+        """
+        stored = checkpoint.open_model(path, revision=revision, token=token, cache_dir=cache_dir)
+        return build(
+            lambda: cls(
+                stored.config,
+                dtype=dtype,
+                remat=remat,
+                scan=scan,
+                conv=conv,
+                tokenizer=stored.tokenizer,
+                rngs=nnx.Rngs(0),
+            ),
+            stored,
+        )
 
     def __call__(
         self,
@@ -85,7 +150,7 @@ class Caduceus(nnx.Module):
         both_strands: bool = False,
         n_blocks: int | None = None,
         added: Float[jax.Array, "batch length d_model"] | None = None,
-    ) -> tuple[Strands, BlockInputs | None]:
+    ) -> CaduceusOutput:
         """Runs the blocks.
 
         Args:
@@ -100,7 +165,8 @@ class Caduceus(nnx.Module):
 
         Returns:
             The final state (batch, strand, length, d_model), and None or the blocks' inputs
-            (n_layer, batch, strand, length, d_model).
+            (n_layer, batch, strand, length, d_model); `last_hidden_state` is the final state as
+            the original lays it out.
         """
         other = complement(self.config) if self.config.rcps or both_strands else None
         # Rounded after the look-up: the gradient of a token is summed over all places where it
@@ -126,8 +192,9 @@ class Caduceus(nnx.Module):
         residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
         residual, outputs = jax.lax.scan(layer, embedded.astype(residual_dtype), layers)
         if outputs is None:
-            return self.norm_f(residual), None
-        return self.norm_f(residual), jnp.concatenate([embedded[None], outputs[:-1]])
+            return CaduceusOutput(self.norm_f(residual), None)
+        inputs = jnp.concatenate([embedded[None], outputs[:-1]])
+        return CaduceusOutput(self.norm_f(residual), inputs)
 
 
 def _norm(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:

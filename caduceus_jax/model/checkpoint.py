@@ -1,34 +1,85 @@
-"""Model files: Hugging Face folders, hub ids and Lightning checkpoints in, folders out."""
+"""Models from wherever they are stored, and into folders that the original loads too."""
 
-import json
+import logging
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
-import huggingface_hub
+import jax
 import numpy as np
 from flax import nnx
-from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from caduceus_jax import models
 from caduceus_jax.errors import UserError
+from caduceus_jax.files import write_text
 from caduceus_jax.model import convert
 from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.model.files import hf_config, tensor_names, weights
+from caduceus_jax.model.files.locate import CONFIG, Path
+from caduceus_jax.model.files.locate import RUN_MODEL as RUN_MODEL
+from caduceus_jax.model.files.locate import locate as locate
+from caduceus_jax.model.files.task import KEY, TaskDescription
+from caduceus_jax.model.files.weights import WEIGHTS as WEIGHTS
+from caduceus_jax.tokenizer import Tokenizer
 
-WEIGHTS = "model.safetensors"
-_PICKLE = "pytorch_model.bin"
-# Runs of `caduceus-jax pretrain` keep their model in this folder of the run.
-RUN_MODEL = "model"
+log = logging.getLogger(__name__)
+
+# The top folder of a checkpoint of `caduceus-jax pretrain` is told by this file.
+_RUN_FILES = ("run.json", "checkpoints")
 
 
-def load(path: str | pathlib.Path) -> tuple[CaduceusConfig, nnx.State]:
-    """Reads a model from wherever it is.
+class StoredModel(NamedTuple):
+    """A model as it is stored, with all that belongs to it."""
+
+    config: CaduceusConfig  # true of the weights
+    state: nnx.State  # paths begin with "caduceus", or with the name of a head
+    tokenizer: Tokenizer | None  # None where it is not stored and not the original's
+    task: TaskDescription | None  # as this project recorded it; None for other models
+    hf: dict[str, Any]  # the parsed config.json; empty where there is none
+    folder: pathlib.Path | None  # local folder of its files; None for a bare file of weights
+
+
+def open_model(
+    path: Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: Path | None = None,
+) -> StoredModel:
+    """Reads a model and what belongs to it from wherever it is.
 
     Args:
-        path: a folder with `config.json` and weights, the folder of a pretraining run, a file of
-            weights such as a Lightning `.ckpt` (with a `config.json` beside it, or inferred), a
-            hub id, or a short name such as caduceus-ps-131k.
+        path: a folder with `config.json` and weights; the folder of a pretraining run, finished or
+            not, or of one of its checkpoints; a file of weights such as a Lightning `.ckpt` (with a
+            `config.json` beside it, or inferred); a hub id; or a short name such as
+            caduceus-ps-131k.
+        revision: branch, tag or commit of the hub's repository; the newest by default.
+        token: of an account on the hub; by default the one that is logged in.
+        cache_dir: where downloads are kept; by default Hugging Face's own cache.
+
+    Raises:
+        UserError: nothing usable there; the message says what was looked for.
+    """
+    local = pathlib.Path(path)
+    if local.is_file():
+        found = weights.from_file(local)
+        beside = local.with_name(CONFIG)
+        hf = hf_config.read(beside) if beside.is_file() else {}
+        folder = local.parent if hf else None
+        return _assembled(path, hf, found, folder)
+    if (trained := _run(local)) is not None:
+        return trained
+    folder = locate(path, revision=revision, token=token, cache_dir=cache_dir)
+    hf = hf_config.read(folder / CONFIG)
+    found = weights.Checkpoint(weights.from_folder(folder), {}, "")
+    return _assembled(path, hf, found, folder)
+
+
+def load(path: Path, **hub: Any) -> tuple[CaduceusConfig, nnx.State]:
+    """Reads an architecture and its parameters from wherever they are.
+
+    Args:
+        path: a folder, a run, a file of weights, or a hub id, as for `open_model`.
+        **hub: `revision`, `token` and `cache_dir` of `open_model`.
 
     Returns:
         The architecture that is true of the weights, and their state.
@@ -36,119 +87,141 @@ def load(path: str | pathlib.Path) -> tuple[CaduceusConfig, nnx.State]:
     Raises:
         UserError: nothing usable there; the message says what was looked for.
     """
-    hf, tensors = read(path)
-    config = convert.infer_config(tensors) if hf is None else CaduceusConfig.from_hf(hf)
-    config, tensors = convert.reconcile(config, tensors)
-    return config, convert.from_torch(config, tensors)
+    stored = open_model(path, **hub)
+    return stored.config, stored.state
 
 
-def save(path: str | pathlib.Path, config: CaduceusConfig, state: nnx.State) -> None:
-    """Writes a folder that the original's `from_pretrained` and ours load."""
-    folder = pathlib.Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = convert.to_torch(config, state)
-    heads = [str(path[0]) for path, _ in nnx.to_flat_state(state) if len(path) == 1]
-    tensors |= convert.complement_maps(config, heads)
-    hf = config.to_hf()
-    if "score" in heads:
-        labels = range(len(tensors["score.weight"]))
-        hf["architectures"] = ["CaduceusForSequenceClassification"]
-        if len(hf.get("id2label", ())) != len(labels):
-            hf["id2label"] = {str(i): f"LABEL_{i}" for i in labels}
-            hf["label2id"] = {f"LABEL_{i}": i for i in labels}
-    tensors = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(hf, indent=2, sort_keys=True) + "\n")
+def save(
+    path: Path,
+    config: CaduceusConfig,
+    state: Any,
+    *,
+    tokenizer: Tokenizer | None = None,
+    task: TaskDescription | None = None,
+) -> None:
+    """Writes a folder that the original's `from_pretrained` and ours load.
 
-
-def read(path: str | pathlib.Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
-    """The parsed `config.json`, None where a file of weights has none, and the stored tensors."""
-    path = pathlib.Path(path)
-    if path.is_file():
-        reader = _READERS.get(path.suffix)
-        if reader is None:
-            raise UserError(
-                f"{path} is no model: name a folder with config.json, a file of weights "
-                f"({', '.join(_READERS)}), or a hub id such as owner/name"
-            )
-        config = path.with_name("config.json")
-        return _config(config) if config.is_file() else None, reader(path)
-    folder = locate(path)
-    hf = _config(folder / "config.json")
-    for name in (WEIGHTS, _PICKLE):
-        reader, index = _READERS[pathlib.Path(name).suffix], folder / f"{name}.index.json"
-        if (folder / name).is_file():
-            return hf, reader(folder / name)
-        if index.is_file():
-            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            return hf, {k: v for shard in shards for k, v in reader(folder / shard).items()}
-    raise UserError(f"{folder} has a config.json but no {WEIGHTS} and no {_PICKLE}")
-
-
-def locate(path: str | pathlib.Path) -> pathlib.Path:
-    """The local folder that holds `config.json`; downloads a hub id or a short name.
-
-    Raises:
-        UserError: there is no such folder and no such model on the hub.
+    Args:
+        path: the folder, made if it is not there: `config.json`, `model.safetensors` and the
+            files of the tokenizer.
+        config: the architecture.
+        state: `nnx.state(model, nnx.Param)`, or the model itself.
+        tokenizer: the model's; by default the original's, where the architecture can be made for
+            it.
+        task: what the outputs of a classifier or track model mean.
     """
     folder = pathlib.Path(path)
-    for candidate in (folder, folder / RUN_MODEL):
-        if (candidate / "config.json").is_file():
-            return candidate
-    if folder.is_dir():
-        raise UserError(f"{folder} has no config.json: it is not a model's folder")
-    name = models.resolve(folder.as_posix())
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(state, nnx.Module):
+        state = nnx.state(state, nnx.Param)
+    tensors = convert.to_torch(config, state)
+    names = {str(path[0]) for path, _ in nnx.to_flat_state(state)}
+    heads = sorted(names & {"lm_head", "score"})
+    if "caduceus" in names and not heads:
+        heads = ["lm_head"]  # tied to the embedding
+    tensors |= convert.complement_maps(config, heads)
+    tensors = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    write_text(folder / CONFIG, hf_config.text(_described(config, tensors, heads, task)))
+    if tokenizer := tokenizer or Tokenizer.of_config(config):
+        tokenizer.save_pretrained(folder)
+
+
+def read(path: Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
+    """Reads the parsed `config.json`, None where a file of weights has none, and the tensors.
+
+    Args:
+        path: a folder, a file of weights, or a hub id.
+    """
+    local = pathlib.Path(path)
+    if local.is_file():
+        beside = local.with_name(CONFIG)
+        hf = hf_config.read(beside) if beside.is_file() else None
+        return hf, weights.from_file(local).tensors
+    folder = locate(path)
+    return hf_config.read(folder / CONFIG), weights.from_folder(folder)
+
+
+def _described(
+    config: CaduceusConfig, tensors: Any, heads: list[str], task: TaskDescription | None
+) -> dict[str, Any]:
+    """The `config.json` of a model with these heads."""
+    hf = config.to_hf()
+    if "score" in heads:
+        task = task or TaskDescription.of(hf)
+        hf = task.in_hf(hf, len(tensors["score.weight"]))
+        hf["architectures"] = ["CaduceusForSequenceClassification"]
+    else:
+        hf["architectures"] = ["CaduceusForMaskedLM" if heads else "Caduceus"]
+        hf.pop(KEY, None)
+    return hf
+
+
+def _assembled(
+    path: Path,
+    hf: dict[str, Any],
+    found: weights.Checkpoint,
+    folder: pathlib.Path | None,
+) -> StoredModel:
+    """Brings a config and tensors together, and says of which file they are where they do not."""
+    where = [f"under the key {found.container!r}"] if found.container else []
     try:
-        return pathlib.Path(
-            huggingface_hub.snapshot_download(
-                name, allow_patterns=["*.json", "*.safetensors", "pytorch_model*.bin"]
-            )
-        )
-    except HFValidationError:
-        raise UserError(f"{name} does not exist, and is no hub id such as owner/name") from None
-    except (huggingface_hub.errors.HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"{name} does not exist here, and could not be fetched from the hub ({reason})"
-        ) from None
+        tensors, prefix = tensor_names.canonical(found.tensors)
+        where += [f"after the prefix {prefix!r}"] if prefix else []
+        if where:
+            log.info("%s: the model's tensors are found %s", path, ", ".join(where))
+        found = found._replace(tensors=tensors)
+        if hf:
+            config = CaduceusConfig.from_hf(_completed(hf, found))
+        else:
+            config = convert.infer_config(found.tensors, found.settings)
+        config, tensors = convert.reconcile(config, tensors)
+        state = convert.from_torch(config, tensors)
+    except UserError as error:
+        at = f" ({', '.join(where)})" if where else ""
+        raise UserError(f"{path}{at}: {error}") from None
+    tokenizer = _tokenizer(folder, config)
+    return StoredModel(config, state, tokenizer, TaskDescription.recorded(hf), hf, folder)
 
 
-def _config(path: pathlib.Path) -> dict[str, Any]:
+def _completed(hf: dict[str, Any], found: weights.Checkpoint) -> dict[str, Any]:
+    """The config, with what it leaves out and the tensors tell."""
+    hf = hf_config.normalised(hf)
+    told = ("d_model", "n_layer", "vocab_size", "rcps", "rms_norm", "bidirectional")
+    absent = [key for key in (*told, "complement_map") if hf.get(key) is None]
+    if not absent:
+        return hf
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from None
+        inferred = convert.infer_config(found.tensors)
+    except UserError:
+        return hf
+    if "complement_map" in absent and inferred.rcps:
+        hf["complement_map"] = {str(i): c for i, c in enumerate(inferred.complement_map)}
+    return hf | {key: getattr(inferred, key) for key in absent if key in told}
 
 
-def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _tokenizer(folder: pathlib.Path | None, config: CaduceusConfig) -> Tokenizer | None:
+    if folder is None:
+        return Tokenizer.of_config(config)
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged or incomplete ({error}): fetch it again") from None
+        return Tokenizer.from_pretrained(folder)
+    except UserError:
+        # A model can be used without; who asks for its tokenizer alone hears what is wrong.
+        return None
 
 
-def _torch_file(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Tensors of a file written by `torch.save`; needs torch, and runs nothing from the file."""
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise UserError(
-            f"{path} is a PyTorch pickle, which only torch reads: pip install torch, or convert "
-            f"it to {WEIGHTS} where torch is installed"
-        ) from None
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a damaged or unsafe file
-        raise UserError(
-            f"{path} could not be read as plain tensors ({str(error).splitlines()[0]}): save "
-            'torch.load(path)["state_dict"] again where the file is trusted'
-        ) from None
-    stored = stored.get("state_dict", stored)
-    return {
-        name: tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
-        for name, tensor in stored.items()
-        if isinstance(tensor, torch.Tensor)
-    }
+def _run(path: pathlib.Path) -> StoredModel | None:
+    """The model of a run that is not finished, or of one of its checkpoints; else None."""
+    if (path / RUN_MODEL / CONFIG).is_file() or (path / CONFIG).is_file():
+        return None
+    if not any((path / name).exists() for name in _RUN_FILES):
+        return None
+    # Imported here: only runs need Orbax.
+    from caduceus_jax.model import run_checkpoint
 
-
-_READERS = {".safetensors": _safetensors, ".ckpt": _torch_file, ".bin": _torch_file}
+    checkpoint = run_checkpoint.find(path)
+    if checkpoint is None:
+        raise UserError(f"{path} holds no checkpoint yet: wait for the run to save one")
+    config, state = run_checkpoint.load_model(checkpoint)
+    state = jax.tree.map(np.asarray, state)
+    return StoredModel(config, state, _tokenizer(checkpoint, config), None, {}, path)

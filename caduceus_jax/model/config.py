@@ -1,12 +1,12 @@
 """The architecture of a model, and its translation from and to a Hugging Face `config.json`."""
 
 import dataclasses
-import difflib
 import json
 import math
 from typing import Any, Literal
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.model.files import hf_config
 from caduceus_jax.settings import advanced, recipe_only
 
 # Complement of each token of the default vocabulary: A7 <-> T10, C8 <-> G9, the rest themselves.
@@ -50,7 +50,8 @@ class CaduceusConfig:
         complement_map: complement of each token id, one entry per row of the embedding.
         pad_token_id: the padding token; also the label that losses ignore.
         tie_word_embeddings: the language-model head reads the embedding.
-        hf_json: the Hugging Face config this came from, kept so that saving loses nothing of it.
+        hf_json: the Hugging Face config this came from, kept so that saving loses nothing of it;
+            it takes no part in equality and hash.
 
     Raises:
         UserError: a value is out of range or contradicts another.
@@ -143,48 +144,41 @@ class CaduceusConfig:
         """Reads a Hugging Face `config.json`; keys that are missing get the original's defaults.
 
         Args:
-            hf: the parsed file. Keys this project does not use (`architectures`,
+            hf: the parsed file. Keys that this project does not use (`architectures`,
                 `transformers_version`, `id2label`, ...) are kept for `to_hf`.
 
         Returns:
             The config; `to_hf` gives `hf` back as long as no field is changed.
 
         Raises:
-            UserError: not a Caduceus config, an unknown `ssm_cfg` key, or an impossible value.
+            UserError: not a Caduceus config, an unknown or misspelt key, a value of another type
+                or an impossible one.
         """
-        missing = [key for key in ("d_model", "n_layer", "vocab_size") if key not in hf]
+        hf = hf_config.normalised(hf)
+        missing = [key for key in ("d_model", "n_layer", "vocab_size") if hf.get(key) is None]
         if missing:
             raise UserError(
                 f"the config has no {' and no '.join(missing)}: it is not a Caduceus config.json"
             )
-        ssm_cfg = hf.get("ssm_cfg") or {}
-        unknown = sorted(set(ssm_cfg) - set(_SSM_KEYS) - set(_IGNORED_SSM_KEYS))
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], _SSM_KEYS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(_SSM_KEYS)}"
-            raise UserError(f"ssm_cfg has the unknown key {unknown[0]!r}{hint}")
-        complement = hf.get("complement_map")
-        fields = {key: hf[key] for key in _TOP_KEYS if hf.get(key) is not None}
-        fields |= {key: ssm_cfg[key] for key in _SSM_KEYS if key in ssm_cfg}
-        initializer = hf.get("initializer_cfg") or {}
-        fields |= {key: initializer[key] for key in _INITIALIZER_KEYS if key in initializer}
-        if complement is not None:
-            ids = {int(token): int(other) for token, other in complement.items()}
-            if sorted(ids) != list(range(len(ids))):
-                raise UserError("complement_map in the config skips a token id")
-            fields["complement_map"] = tuple(ids[token] for token in range(len(ids)))
+        groups = (hf, hf.get("ssm_cfg") or {}, hf.get("initializer_cfg") or {})
+        fields: dict[str, Any] = {"fused_add_norm": True, "residual_in_fp32": True}
+        for group, known in zip(
+            groups, (hf_config.TOP, hf_config.SSM, hf_config.INITIALIZER), strict=True
+        ):
+            fields |= {key: group[key] for key in known if group.get(key) is not None}
+        if complement := hf.get("complement_map"):
+            fields["complement_map"] = tuple(complement.values())
         elif not fields.get("rcps", False):
             # Models that know no complement still have one for the default alphabet.
             size = fields["vocab_size"]
             fields["complement_map"] = _COMPLEMENT[:size] if size >= 12 else tuple(range(size))
         else:
             raise UserError("the config has rcps: true and no complement_map")
-        defaults = {"fused_add_norm": True, "residual_in_fp32": True}
-        return cls(**{**defaults, **fields, "hf_json": json.dumps(hf)})
+        return cls(**fields, hf_json=json.dumps(hf))
 
     def to_hf(self) -> dict[str, Any]:
-        """The Hugging Face `config.json` that the original loads this architecture from."""
-        source = json.loads(self.hf_json) if self.hf_json else dict(_HF_DEFAULTS)
+        """Writes the Hugging Face `config.json` that the original loads this architecture from."""
+        source = json.loads(self.hf_json) if self.hf_json else _HF_DEFAULTS
         before = _hf_fields(CaduceusConfig.from_hf(source)) if self.hf_json else {}
         changed = {
             key: value for key, value in _hf_fields(self).items() if before.get(key) != value
@@ -192,37 +186,6 @@ class CaduceusConfig:
         return {**source, **changed}
 
 
-_TOP_KEYS = (
-    "d_model",
-    "n_layer",
-    "vocab_size",
-    "pad_vocab_size_multiple",
-    "pad_token_id",
-    "rcps",
-    "bidirectional",
-    "bidirectional_strategy",
-    "bidirectional_weight_tie",
-    "rms_norm",
-    "norm_epsilon",
-    "fused_add_norm",
-    "residual_in_fp32",
-    "tie_word_embeddings",
-)
-_SSM_KEYS = (
-    "d_state",
-    "d_conv",
-    "expand",
-    "dt_rank",
-    "dt_min",
-    "dt_max",
-    "dt_init",
-    "dt_scale",
-    "dt_init_floor",
-    "conv_bias",
-    "bias",
-)
-_IGNORED_SSM_KEYS = ("use_fast_path", "layer_idx", "device", "dtype")
-_INITIALIZER_KEYS = ("initializer_range", "rescale_prenorm_residual", "n_residuals_per_layer")
 _HF_DEFAULTS = {
     "architectures": ["CaduceusForMaskedLM"],
     "model_type": "caduceus",
@@ -232,8 +195,9 @@ _HF_DEFAULTS = {
 
 def _hf_fields(config: CaduceusConfig) -> dict[str, Any]:
     """The fields under the names and in the groups of a Hugging Face config."""
-    fields: dict[str, Any] = {key: getattr(config, key) for key in _TOP_KEYS}
-    fields["ssm_cfg"] = {key: getattr(config, key) for key in _SSM_KEYS} | {"use_fast_path": False}
-    fields["initializer_cfg"] = {key: getattr(config, key) for key in _INITIALIZER_KEYS}
+    fields: dict[str, Any] = {key: getattr(config, key) for key in hf_config.TOP}
+    fields["ssm_cfg"] = {key: getattr(config, key) for key in hf_config.SSM}
+    fields["ssm_cfg"]["use_fast_path"] = False
+    fields["initializer_cfg"] = {key: getattr(config, key) for key in hf_config.INITIALIZER}
     fields["complement_map"] = {str(i): c for i, c in enumerate(config.complement_map)}
     return fields

@@ -5,25 +5,46 @@ directions, the errors and the report of `caduceus-jax convert` read that table 
 """
 
 import dataclasses
-import re
+import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.model.backbone import Caduceus
 from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.model.files import tensor_names
+from caduceus_jax.model.files.infer import differ
+from caduceus_jax.model.files.infer import infer_config as infer_config
 
 _BACKBONE = "caduceus.backbone."
+# The original's name of each head's tensor, with `rcps` false and true.
 _HEADS = {
-    "lm_head": ("lm_head.weight", "lm_head.lm_head.weight"),
-    "score": ("score.weight",),
-    "signals": ("signals.weight",),  # ours alone
+    "lm_head": {False: "lm_head.weight", True: "lm_head.lm_head.weight"},
+    "score": dict.fromkeys((False, True), "score.weight"),
+    "score_bias": dict.fromkeys((False, True), "score.bias"),
+    "signals": dict.fromkeys((False, True), "signals.weight"),  # ours alone
 }
+
+
+# What of an architecture the names and shapes of its tensors tell, whatever the rest is.
+_TOLD_BY_TENSORS = (
+    "d_model",
+    "n_layer",
+    "rcps",
+    "bidirectional",
+    "rms_norm",
+    "d_state",
+    "d_conv",
+    "expand",
+    "delta_rank",
+    "conv_bias",
+    "bias",
+    "vocab_size",
+)
 
 
 class Row(NamedTuple):
@@ -50,7 +71,7 @@ def to_torch(config: CaduceusConfig, state: Any) -> dict[str, np.ndarray]:
     """
     if isinstance(state, nnx.Module):
         state = nnx.state(state, nnx.Param)
-    arrays = {path: np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)}
+    arrays = {_full(path): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)}
     rows = list(_table(config, heads=[str(path[0]) for path in arrays if len(path) == 1]))
     _match({row.path for row in rows}, set(arrays), "parameter")
     return {row.name: _turned(_layer(arrays[row.path], row.layer), row.turn) for row in rows}
@@ -70,28 +91,35 @@ def from_torch(config: CaduceusConfig, tensors: Mapping[str, np.ndarray]) -> nnx
         UserError: names missing, unexpected or of another shape, all listed; tied tensors that
             differ; a `complement_map` that is not the config's.
     """
-    tensors = dict(_prefixed(tensors))
+    tensors, _ = tensor_names.canonical(tensors)
     _pop_complement_maps(config, tensors)
     _pop_ties(config, tensors)
-    heads = [head for head, names in _HEADS.items() if set(names) & set(tensors)]
+    heads = [head for head, names in _HEADS.items() if names[config.rcps] in tensors]
     rows = list(_table(config, heads))
-    _match({row.name for row in rows}, set(tensors), "tensor")
+    hint = functools.partial(_hint, config, tensors)
+    _match({row.name for row in rows}, set(tensors), "tensor", hint)
     shapes = _shapes(config, tensors)
     wrong = []
     leaves: dict[tuple[str, ...], list[np.ndarray]] = {}
     for row in rows:
         # The turns are their own inverses but for the convolution's extra axis.
         array = _turned(np.asarray(tensors[row.name]), row.turn, inverse=True)
-        if array.shape != shapes[row.path]:
-            expected = _turned(np.empty(shapes[row.path]), row.turn).shape
+        if array.dtype.kind in "biuc":
+            raise UserError(
+                f"{row.name} is {array.dtype}: quantized weights are not supported, store them as "
+                "float32, float16 or bfloat16"
+            )
+        shape = shapes.get(row.path[-2:]) or shapes[row.path[-1:]]
+        if array.shape != shape:
+            expected = _turned(np.empty(shape), row.turn).shape
             wrong.append(f"{row.name} is {tensors[row.name].shape}, expected {expected}")
         leaves.setdefault(row.path, []).append(array.astype(np.float32))
     if wrong:
-        raise UserError(f"tensors of another shape than the config says: {_some(wrong)}")
+        raise UserError(f"tensors of another shape than the config says: {_some(wrong)}{hint()}")
     layered = {row.path for row in rows if row.layer is not None}
     return nnx.from_flat_state(
         [
-            (path, nnx.Param(jax.numpy.asarray(np.stack(a) if path in layered else a[0])))
+            (path, nnx.Param(jnp.asarray(np.stack(a) if path in layered else a[0])))
             for path, a in leaves.items()
         ]
     )
@@ -108,11 +136,11 @@ def reconcile(
     Returns:
         The config that is true of the tensors, and the tensors complete for it.
     """
-    tensors = dict(_prefixed(tensors))
+    tensors, _ = tensor_names.canonical(tensors)
     broken = []
     if config.bidirectional and config.bidirectional_weight_tie:
         twins = dict(_twins(config))
-        if any(_differ(tensors, rev, fwd) for rev, fwd in twins.items()):
+        if any(differ(tensors, rev, fwd) for rev, fwd in twins.items()):
             broken.append("the two directions' in_proj and out_proj")
             config = dataclasses.replace(config, bidirectional_weight_tie=False)
             tensors |= {
@@ -120,12 +148,14 @@ def reconcile(
                 for rev, fwd in twins.items()
                 if rev not in tensors and fwd in tensors
             }
+    head = _HEADS["lm_head"][config.rcps]
     if config.tie_word_embeddings:
-        embedding = _BACKBONE + _embedding_name(config)
-        head = _HEADS["lm_head"][config.rcps]
-        if _differ(tensors, head, embedding):
+        if differ(tensors, head, _BACKBONE + _embedding_name(config)):
             broken.append("the embedding and the language-model head")
             config = dataclasses.replace(config, tie_word_embeddings=False)
+    elif config.rcps and head not in tensors:
+        # The original ties them in every model with rcps, whatever its config says.
+        config = dataclasses.replace(config, tie_word_embeddings=True)
     if broken:
         warnings.warn(
             f"the config says that {' and '.join(broken)} share weights, but the stored tensors "
@@ -135,61 +165,12 @@ def reconcile(
     return config, tensors
 
 
-def infer_config(tensors: Mapping[str, np.ndarray]) -> CaduceusConfig:
-    """The architecture that a bare state dict must have come from.
-
-    Names and shapes tell everything but `bidirectional_strategy`, `norm_epsilon` and, without
-    `rcps`, `fused_add_norm`: these get the original's defaults.
-
-    Raises:
-        UserError: the names are not those of a Caduceus model.
-    """
-    tensors = dict(_prefixed(tensors))
-    rcps = _BACKBONE + "embeddings.word_embeddings.embedding.weight" in tensors
-    layers = {int(m[1]) for n in tensors if (m := re.match(r".*\.layers\.(\d+)\.", n))}
-    mixer = f"{_BACKBONE}layers.0.mixer.{'submodule.' * rcps}mamba_"
-    try:
-        vocab_size, d_model = tensors[
-            f"{_BACKBONE}embeddings.word_embeddings.{'embedding.' * rcps}weight"
-        ].shape
-        d_inner, d_state = tensors[f"{mixer}fwd.A_log"].shape
-        d_conv = tensors[f"{mixer}fwd.conv1d.weight"].shape[-1]
-        dt_rank = tensors[f"{mixer}fwd.dt_proj.weight"].shape[-1]
-    except KeyError as error:
-        raise UserError(f"these are not a Caduceus model's weights: no {error.args[0]}") from None
-    fused = f"{_BACKBONE}norm_f.submodule.weight" not in tensors
-    norm = _BACKBONE + ("norm_f." if fused else "norm_f.submodule.")
-    complement = tensors.get(f"{_BACKBONE}embeddings.word_embeddings.complement_map")
-    known: dict[str, Any] = {}
-    if complement is not None:
-        known["complement_map"] = tuple(complement.tolist())
-    rev = f"{mixer}rev.in_proj.weight"
-    return CaduceusConfig(
-        d_model=d_model,
-        n_layer=len(layers),
-        rcps=rcps,
-        bidirectional=f"{mixer}rev.A_log" in tensors,
-        bidirectional_weight_tie=not _differ(tensors, rev, f"{mixer}fwd.in_proj.weight"),
-        rms_norm=f"{norm}bias" not in tensors,
-        fused_add_norm=fused,
-        d_state=d_state,
-        d_conv=d_conv,
-        expand=d_inner // d_model,
-        dt_rank=dt_rank,
-        conv_bias=f"{mixer}fwd.conv1d.bias" in tensors,
-        bias=f"{mixer}fwd.in_proj.bias" in tensors,
-        vocab_size=vocab_size,
-        pad_vocab_size_multiple=1,
-        **known,
-    )
-
-
 def complement_maps(config: CaduceusConfig, heads: list[str]) -> dict[str, np.ndarray]:
     """The integer buffers that the original stores beside its parameters."""
     if not config.rcps:
         return {}
     names = ["caduceus.backbone.embeddings.word_embeddings.complement_map"]
-    names += ["lm_head.complement_map"] if "score" not in heads else []
+    names += ["lm_head.complement_map"] if "lm_head" in heads else []
     return {name: np.asarray(config.complement_map, np.int64) for name in names}
 
 
@@ -209,7 +190,7 @@ def _table(config: CaduceusConfig, heads: list[str]) -> Iterator[Row]:
         for name, inner, turn in _mixer_rows(config):
             yield Row(mixer + name, (*path, "mixer", *inner), layer, turn)
     for head in heads:
-        yield Row(_HEADS[head][config.rcps and head == "lm_head"], (head,), None, "same")
+        yield Row(_HEADS[head][config.rcps], (head,), None, "same")
 
 
 def _mixer_rows(config: CaduceusConfig) -> Iterator[tuple[str, tuple[str, ...], str]]:
@@ -259,12 +240,14 @@ def _pop_ties(config: CaduceusConfig, tensors: dict[str, np.ndarray]) -> None:
     if config.tie_word_embeddings:
         twins[_HEADS["lm_head"][config.rcps]] = _BACKBONE + _embedding_name(config)
     for twin, original in twins.items():
-        if _differ(tensors, twin, original):
+        if differ(tensors, twin, original):
             raise UserError(
                 f"the config ties {twin} to {original}, but they differ: see convert.reconcile"
             )
-        if original in tensors:
-            tensors.pop(twin, None)
+        if twin in tensors:
+            # Which of two equal names a file keeps is up to the library that wrote it.
+            tensors.setdefault(original, tensors[twin])
+            del tensors[twin]
 
 
 def _pop_complement_maps(config: CaduceusConfig, tensors: dict[str, np.ndarray]) -> None:
@@ -274,33 +257,60 @@ def _pop_complement_maps(config: CaduceusConfig, tensors: dict[str, np.ndarray])
             raise UserError(f"{name} is {stored}, but the config says {config.complement_map}")
 
 
-def _prefixed(tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """Strips what training frameworks put before the original's names."""
-    for name, tensor in tensors.items():
-        name = name.replace("_orig_mod.", "").removeprefix("model.")
-        yield "caduceus." + name if name.startswith("backbone.") else name, tensor
-
-
-def _differ(tensors: Mapping[str, np.ndarray], one: str, other: str) -> bool:
-    """Both are there and not equal bit for bit."""
-    return one in tensors and other in tensors and not np.array_equal(tensors[one], tensors[other])
-
-
 def _shapes(
     config: CaduceusConfig, tensors: Mapping[str, np.ndarray]
-) -> dict[tuple[str, ...], tuple]:
-    """Shape of each of our arrays, without its layer axis."""
-    backbone = nnx.eval_shape(lambda: Caduceus(config, rngs=nnx.Rngs(0)))
-    shapes = {}
-    for path, leaf in nnx.to_flat_state(nnx.state(backbone, nnx.Param)):
-        shapes["caduceus", *path] = leaf.shape[1:] if "layers" in path else leaf.shape
-    if not config.tie_word_embeddings:
-        shapes["lm_head",] = (config.vocab_size, config.d_model)
-    for head in ("score", "signals"):
-        stored = tensors.get(f"{head}.weight")
-        if stored is not None:
-            shapes[head,] = (len(stored), config.d_model)
-    return shapes
+) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Shape of each of our arrays by the last part of its path, without its layer axis."""
+    rank, inner, states, model = (
+        config.delta_rank,
+        config.d_inner,
+        config.d_state,
+        config.d_model,
+    )
+    outputs = tensors.get("score.weight", np.empty(0)).shape[:1]
+    return {
+        ("embedding",): (config.vocab_size, model),
+        ("lm_head",): (config.vocab_size, model),
+        ("score",): (*outputs, model),
+        ("score_bias",): outputs,
+        ("signals",): (*tensors.get("signals.weight", np.empty(0)).shape[:1], model),
+        ("norm_f", "scale"): (model,),
+        ("norm_f", "bias"): (model,),
+        ("norm", "scale"): (model,),
+        ("norm", "bias"): (model,),
+        ("in_proj", "kernel"): (model, 2 * inner),
+        ("in_proj", "bias"): (2 * inner,),
+        ("out_proj", "kernel"): (inner, model),
+        ("out_proj", "bias"): (model,),
+        ("a_log",): (inner, states),
+        ("d_skip",): (inner,),
+        ("conv_weight",): (config.d_conv, inner),
+        ("conv_bias",): (inner,),
+        ("x_proj",): (inner, rank + 2 * states),
+        ("dt_proj",): (rank, inner),
+        ("delta_bias",): (inner,),
+    }
+
+
+def _full(path: tuple) -> tuple:
+    """The path of a parameter in a model with a head, also of a backbone alone."""
+    return ("caduceus", *path) if path[0] in ("embedding", "layers", "norm_f") else path
+
+
+def _hint(config: CaduceusConfig, tensors: Mapping[str, np.ndarray]) -> str:
+    """What may be wrong where names or shapes do not fit, for the end of a sentence."""
+    try:
+        found = infer_config(tensors)
+    except UserError:
+        return "; the names are not those of a Caduceus model"
+    differing = [
+        f"{key}: {getattr(found, key)} (the config says {getattr(config, key)})"
+        for key in _TOLD_BY_TENSORS
+        if getattr(found, key) != getattr(config, key)
+    ]
+    if not differing:
+        return ""
+    return f"; the tensors are of a model with {', '.join(differing)}: correct config.json"
 
 
 def _layer(array: np.ndarray, layer: int | None) -> np.ndarray:
@@ -314,7 +324,7 @@ def _turned(array: np.ndarray, turn: str, inverse: bool = False) -> np.ndarray:
     return np.ascontiguousarray(array.T) if turn == "transpose" else array
 
 
-def _match(expected: set, found: set, kind: str) -> None:
+def _match(expected: set, found: set, kind: str, hint: Callable[[], str] = str) -> None:
     """Raises one error that lists what is missing and what is unexpected."""
     lists = [
         f"{len(names)} {word}: {_some(sorted(map(str, names)))}"
@@ -322,7 +332,7 @@ def _match(expected: set, found: set, kind: str) -> None:
         if names
     ]
     if lists:
-        raise UserError(f"{kind}s do not fit the config; {'; '.join(lists)}")
+        raise UserError(f"{kind}s do not fit the config; {'; '.join(lists)}{hint()}")
 
 
 def _some(names: list[str], limit: int = 10) -> str:

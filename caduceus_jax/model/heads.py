@@ -4,7 +4,8 @@ Modules own parameters and share none, so a model is an ordinary pytree: `jax.ji
 `jax.vmap` and `jax.export` take it as an argument.
 """
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,15 @@ from caduceus_jax.kernels import causal_conv1d, selective_scan
 from caduceus_jax.model import checkpoint
 from caduceus_jax.model.backbone import Caduceus, complement
 from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.model.files.locate import Path
+from caduceus_jax.model.files.task import Pooling as Pooling
+from caduceus_jax.model.files.task import RcMode, TaskDescription
+from caduceus_jax.model.linear_head import LinearHead, agreed, stored_head
 from caduceus_jax.model.mamba import Conv, Scan
+from caduceus_jax.model.pretrained import PretrainedModel, build
 from caduceus_jax.model.rcps import strand_logits, to_original_layout
 from caduceus_jax.model.typing import Hidden, Logits, PaddingMask, Strands, TokenIds
-
-Pooling = Literal["mean", "max", "first", "last"]
+from caduceus_jax.tokenizer import Tokenizer
 
 
 class MaskedLMOutput(NamedTuple):
@@ -38,7 +43,7 @@ class SequenceClassifierOutput(NamedTuple):
     logits: Float[Array, "batch labels"]  # float32
 
 
-class CaduceusForMaskedLM(nnx.Module):
+class CaduceusForMaskedLM(PretrainedModel):
     """Caduceus with its masked-language-model head.
 
     Args:
@@ -47,7 +52,9 @@ class CaduceusForMaskedLM(nnx.Module):
             recurrence and the logits are float32.
         remat: compute each block again in the backward pass instead of keeping its inside.
         scan: the selective scan; training passes a sharded one.
-        conv: the causal convolution; likewise.
+        conv: the causal convolution; training passes a sharded one.
+        tokenizer: of the sequences that the model is for; by default the original's, where the
+            config is one for it.
         rngs: draws the parameters, distributed as in the original.
     """
 
@@ -59,55 +66,86 @@ class CaduceusForMaskedLM(nnx.Module):
         remat: bool = False,
         scan: Scan = selective_scan,
         conv: Conv = causal_conv1d,
+        tokenizer: Tokenizer | None = None,
         rngs: nnx.Rngs,
     ):
         self.config = config
-        self.caduceus = Caduceus(config, dtype=dtype, remat=remat, scan=scan, conv=conv, rngs=rngs)
+        self.tokenizer = tokenizer or Tokenizer.of_config(config)
+        self.caduceus = Caduceus(
+            config,
+            dtype=dtype,
+            remat=remat,
+            scan=scan,
+            conv=conv,
+            tokenizer=self.tokenizer,
+            rngs=rngs,
+        )
         shape = (config.vocab_size, config.d_model)
         if config.tie_word_embeddings:
             self.lm_head = None
         else:
             bound = config.d_model**-0.5
-            draw = jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+            draw = jax.random.uniform(
+                rngs.params(), shape, jnp.float32, minval=-bound, maxval=bound
+            )
             self.lm_head = nnx.Param(draw)
 
     @classmethod
     def from_pretrained(
         cls,
-        path: str,
+        path: Path,
         *,
         dtype: Dtype = jnp.float32,
         remat: bool = False,
         scan: Scan = selective_scan,
+        conv: Conv = causal_conv1d,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | None = None,
     ) -> "CaduceusForMaskedLM":
         """Loads weights of the original or of this project.
 
         Args:
             path: a Hugging Face folder (`config.json` with `model.safetensors` or
-                `pytorch_model.bin`), a Lightning `.ckpt`, or a hub id.
-            dtype: see the class; stored weights become float32 parameters either way.
-            remat: see the class.
-            scan: see the class.
+                `pytorch_model.bin`), the folder of a pretraining run or of one of its checkpoints,
+                a Lightning `.ckpt` or another file of weights, a hub id, or a short name such as
+                caduceus-ps-131k.
+            dtype: of activations and matrix products: float32 or bfloat16. Stored weights become
+                float32 parameters either way.
+            remat: compute each block again in the backward pass instead of keeping its inside.
+            scan: the selective scan.
+            conv: the causal convolution.
+            revision: branch, tag or commit of the hub's repository; the newest by default.
+            token: of an account on the hub; by default the one that is logged in.
+            cache_dir: where downloads are kept; by default Hugging Face's own cache.
 
         Raises:
             UserError: nothing usable at `path`, or names and shapes that do not fit: all of them
                 are listed.
         """
-        config, state = checkpoint.load(path)
-        if "score" in state:
+        stored = checkpoint.open_model(path, revision=revision, token=token, cache_dir=cache_dir)
+        if "score" in stored.state:
             raise UserError(
                 f"{path} is a classifier, without a language-model head: load it with "
-                "CaduceusForSequenceClassification"
+                "CaduceusForSequenceClassification, or its backbone alone with Caduceus"
             )
-        model = nnx.eval_shape(
-            lambda: cls(config, dtype=dtype, remat=remat, scan=scan, rngs=nnx.Rngs(0))
+        if "lm_head" not in stored.state and not stored.config.tie_word_embeddings:
+            raise UserError(
+                f"{path} has no language-model head, and its config does not tie one to the "
+                "embedding: load its backbone alone with Caduceus"
+            )
+        return build(
+            lambda: cls(
+                stored.config,
+                dtype=dtype,
+                remat=remat,
+                scan=scan,
+                conv=conv,
+                tokenizer=stored.tokenizer,
+                rngs=nnx.Rngs(0),
+            ),
+            stored,
         )
-        nnx.update(model, state)
-        return model
-
-    def save_pretrained(self, path: str) -> None:
-        """Writes `config.json` and `model.safetensors`, which the original loads too."""
-        checkpoint.save(path, self.config, nnx.state(self, nnx.Param))
 
     def __call__(
         self,
@@ -139,15 +177,19 @@ class CaduceusForMaskedLM(nnx.Module):
         )
 
     def head(self, hidden: Strands) -> Float[Array, "batch strand length vocab"]:
-        """Each strand's logits, float32; strand 1 votes for the complement of what it reads.
+        """Computes each strand's logits, whose sum over strands are the model's own.
 
-        The model's own logits are the sum over strands.
+        Args:
+            hidden: (batch, strand, length, d_model), the backbone's final state.
+
+        Returns:
+            float32; strand 1 votes for the complement of what it reads.
         """
         weight = (self.caduceus.embedding if self.lm_head is None else self.lm_head)[...]
         return strand_logits(hidden, weight, complement(self.config))
 
 
-class CaduceusForSequenceClassification(nnx.Module):
+class CaduceusForSequenceClassification(LinearHead):
     """Caduceus with a linear head on its pooled states: labels, or values to regress.
 
     An equivariant model (`rcps`) and `rc_mode="posthoc"` average the logits of both strands, so
@@ -157,12 +199,20 @@ class CaduceusForSequenceClassification(nnx.Module):
         config: the architecture.
         num_labels: outputs of the head.
         pooling: over real tokens; "first" and "last" count from each strand's own 5' end.
-        rc_mode: "posthoc" makes a model that is not equivariant read both strands.
-        dtype: see `CaduceusForMaskedLM`.
-        remat: see `CaduceusForMaskedLM`.
-        scan: see `CaduceusForMaskedLM`.
+        rc_mode: "posthoc" makes a model that is not equivariant read both strands; None and
+            "none" do not.
+        labels: names of the outputs, in their order.
+        dtype: of activations and matrix products: float32 or bfloat16.
+        remat: compute each block again in the backward pass instead of keeping its inside.
+        scan: the selective scan; training passes a sharded one.
+        conv: the causal convolution; training passes a sharded one.
         num_signals: values that are known of each base beside the sequence, such as coverage. A
             linear map of them, zero at first, is added to the embeddings of both strands.
+        head_bias: the head has a bias, zero at first. The original's Hugging Face class has none,
+            its own fine-tunes (`decoder.0.output_transform`) do.
+        tokenizer: of the sequences that the model is for; by default the original's, where the
+            config is one for it.
+        task: what else is known of the outputs; its pooling, rc_mode and labels are not read.
         rngs: draws the parameters.
 
     Raises:
@@ -175,100 +225,115 @@ class CaduceusForSequenceClassification(nnx.Module):
         *,
         num_labels: int = 2,
         pooling: Pooling = "mean",
-        rc_mode: Literal["posthoc"] | None = None,
+        rc_mode: RcMode | None = None,
+        labels: Sequence[str] = (),
         dtype: Dtype = jnp.float32,
         remat: bool = False,
         scan: Scan = selective_scan,
+        conv: Conv = causal_conv1d,
         num_signals: int = 0,
+        head_bias: bool = False,
+        tokenizer: Tokenizer | None = None,
+        task: TaskDescription | None = None,
         rngs: nnx.Rngs,
     ):
         if pooling not in get_args(Pooling):
             raise UserError(f"pooling is {pooling!r}; it is one of: {', '.join(get_args(Pooling))}")
-        if rc_mode not in (None, "posthoc"):
-            raise UserError(f"rc_mode is {rc_mode!r}; a classifier takes None or 'posthoc'")
-        if rc_mode == "posthoc" and config.rcps:
-            raise UserError(
-                "rc_mode='posthoc' contradicts an equivariant model (rcps), which reads both "
-                "strands already: leave rc_mode out"
-            )
-        if rc_mode == "posthoc" and config.complement_map == tuple(range(config.vocab_size)):
-            raise UserError(
-                "rc_mode='posthoc' needs to know each token's complement, and the config has no "
-                "complement_map: add it to config.json"
-            )
-        self.config, self.num_labels = config, num_labels
-        self.pooling: Pooling = pooling
-        self.rc_mode = rc_mode
-        self.caduceus = Caduceus(config, dtype=dtype, remat=remat, scan=scan, rngs=rngs)
-        self.score = _new_head(config, num_labels, rngs)
-        self.signals = _new_signals(config, num_signals)
+        known = task or TaskDescription(kind="regression" if num_labels == 1 else "classification")
+        self.num_labels = num_labels
+        super().__init__(
+            config,
+            outputs=num_labels,
+            task=known.used_as(pooling=pooling, rc_mode=rc_mode, labels=labels),
+            dtype=dtype,
+            remat=remat,
+            scan=scan,
+            conv=conv,
+            num_signals=num_signals,
+            head_bias=head_bias,
+            tokenizer=tokenizer,
+            rngs=rngs,
+        )
 
     @classmethod
     def from_pretrained(
         cls,
-        path: str,
+        path: Path,
         *,
         num_labels: int | None = None,
-        pooling: Pooling = "mean",
-        rc_mode: Literal["posthoc"] | None = None,
+        pooling: Pooling | None = None,
+        rc_mode: RcMode | None = None,
+        labels: Sequence[str] | None = None,
+        new_head: bool = False,
         dtype: Dtype = jnp.float32,
         remat: bool = False,
         scan: Scan = selective_scan,
+        conv: Conv = causal_conv1d,
         num_signals: int | None = None,
         rngs: nnx.Rngs | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | None = None,
     ) -> "CaduceusForSequenceClassification":
-        """Loads a classifier, or the backbone of a language model under a new head.
+        """Loads a classifier as it was trained, or the backbone of any model under a new head.
 
         Args:
-            path: see `CaduceusForMaskedLM.from_pretrained`.
+            path: a folder, a run, a file of weights or a hub id, as for
+                `CaduceusForMaskedLM.from_pretrained`.
             num_labels: outputs of the head; by default those of the stored head, else 2.
-            pooling: see the class.
-            rc_mode: see the class.
-            dtype: see the class.
-            remat: see the class.
-            scan: see the class.
-            num_signals: see the class; by default those of the stored model, else none.
+            pooling: over real tokens; by default as recorded with the model, else "mean".
+            rc_mode: "posthoc" or "none"; by default as recorded with the model, else "none".
+            labels: names of the outputs; by default those recorded with the model.
+            new_head: draw a new head even where one is stored; nothing that is recorded with the
+                stored one then counts.
+            dtype: of activations and matrix products: float32 or bfloat16.
+            remat: compute each block again in the backward pass instead of keeping its inside.
+            scan: the selective scan.
+            conv: the causal convolution.
+            num_signals: values known of each base beside the sequence; by default those of the
+                stored model, else none.
             rngs: draws the head where none is stored; `nnx.Rngs(0)` by default.
+            revision: branch, tag or commit of the hub's repository; the newest by default.
+            token: of an account on the hub; by default the one that is logged in.
+            cache_dir: where downloads are kept; by default Hugging Face's own cache.
 
         Raises:
-            UserError: as for `CaduceusForMaskedLM`, or a stored head of another size.
+            UserError: nothing usable at `path`, a stored head of another size, or an option that
+                contradicts what is recorded with the model.
         """
-        config, state = checkpoint.load(path)
-        flat = dict(nnx.to_flat_state(state))
-        flat.pop(("lm_head",), None)
-        stored = flat.get(("score",))
-        if stored is None:
-            num_labels = num_labels or 2
-            flat[("score",)] = _new_head(config, num_labels, rngs or nnx.Rngs(0))
-        elif num_labels not in (None, stored.shape[0]):
-            raise UserError(
-                f"{path} holds a head of {stored.shape[0]} labels, not {num_labels}: leave "
-                "num_labels out to use it, or start from a model without a head"
-            )
-        signals = flat.get(("signals",))
-        if signals is None and num_signals:
-            flat[("signals",)] = signals = _new_signals(config, num_signals)
-        elif signals is not None and num_signals not in (None, len(signals)):
-            raise UserError(f"{path} reads {len(signals)} signals, not {num_signals}")
-        model = nnx.eval_shape(
+        stored = checkpoint.open_model(path, revision=revision, token=token, cache_dir=cache_dir)
+        task, heads = stored_head(
+            path, stored, num_labels, num_signals, rngs, new_head=new_head, tracks=False
+        )
+        recorded = task if stored.task is not None else None
+        settings = agreed(
+            path, recorded, pooling=pooling, rc_mode=rc_mode, labels=labels and tuple(labels)
+        )
+        return build(
             lambda: cls(
-                config,
-                num_labels=flat[("score",)].shape[0],
-                num_signals=0 if signals is None else len(signals),
-                pooling=pooling,
-                rc_mode=rc_mode,
+                stored.config,
+                num_labels=heads["score"].shape[0],
+                pooling=settings["pooling"] or "mean",
+                rc_mode=settings["rc_mode"],
+                labels=settings["labels"] or (task.labels if task else ()),
+                num_signals=0 if heads["signals"] is None else len(heads["signals"]),
+                head_bias=heads["score_bias"] is not None,
+                task=task,
+                tokenizer=stored.tokenizer,
                 dtype=dtype,
                 remat=remat,
                 scan=scan,
+                conv=conv,
                 rngs=nnx.Rngs(0),
-            )
+            ),
+            stored,
+            heads,
         )
-        nnx.update(model, nnx.from_flat_state(list(flat.items())))
-        return model
 
-    def save_pretrained(self, path: str) -> None:
-        """Writes `config.json` and `model.safetensors`, which the original loads too."""
-        checkpoint.save(path, self.config, nnx.state(self, nnx.Param))
+    @property
+    def pooling(self) -> Pooling:
+        """How the states of a sequence become one."""
+        return self.task.pooling
 
     def __call__(
         self,
@@ -280,32 +345,15 @@ class CaduceusForSequenceClassification(nnx.Module):
 
         Args:
             input_ids: (batch, length) int token ids.
-            padding_mask: (batch, length) bool, True on real tokens; see `CaduceusForMaskedLM`.
+            padding_mask: (batch, length) bool, True on real tokens; padding changes nothing.
             signals: (batch, length, num_signals), in the order of `input_ids`.
 
         Raises:
             UserError: signals are given to a model that reads none, or missing where it does.
         """
-        both_strands = self.rc_mode == "posthoc"
-        if (signals is None) != (self.signals is None):
-            wrong = "reads none" if self.signals is None else "needs them"
-            raise UserError(f"signals: the model {wrong}; num_signals is chosen when it is made")
-        added = None
-        if signals is not None and self.signals is not None:
-            added = jnp.einsum("blc,cd->bld", signals, self.signals[...], precision="highest")
-        hidden, _ = self.caduceus(input_ids, padding_mask, both_strands=both_strands, added=added)
-        pooled = _pool(hidden.astype(jnp.float32), padding_mask, self.pooling)
-        logits = jnp.einsum("bsd,kd->bsk", pooled, self.score[...], precision="highest")
-        return SequenceClassifierOutput(logits=logits.mean(axis=1))
-
-
-def _new_head(config: CaduceusConfig, num_labels: int, rngs: nnx.Rngs) -> nnx.Param:
-    draw = jax.random.normal(rngs.params(), (num_labels, config.d_model))
-    return nnx.Param(config.initializer_range * draw)
-
-
-def _new_signals(config: CaduceusConfig, num_signals: int) -> nnx.Param | None:
-    return nnx.Param(jnp.zeros((num_signals, config.d_model))) if num_signals else None
+        hidden = self.states(input_ids, padding_mask, signals)
+        pooled = _pool(hidden, padding_mask, self.pooling)
+        return SequenceClassifierOutput(logits=self.head(pooled).mean(axis=1))
 
 
 def _pool(

@@ -1,6 +1,7 @@
 """Caduceus with a head for signals along the sequence, such as coverage in bins."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from einops import reduce
@@ -9,12 +10,16 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import selective_scan
+from caduceus_jax.kernels import causal_conv1d, selective_scan
 from caduceus_jax.model import checkpoint
 from caduceus_jax.model.config import CaduceusConfig
-from caduceus_jax.model.heads import CaduceusForSequenceClassification
-from caduceus_jax.model.mamba import Scan
+from caduceus_jax.model.files.locate import Path
+from caduceus_jax.model.files.task import RcMode, TaskDescription
+from caduceus_jax.model.linear_head import LinearHead, agreed, stored_head
+from caduceus_jax.model.mamba import Conv, Scan
+from caduceus_jax.model.pretrained import build
 from caduceus_jax.model.typing import PaddingMask, TokenIds
+from caduceus_jax.tokenizer import Tokenizer
 
 
 class TracksOutput(NamedTuple):
@@ -23,7 +28,7 @@ class TracksOutput(NamedTuple):
     logits: Float[Array, "batch bins tracks"]  # float32
 
 
-class CaduceusForTracks(nnx.Module):
+class CaduceusForTracks(LinearHead):
     """Caduceus with a linear head on the mean state of every bin.
 
     Both strands' states are averaged, so that the tracks of a reverse complement are the tracks
@@ -33,11 +38,19 @@ class CaduceusForTracks(nnx.Module):
     Args:
         config: the architecture.
         num_tracks: signals that are predicted.
-        bin_size: bases of a bin.
-        rc_mode: "posthoc" makes a model that is not equivariant read both strands.
-        dtype: see `CaduceusForMaskedLM`.
-        remat: see `CaduceusForMaskedLM`.
-        scan: see `CaduceusForMaskedLM`.
+        bin_size: bases per bin.
+        rc_mode: "posthoc" makes a model that is not equivariant read both strands; None and
+            "none" do not.
+        labels: names of the tracks, in their order.
+        dtype: of activations and matrix products: float32 or bfloat16.
+        remat: compute each block again in the backward pass instead of keeping its inside.
+        scan: the selective scan; training passes a sharded one.
+        conv: the causal convolution; training passes a sharded one.
+        num_signals: values that are known of each base beside the sequence.
+        head_bias: the head has a bias, zero at first.
+        tokenizer: of the sequences that the model is for; by default the original's, where the
+            config is one for it.
+        task: what else is known of the outputs; its bin_size, rc_mode and labels are not read.
         rngs: draws the parameters.
 
     Raises:
@@ -50,76 +63,122 @@ class CaduceusForTracks(nnx.Module):
         *,
         num_tracks: int,
         bin_size: int,
-        rc_mode: Literal["posthoc"] | None = None,
+        rc_mode: RcMode | None = None,
+        labels: Sequence[str] = (),
         dtype: Dtype = jnp.float32,
         remat: bool = False,
         scan: Scan = selective_scan,
+        conv: Conv = causal_conv1d,
+        num_signals: int = 0,
+        head_bias: bool = False,
+        tokenizer: Tokenizer | None = None,
+        task: TaskDescription | None = None,
         rngs: nnx.Rngs,
     ):
         if bin_size < 1:
             raise UserError(f"bin_size is {bin_size}; it is at least 1")
-        inner = CaduceusForSequenceClassification(
+        known = task or TaskDescription(kind="tracks")
+        super().__init__(
             config,
-            num_labels=num_tracks,
-            rc_mode=rc_mode,
+            outputs=num_tracks,
+            task=known.used_as(bin_size=bin_size, rc_mode=rc_mode, labels=labels),
             dtype=dtype,
             remat=remat,
             scan=scan,
+            conv=conv,
+            num_signals=num_signals,
+            head_bias=head_bias,
+            tokenizer=tokenizer,
             rngs=rngs,
         )
-        self.config, self.bin_size, self.rc_mode = config, bin_size, rc_mode
-        self.caduceus, self.score = inner.caduceus, inner.score
 
     @classmethod
     def from_pretrained(
         cls,
-        path: str,
+        path: Path,
         *,
         num_tracks: int | None = None,
-        bin_size: int,
-        rc_mode: Literal["posthoc"] | None = None,
+        bin_size: int | None = None,
+        rc_mode: RcMode | None = None,
+        labels: Sequence[str] | None = None,
+        new_head: bool = False,
         dtype: Dtype = jnp.float32,
         remat: bool = False,
         scan: Scan = selective_scan,
+        conv: Conv = causal_conv1d,
+        num_signals: int | None = None,
         rngs: nnx.Rngs | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: Path | None = None,
     ) -> "CaduceusForTracks":
-        """Loads a model with this head, or the backbone of a language model under a new one.
+        """Loads a model with this head as it was trained, or any backbone under a new head.
 
         Args:
-            path: see `CaduceusForMaskedLM.from_pretrained`.
-            num_tracks: by default those of the stored head, else 2.
-            bin_size: see the class.
-            rc_mode: see the class.
-            dtype: see the class.
-            remat: see the class.
-            scan: see the class.
+            path: a folder, a run, a file of weights or a hub id, as for
+                `CaduceusForMaskedLM.from_pretrained`.
+            num_tracks: signals that are predicted; by default those of the stored head, else 2.
+            bin_size: bases per bin; by default as recorded with the model.
+            rc_mode: "posthoc" or "none"; by default as recorded with the model, else "none".
+            labels: names of the tracks; by default those recorded with the model.
+            new_head: draw a new head even where one is stored; nothing that is recorded with the
+                stored one then counts.
+            dtype: of activations and matrix products: float32 or bfloat16.
+            remat: compute each block again in the backward pass instead of keeping its inside.
+            scan: the selective scan.
+            conv: the causal convolution.
+            num_signals: values known of each base beside the sequence; by default those of the
+                stored model, else none.
             rngs: draws the head where none is stored; `nnx.Rngs(0)` by default.
+            revision: branch, tag or commit of the hub's repository; the newest by default.
+            token: of an account on the hub; by default the one that is logged in.
+            cache_dir: where downloads are kept; by default Hugging Face's own cache.
 
         Raises:
-            UserError: as for `CaduceusForSequenceClassification.from_pretrained`.
+            UserError: nothing usable at `path`, a stored head of another size, no `bin_size`
+                where none is recorded, or an option that contradicts what is recorded.
         """
-        common = {"rc_mode": rc_mode, "dtype": dtype, "remat": remat, "scan": scan}
-        stored = CaduceusForSequenceClassification.from_pretrained(
-            path, num_labels=num_tracks, rngs=rngs, **common
+        stored = checkpoint.open_model(path, revision=revision, token=token, cache_dir=cache_dir)
+        task, heads = stored_head(
+            path, stored, num_tracks, num_signals, rngs, new_head=new_head, tracks=True
         )
-        model = nnx.eval_shape(
+        recorded = task if stored.task is not None else None
+        settings = agreed(
+            path, recorded, bin_size=bin_size, rc_mode=rc_mode, labels=labels and tuple(labels)
+        )
+        if settings["bin_size"] is None:
+            raise UserError(f"{path} does not record the bases per bin: pass bin_size")
+        return build(
             lambda: cls(
                 stored.config,
-                num_tracks=stored.num_labels,
-                bin_size=bin_size,
+                num_tracks=heads["score"].shape[0],
+                bin_size=settings["bin_size"],
+                rc_mode=settings["rc_mode"],
+                labels=settings["labels"] or (task.labels if task else ()),
+                num_signals=0 if heads["signals"] is None else len(heads["signals"]),
+                head_bias=heads["score_bias"] is not None,
+                task=recorded,
+                tokenizer=stored.tokenizer,
+                dtype=dtype,
+                remat=remat,
+                scan=scan,
+                conv=conv,
                 rngs=nnx.Rngs(0),
-                **common,
-            )
+            ),
+            stored,
+            heads,
         )
-        nnx.update(model, nnx.state(stored, nnx.Param))
-        return model
 
-    def save_pretrained(self, path: str) -> None:
-        """Writes `config.json` and `model.safetensors`; `bin_size` is not among them."""
-        checkpoint.save(path, self.config, nnx.state(self, nnx.Param))
+    @property
+    def bin_size(self) -> int:
+        """Bases per bin."""
+        return self.task.bin_size
 
     def __call__(
-        self, input_ids: TokenIds, padding_mask: PaddingMask | None = None
+        self,
+        input_ids: TokenIds,
+        padding_mask: PaddingMask | None = None,
+        signals: Float[Array, "batch length signals"] | None = None,
     ) -> TracksOutput:
         """Predicts the tracks.
 
@@ -127,19 +186,19 @@ class CaduceusForTracks(nnx.Module):
             input_ids: (batch, length) int token ids; `length` is a multiple of `bin_size`.
             padding_mask: (batch, length) bool, True on real tokens; bins of padding alone get
                 meaningless values.
+            signals: (batch, length, num_signals), in the order of `input_ids`.
 
         Returns:
             Values of bin i, bases i * bin_size to (i + 1) * bin_size (0-based).
 
         Raises:
-            UserError: the length is no multiple of the bin.
+            UserError: the length is not a multiple of the bin.
         """
         if input_ids.shape[1] % self.bin_size:
             raise UserError(
-                f"{input_ids.shape[1]} tokens are no multiple of a bin of {self.bin_size}"
+                f"input_ids has {input_ids.shape[1]} tokens, which is not a multiple of bin_size "
+                f"({self.bin_size})"
             )
-        hidden, _ = self.caduceus(input_ids, padding_mask, both_strands=self.rc_mode == "posthoc")
-        hidden = hidden.astype(jnp.float32)
+        hidden = self.states(input_ids, padding_mask, signals)
         states = reduce(hidden, "b s (bins bases) d -> b bins d", "mean", bases=self.bin_size)
-        logits = jnp.einsum("bnd,td->bnt", states, self.score[...], precision="highest")
-        return TracksOutput(logits=logits)
+        return TracksOutput(logits=self.head(states))

@@ -48,6 +48,69 @@ def test_a_folder_without_tokenizer_files_has_the_default(golden):
     assert cj.Tokenizer.from_pretrained(golden / "ps").vocabulary == cj.Tokenizer().vocabulary
 
 
+SMALL = {"[PAD]": 0, "[MASK]": 1, "[UNK]": 2, "a": 3, "c": 4, "g": 5, "t": 6}
+OTHERS = ["<unk>", "<pad>", "<mask>", *"TGCANR"]
+OTHER_NAMES = {"pad_token": "<pad>", "mask_token": "<mask>", "unk_token": "<unk>"}
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        cj.Tokenizer(),
+        cj.Tokenizer(SMALL),
+        cj.Tokenizer({t: i for i, t in enumerate(OTHERS)}, **OTHER_NAMES),
+        cj.Tokenizer(SMALL | {"A": 7, "C": 8, "G": 9, "T": 10}),
+    ],
+    ids=["original", "lower case", "other names", "both cases"],
+)
+def test_saved_and_read_it_is_the_same(tmp_path, tokenizer):
+    tokenizer.save_pretrained(tmp_path)
+    again = cj.Tokenizer.from_pretrained(tmp_path)
+    assert again == tokenizer and hash(again) == hash(tokenizer)
+    np.testing.assert_array_equal(again.encode("ACGTNacgtnRX"), tokenizer.encode("ACGTNacgtnRX"))
+    assert (again.pad_id, again.mask_id) == (tokenizer.pad_id, tokenizer.mask_id)
+
+
+def test_a_vocabulary_may_tell_upper_from_lower_case():
+    tokenizer = cj.Tokenizer(SMALL | {"A": 7, "C": 8, "G": 9, "T": 10})
+    np.testing.assert_array_equal(tokenizer.encode("Aa"), [7, 3])
+    assert tokenizer.decode([3, 7]) == "aA" and tokenizer.base_ids == (7, 8, 9, 10)
+    np.testing.assert_array_equal(tokenizer.complement[[3, 7]], [6, 10])
+
+
+def test_letters_for_several_bases_have_complements():
+    letters = {letter: 3 + i for i, letter in enumerate("ACGTRYN")}
+    tokenizer = cj.Tokenizer({"[PAD]": 0, "[MASK]": 1, "[UNK]": 2} | letters)
+    assert tokenizer.decode(tokenizer.reverse_complement(tokenizer.encode("ARN"))) == "NYT"
+
+
+def test_plain_lists_of_tokens(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[MASK]\n[UNK]\nA\nC\nG\nT\n")
+    assert cj.Tokenizer.from_pretrained(tmp_path).base_ids == (3, 4, 5, 6)
+    (tmp_path / "vocab.json").write_text(json.dumps(SMALL | {"n": 9}))
+    assert cj.Tokenizer.from_pretrained(tmp_path).n_id == 9
+
+
+def test_runs_and_files_lead_to_their_tokenizer(tmp_path, golden):
+    run = tmp_path / "run"
+    (run / "checkpoints" / "20").mkdir(parents=True)
+    cj.Tokenizer(SMALL).save_pretrained(run / "model")
+    for path in (run, run / "model", run / "checkpoints" / "20"):
+        assert cj.Tokenizer.from_pretrained(path) == cj.Tokenizer(SMALL)
+    weights = golden / "ps_vocabulary8" / "model.safetensors"
+    assert cj.Tokenizer.from_pretrained(weights).vocab_size == 7
+
+
+def test_a_model_of_another_vocabulary_gets_no_default(tmp_path, golden):
+    hf = (golden / "ps_vocabulary8" / "config.json").read_text()
+    (tmp_path / "config.json").write_text(hf)
+    with pytest.raises(cj.UserError, match="no tokenizer files, and its vocabulary is not the"):
+        cj.Tokenizer.from_pretrained(tmp_path)
+    config = cj.CaduceusConfig.from_hf(json.loads(hf))
+    assert cj.Tokenizer.of_config(config) is None
+    assert cj.Tokenizer.of_config(cj.CaduceusConfig(rcps=True)) == cj.Tokenizer()
+
+
 def test_what_is_no_tokenizer_is_refused(tmp_path):
     with pytest.raises(cj.UserError, match="is not a folder"):
         cj.Tokenizer.from_pretrained(tmp_path / "absent")

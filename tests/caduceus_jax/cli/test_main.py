@@ -71,7 +71,7 @@ def test_every_command_has_a_manual_page(capsys, name):
         (["bench", "scan", "--batch", "0"], "sizes and repeats are at least 1"),
         (
             ["info", "no/such/model"],
-            "does not exist, and is no hub id such as owner/name",
+            "does not exist, and is not a hub id such as owner/name",
         ),
     ],
 )
@@ -86,7 +86,7 @@ def test_other_failures_are_one_line_and_status_1(capsys, monkeypatch, tmp_path)
     def broken(*_):
         raise RuntimeError("the disk is gone")
 
-    monkeypatch.setattr(convert.checkpoint, "load", broken)
+    monkeypatch.setattr(convert.checkpoint, "open_model", broken)
     words = ["convert", "x", "--out", str(tmp_path / "out")]
     expected = "caduceus-jax convert: RuntimeError: the disk is gone (--debug shows where)\n"
     assert run(capsys, *words) == (1, "", expected)
@@ -98,7 +98,7 @@ def test_an_interrupted_command_has_status_130(capsys, monkeypatch, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(convert.checkpoint, "load", interrupted)
+    monkeypatch.setattr(convert.checkpoint, "open_model", interrupted)
     assert run(capsys, "convert", "x", "--out", str(tmp_path / "out"))[0] == 130
 
 

@@ -1,7 +1,5 @@
 import dataclasses
 import json
-import shutil
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +9,8 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import caduceus_jax as cj
-from caduceus_jax.model import checkpoint, convert
-from tests.caduceus_jax.model.test_rcps import forward
-from tests.models import classifier, language_model
+from caduceus_jax.model import convert
+from tests.models import classifier, forward, language_model
 
 
 def stored(golden, name="ps"):
@@ -137,7 +134,7 @@ def test_every_architecture_survives_files(tmp_path, options):
     model = language_model(n_layer=2, **options)
     model.save_pretrained(str(tmp_path))
     again = cj.CaduceusForMaskedLM.from_pretrained(str(tmp_path))
-    assert dataclasses.replace(again.config, hf_json="") == model.config
+    assert again.config == model.config
     one, other = (nnx.to_flat_state(nnx.state(m)) for m in (model, again))
     for (path, a), (path_again, b) in zip(one, other, strict=True):
         assert path == path_again
@@ -165,7 +162,7 @@ def test_a_backbone_gets_a_new_head_and_a_stored_head_is_kept(golden, tmp_path):
 def test_the_architecture_can_be_read_off_the_tensors(golden, name):
     config, tensors = stored(golden, name)
     inferred = convert.infer_config(tensors)
-    same = dataclasses.replace(inferred, pad_vocab_size_multiple=8, hf_json=config.hf_json)
+    same = dataclasses.replace(inferred, pad_vocab_size_multiple=8)
     assert dataclasses.replace(same, dt_rank="auto") == config
     with pytest.raises(cj.UserError, match="not a Caduceus model's weights"):
         convert.infer_config({"bert.weight": np.zeros(3)})
@@ -179,79 +176,3 @@ def test_names_of_training_frameworks_are_stripped(golden):
     bare = {name.removeprefix("caduceus."): t for name, t in tensors.items()}
     del bare["lm_head.complement_map"]
     convert.from_torch(config, bare)
-
-
-class TestFiles:
-    def test_nothing_there(self, tmp_path):
-        with pytest.raises(cj.UserError, match="has no config.json: it is not a model's folder"):
-            checkpoint.load(tmp_path)
-        with pytest.raises(cj.UserError, match="does not exist, and is no hub id"):
-            checkpoint.load(tmp_path / "absent" / "deep")
-        (tmp_path / "genome.fa").write_text(">a\nACGT\n")
-        with pytest.raises(cj.UserError, match="genome.fa is no model: name a folder"):
-            checkpoint.load(tmp_path / "genome.fa")
-
-    def test_weights_alone(self, tmp_path, golden):
-        config, tensors = stored(golden, "ps_vocabulary8")
-        weights = tmp_path / "weights.safetensors"
-        save_file(tensors, weights)
-        inferred, loaded = checkpoint.load(weights)
-        assert (inferred.d_model, inferred.vocab_size) == (config.d_model, 8)
-        _, expected = checkpoint.load(golden / "ps_vocabulary8")
-        assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), loaded, expected))
-
-    def test_no_weights(self, tmp_path, golden):
-        shutil.copy(golden / "ps" / "config.json", tmp_path)
-        with pytest.raises(cj.UserError, match="no model.safetensors and no pytorch_model.bin"):
-            checkpoint.load(tmp_path)
-
-    def test_damaged_files(self, tmp_path, golden):
-        (tmp_path / "config.json").write_text("{\n'd_model': 3}")
-        with pytest.raises(cj.UserError, match="config.json, line 2: not JSON"):
-            checkpoint.load(tmp_path)
-        shutil.copy(golden / "ps" / "config.json", tmp_path)
-        whole = (golden / "ps" / "model.safetensors").read_bytes()
-        (tmp_path / "model.safetensors").write_bytes(whole[:1000])
-        with pytest.raises(cj.UserError, match="model.safetensors is damaged"):
-            checkpoint.load(tmp_path)
-
-    def test_shards(self, tmp_path, golden):
-        _, tensors = stored(golden)
-        shutil.copy(golden / "ps" / "config.json", tmp_path)
-        names = sorted(tensors)
-        weight_map = {}
-        for i, part in enumerate((names[:20], names[20:])):
-            save_file({n: tensors[n] for n in part}, tmp_path / f"model-{i}.safetensors")
-            weight_map |= dict.fromkeys(part, f"model-{i}.safetensors")
-        index = tmp_path / "model.safetensors.index.json"
-        index.write_text(json.dumps({"weight_map": weight_map}))
-        _, whole = checkpoint.load(golden / "ps")
-        _, sharded = checkpoint.load(tmp_path)
-        assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), whole, sharded))
-
-    def test_a_runs_folder_holds_its_model(self, tmp_path, golden):
-        shutil.copytree(golden / "ps", tmp_path / "model")
-        assert checkpoint.locate(tmp_path) == tmp_path / "model"
-
-    def test_pickles_need_torch_and_say_so(self, tmp_path, monkeypatch):
-        monkeypatch.setitem(sys.modules, "torch", None)
-        (tmp_path / "last.ckpt").write_bytes(b"")
-        with pytest.raises(cj.UserError, match="which only torch reads: pip install torch"):
-            checkpoint.load(tmp_path / "last.ckpt")
-
-    def test_lightning_checkpoints(self, tmp_path, golden):
-        torch = pytest.importorskip("torch", reason="reads what torch wrote")
-        config, tensors = stored(golden)
-        state = {f"model.{name}": torch.from_numpy(tensor) for name, tensor in tensors.items()}
-        torch.save({"state_dict": state, "epoch": 3}, tmp_path / "last.ckpt")
-        inferred, loaded = checkpoint.load(tmp_path / "last.ckpt")
-        assert (inferred.d_model, inferred.n_layer, inferred.rcps) == (32, 3, True)
-        _, expected = checkpoint.load(golden / "ps")
-        assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), loaded, expected))
-        torch.save({"state_dict": state, "config": pathlike}, tmp_path / "unsafe.ckpt")
-        with pytest.raises(cj.UserError, match="could not be read as plain tensors"):
-            checkpoint.load(tmp_path / "unsafe.ckpt")
-
-
-def pathlike():
-    """Something that a safe reader of pickles refuses."""

@@ -8,13 +8,15 @@ import caduceus_jax as cj
 from caduceus_jax.kernels import Reference, selective_scan
 from caduceus_jax.model.backbone import Caduceus
 from caduceus_jax.model.rcps import to_original_layout
-from tests.caduceus_jax.model.test_rcps import (
+from tests.models import (
     COMPLEMENT,
+    classifier,
     forward,
+    language_model,
     random_ids,
+    randomised,
     reverse_complement,
 )
-from tests.models import classifier, language_model, randomised
 from tests.tolerances import EQUIVARIANCE, MODEL_BF16, PADDING, SCAN_FP32, relative_error
 
 KINDS = {

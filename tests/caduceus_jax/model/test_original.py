@@ -9,8 +9,7 @@ from safetensors.numpy import load_file
 
 import caduceus_jax as cj
 from tests import original
-from tests.caduceus_jax.model.test_rcps import forward, random_ids
-from tests.models import language_model
+from tests.models import forward, language_model, random_ids
 from tests.tolerances import PARITY_LOGITS
 
 pytestmark = pytest.mark.parity

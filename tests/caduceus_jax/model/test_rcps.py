@@ -16,23 +16,8 @@ from caduceus_jax.model.rcps import (
     swap_strands,
     to_original_layout,
 )
-from tests.models import language_model
+from tests.models import COMPLEMENT, forward, language_model, random_ids, reverse_complement
 from tests.tolerances import EQUIVARIANCE
-
-COMPLEMENT = np.asarray(cj.CaduceusConfig().complement_map)
-
-
-def random_ids(length=50, batch=2):
-    return np.random.default_rng(1).integers(0, 12, (batch, length)).astype(np.int32)
-
-
-def reverse_complement(ids):
-    return COMPLEMENT[ids][:, ::-1].astype(np.int32)
-
-
-@jax.jit
-def forward(model, ids):
-    return model(ids)
 
 
 def equivariance_error(model, forward=forward):

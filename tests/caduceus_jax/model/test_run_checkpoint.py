@@ -78,12 +78,16 @@ def test_a_model_is_read_from_a_runs_checkpoints(tmp_path, capsys):
     for name, leaf in nnx.to_flat_state(params):
         np.testing.assert_array_equal(leaf[...], expected[name][...])
 
-    convert(str(run), tmp_path / "out")
+    convert(str(run), out=tmp_path / "out")
     assert capsys.readouterr().out.startswith(f"from {run / 'checkpoints' / '5'}\n")
     model = cj.CaduceusForMaskedLM.from_pretrained(str(tmp_path / "out"))
     np.testing.assert_array_equal(
         model.caduceus.embedding[...], state.params["caduceus"]["embedding"][...]
     )
+    for unfinished in (run, run / "checkpoints" / "5"):
+        again = cj.CaduceusForMaskedLM.from_pretrained(unfinished)
+        assert again.config == config.model and again.tokenizer == cj.Tokenizer()
+        np.testing.assert_array_equal(again.caduceus.embedding[...], model.caduceus.embedding[...])
     for step in (0, 5):
         (run / "checkpoints" / str(step) / run_checkpoint.MANIFEST).unlink()
     with pytest.raises(DamagedCheckpoint, match="no checkpoint in .* is intact: 5 .*, 0 "):

@@ -41,7 +41,7 @@ def test_each_bin_is_the_head_of_its_mean_state():
     hidden, _ = jax.jit(lambda model: model.caduceus(ids))(model)
     expected = hidden[0, 0, 4:8].mean(axis=0) @ model.score[...].T
     np.testing.assert_allclose(values(model, ids)[0, 1], expected, atol=1e-5)
-    with pytest.raises(cj.UserError, match="6 tokens are no multiple of a bin of 4"):
+    with pytest.raises(cj.UserError, match="6 tokens, which is not a multiple of bin_size"):
         model(ids[:, :6])
 
 

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import caduceus_jax as cj
-from tests.caduceus_jax.model.test_rcps import forward, random_ids
-from tests.models import language_model
+from tests.models import forward, language_model, random_ids
 from tests.tolerances import SCAN_FP32, relative_error
 
 README = pathlib.Path(__file__).parents[3] / "README.md"

@@ -1,0 +1,95 @@
+"""What all models share: loading, saving, and the Hugging Face hub."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flax import nnx
+
+from caduceus_jax.model import checkpoint
+from caduceus_jax.model.checkpoint import StoredModel
+from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.model.files.task import TaskDescription
+from caduceus_jax.tokenizer import Tokenizer
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+class PretrainedModel(nnx.Module):
+    """A model that is stored in folders and on the hub.
+
+    Attributes:
+        config: the architecture.
+        tokenizer: the tokenizer that the model was made for; None where it is not known.
+        task: what the outputs mean, for models with a head that was fine-tuned; else None.
+    """
+
+    config: CaduceusConfig
+    tokenizer: Tokenizer | None
+    task: TaskDescription | None = None
+
+    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+        """Writes a folder that the original's `from_pretrained` and ours load.
+
+        Args:
+            path: the folder, made if it is not there: `config.json`, `model.safetensors` and the
+                files of the tokenizer.
+        """
+        checkpoint.save(path, self.config, self, tokenizer=self.tokenizer, task=self.task)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload a Caduceus model",
+    ) -> str:
+        """Uploads what `save_pretrained` writes to a repository on the Hugging Face hub.
+
+        Args:
+            repo_id: "owner/name"; made if it is not there.
+            revision: the branch to commit to; the main one by default.
+            private: whether a new repository is private; by default as the owner's are.
+            token: of an account on the hub; by default the one that is logged in.
+            commit_message: of the commit.
+
+        Returns:
+            The address of the commit.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            commit = api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                revision=revision,
+                commit_message=commit_message,
+            )
+        return commit.commit_url
+
+
+def build(make: Callable[[], M], stored: StoredModel, heads: dict[str, Any] | None = None) -> M:
+    """Makes a model and puts stored parameters into it, without drawing any.
+
+    Args:
+        make: calls the model's class.
+        stored: what was read.
+        heads: parameters of heads by name, in place of the stored ones.
+    """
+    model = nnx.eval_shape(make)
+    flat = {tuple(path): leaf for path, leaf in nnx.to_flat_state(stored.state)}
+    if heads is not None:
+        flat = {path: leaf for path, leaf in flat.items() if path[0] == "caduceus"}
+        flat |= {(name,): leaf for name, leaf in heads.items() if leaf is not None}
+    if not hasattr(model, "caduceus"):  # a backbone alone
+        flat = {path[1:]: leaf for path, leaf in flat.items() if path[0] == "caduceus"}
+    nnx.update(model, nnx.from_flat_state(list(flat.items())))
+    return model

@@ -1,0 +1,41 @@
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+import caduceus_jax as cj
+from caduceus_jax.cli.info import equivariance_error, info
+from tests.models import classifier, language_model, randomised
+
+
+def described(capsys, path):
+    info(str(path))
+    rows = (line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    return {key.strip(): value.strip() for key, value in rows}
+
+
+def test_a_classifier_is_described(capsys, tmp_path):
+    model = classifier("max", "posthoc", num_labels=2)
+    model.task = model.task.used_as(pooling="max", rc_mode="posthoc", labels=("no", "yes"))
+    model.save_pretrained(tmp_path)
+    rows = described(capsys, tmp_path)
+    assert rows["head"] == "classification: 2 labels (no, yes), max pooling, rc_mode posthoc"
+    assert float(rows["|f(rc(x)) - f(x)|"].split()[0]) < 1e-5
+    assert rows["tokenizer"] == "A 7, C 8, G 9, T 10; [MASK] 3, [PAD] 4"
+
+
+def test_a_track_model_is_described(capsys, tmp_path):
+    config = cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4, rcps=True)
+    model = randomised(
+        lambda: cj.CaduceusForTracks(config, num_tracks=3, bin_size=50, rngs=nnx.Rngs(0))
+    )
+    model.save_pretrained(tmp_path)
+    rows = described(capsys, tmp_path)
+    assert rows["head"] == "tracks: 3 tracks, 50 bases per bin, rc_mode none"
+    assert rows["|f(rc(x)) - f(x)|"].endswith("at most, 150 random tokens")
+
+
+@pytest.mark.parametrize("rcps", [True, False])
+def test_the_error_of_equivariance_is_that_of_the_logits(rcps):
+    model = language_model(n_layer=1, rcps=rcps)
+    assert (equivariance_error(model, 32) < 1e-5) == rcps
+    assert jnp.isfinite(equivariance_error(model, 32))

@@ -1,0 +1,80 @@
+import shutil
+
+import huggingface_hub
+import pytest
+from huggingface_hub.utils import filter_repo_objects
+
+import caduceus_jax as cj
+from caduceus_jax.model.files.locate import locate
+
+FILES = [
+    "README.md",
+    "config.json",
+    "tokenizer.json",
+    "modeling_caduceus.py",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "optimizer.bin",
+    "checkpoint-1000/model.safetensors",
+    "checkpoint-1000/config.json",
+    "onnx/model.onnx",
+]
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub with one repository, which downloads what the patterns let through."""
+    files, fetched = list(FILES), []
+
+    def download(name, *, allow_patterns, ignore_patterns, **_):
+        wanted = filter_repo_objects(
+            files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+        )
+        for file in wanted:
+            path = tmp_path / file
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("{}")
+            fetched.append(file)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return files, fetched
+
+
+def test_only_the_models_own_files_are_downloaded(hub):
+    locate("owner/name")
+    assert hub[1] == FILES[:5]
+
+
+def test_pickles_are_downloaded_where_there_is_nothing_safer(hub):
+    hub[0].remove("model.safetensors")
+    locate("owner/name")
+    assert "pytorch_model.bin" in hub[1] and "optimizer.bin" not in hub[1]
+
+
+def test_a_tokenizer_alone_needs_no_weights(hub):
+    locate("owner/name", weights=False)
+    assert not [name for name in hub[1] if "model." in name and "json" not in name]
+
+
+def test_short_names_are_translated(hub, monkeypatch):
+    names = []
+    download = huggingface_hub.snapshot_download
+
+    def listening(name, **options):
+        names.append(name)
+        return download(name, **options)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", listening)
+    locate("caduceus-ps-131k")
+    assert names == ["kuleshov-group/caduceus-ps_seqlen-131k_d_model-256_n_layer-16"]
+
+
+def test_folders(tmp_path, golden):
+    assert locate(golden / "ps") == golden / "ps"
+    shutil.copytree(golden / "ps", tmp_path / "run" / "model")
+    assert locate(tmp_path / "run") == tmp_path / "run" / "model"
+    with pytest.raises(cj.UserError, match="has no config.json"):
+        locate(tmp_path)
+    with pytest.raises(cj.UserError, match="is not a hub id such as owner/name"):
+        locate(tmp_path / "a" / "b" / "c")
