@@ -9,7 +9,15 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from caduceus_jax.errors import UserError
+
 _BLOCK = 1 << 24  # bytes
+
+
+class WriteFailed(UserError, OSError):
+    """A file could not be written: the disk is full, a quota is reached, or a device failed."""
+
+    exit_status = 1
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 import caduceus_jax as cj
 from caduceus_jax.train.config import OptimizerConfig
-from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
+from caduceus_jax.train.optimizer import make_optimizer, make_schedule
 from caduceus_jax.train.step import init_state, make_train_step
 from tests import tolerances
 from tests.tolerances import relative_error
@@ -119,8 +119,8 @@ def training(folder: pathlib.Path) -> dict[str, float]:
     model = cj.CaduceusForMaskedLM.from_pretrained(str(folder))
     graphdef, params = nnx.split(model, nnx.Param)
     optimizer = make_optimizer(config, steps)
-    step_fn = make_train_step(graphdef, optimizer, cosine_schedule(config, steps), cj.Tokenizer())
-    state = init_state(params, optimizer, jax.random.PRNGKey(0))
+    step_fn = make_train_step(graphdef, optimizer, make_schedule(config, steps), cj.Tokenizer())
+    state = init_state(params, optimizer)
     rows = []
     for ids, labels in zip(arrays["input_ids"], arrays["labels"], strict=True):
         batch = {

@@ -5,11 +5,13 @@ The docstrings are the manual page of `caduceus-jax pretrain --help`.
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import yaml
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.files import write_text
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.settings import advanced
 
@@ -19,7 +21,7 @@ SIGMA = 6.0
 Names = str | list[str]  # one name, or several
 
 
-def names(value: Names) -> list[str]:
+def as_list(value: Names) -> list[str]:
     """A list of the names; of none for an empty text."""
     return ([value] if value else []) if isinstance(value, str) else value
 
@@ -93,31 +95,37 @@ class DataConfig:
         self._check_splits()
 
     def _check_splits(self):
-        if self.weights and len(self.weights) != len(names(self.fasta)):
+        if self.weights and len(self.weights) != len(as_list(self.fasta)):
             raise UserError(
                 f"data.weights has {len(self.weights)} numbers, and there are "
-                f"{len(names(self.fasta))} genomes in data.fasta: give one for each"
+                f"{len(as_list(self.fasta))} genomes in data.fasta: give one for each"
             )
         if not all(weight > 0 for weight in self.weights):
             raise UserError(f"data.weights is {self.weights}; each is above 0")
-        if self.intervals and (names(self.validation_contigs) or names(self.test_contigs)):
+        if self.intervals and (as_list(self.validation_contigs) or as_list(self.test_contigs)):
             raise UserError(
                 "data.intervals says what is held out, so data.validation_contigs and "
                 "data.test_contigs must be left out"
             )
-        if both := sorted(set(names(self.validation_contigs)) & set(names(self.test_contigs))):
+        if both := sorted(set(as_list(self.validation_contigs)) & set(as_list(self.test_contigs))):
             raise UserError(f"{both[0]} is both in data.validation_contigs and data.test_contigs")
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019) with warm-up, cosine decay and clipping, as the original.
+    """AdamW (Loshchilov & Hutter 2019) with a schedule and clipping, as in the original.
 
     Args:
         lr: largest learning rate, reached at the end of the warm-up.
         lr_init: learning rate of the very first step.
-        lr_min: learning rate that the cosine ends at.
+        lr_min: learning rate at the end of the decay, and after it.
+        schedule: "cosine" decays from the end of the warm-up to the last step; "wsd" keeps the
+            largest rate and decays in the last steps only, so that a run can be made longer.
         warmup_fraction: this share of the steps is a linear warm-up.
+        decay_fraction: this share of the steps, at their end, is the decay of "wsd".
+        decay_steps: length of the schedule in steps; null is the number of steps of the run. After
+            it the rate stays at lr_min: a finished run is continued at that rate with more steps
+            and the former number of steps here.
         beta1: decay of the gradients' running mean.
         beta2: decay of the squared gradients' running mean.
         epsilon: added to the root of the latter.
@@ -129,7 +137,10 @@ class OptimizerConfig:
     lr: float = 8e-3
     lr_init: float = advanced(1e-6)
     lr_min: float = advanced(1e-4)
+    schedule: Literal["cosine", "wsd"] = "cosine"
     warmup_fraction: float = 0.1
+    decay_fraction: float = advanced(0.2)
+    decay_steps: int | None = advanced(None)
     beta1: float = advanced(0.9)
     beta2: float = advanced(0.95)
     epsilon: float = advanced(1e-8)
@@ -141,6 +152,13 @@ class OptimizerConfig:
             raise UserError(
                 f"optimizer.warmup_fraction is {self.warmup_fraction}; it is at least 0 and below 1"
             )
+        if not 0 < self.decay_fraction <= 1 - self.warmup_fraction:
+            raise UserError(
+                f"optimizer.decay_fraction is {self.decay_fraction}; it is above 0 and at most "
+                "1 - warmup_fraction"
+            )
+        if self.decay_steps is not None and self.decay_steps < 1:
+            raise UserError(f"optimizer.decay_steps is {self.decay_steps}; it is at least 1")
         for name in ("lr", "clip_norm", "epsilon"):
             if not getattr(self, name) > 0:
                 raise UserError(f"optimizer.{name} is {getattr(self, name)}; it is above 0")
@@ -189,6 +207,9 @@ class PretrainConfig:
         skip_spikes: also skip a step whose loss, or logarithm of its gradient norm, lies more than
             this many standard deviations above the mean of the 128 steps before it; true is 6,
             false is never.
+        watchdog_seconds: a process ends with status 1, and shows where it stands, when no step was
+            finished for this long, or for ten times the median step if that is longer; null never
+            ends it.
         wandb: project of Weights & Biases (pip install wandb) that gets the metrics too.
         profile_steps: steps to trace, such as 10:13 for 10, 11 and 12; into profile/ in `out`. In a
             recipe it needs quotes, "10:13".
@@ -223,6 +244,7 @@ class PretrainConfig:
     strict: bool = advanced(False)
     max_skipped: int = advanced(10)
     skip_spikes: bool | float = advanced(False)
+    watchdog_seconds: float | None = advanced(110.0)
     wandb: str = ""
     profile_steps: str = advanced("")
     resume: Literal["auto", "never"] = "auto"
@@ -238,7 +260,7 @@ class PretrainConfig:
         for name in (*positive, *parts, "checkpoint_every", "keep", "max_skipped"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it is at least 1")
-        for name in ("keep_every", "checkpoint_minutes"):
+        for name in ("keep_every", "checkpoint_minutes", "watchdog_seconds"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise UserError(f"{name} is {value}; it is above 0, or null")
         if not 0 <= self.seed < 2**32:
@@ -303,44 +325,72 @@ class PretrainConfig:
             )
 
 
-# Where a process is started says these, and no recipe.
+# These are told each process where it is started, and do not stand in a recipe.
 LAUNCH = ("coordinator", "processes", "process")
 # These may differ between a run and its continuation: like the number of devices, they change
-# no number that is computed but by rounding; or they help a run past what it would fail at.
+# computed numbers by rounding only; or they change what is reported; or they help a run past
+# what it would fail at.
 _FREE = (
     *("out", "log_every", "eval_every", "checkpoint_every", "keep", "resume"),
-    *("microbatches", "fsdp", "sequence", "tensor", "remat"),
+    *("microbatches", "fsdp", "sequence", "tensor", "remat", "scan", "watchdog_seconds"),
     *("max_skipped", "skip_spikes", "wandb", "profile_steps"),
-    # Whether genomes elsewhere are the same, their digests say.
+    # Whether genomes elsewhere are the same is decided by their digests.
     *("data.fasta", "data.workers", "data.threads"),
+    *("data.validation_windows", "data.validation_masks"),
     *("checkpoint_minutes", "keep_every", "strict", *LAUNCH),
 )
 
 
 def save_config(config: PretrainConfig, path: pathlib.Path) -> None:
-    """Writes the whole config as a recipe that `--config` reads again."""
+    """Writes the whole config as a recipe that `--config` reads again, in one piece."""
     settings = {key: value for key, value in plain(config).items() if key not in LAUNCH}
-    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    write_text(path, yaml.safe_dump(settings, sort_keys=False))
 
 
-def check_same_run(config: PretrainConfig, path: pathlib.Path) -> None:
-    """Makes sure that the run recorded at `path` is the one that `config` describes.
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+    """Reads the settings that `save_config` wrote, as plain values.
 
     Raises:
-        UserError: another run's; the message names the first settings that differ.
+        UserError: the file is not what was written.
     """
-    # A file written by an older version lacks newer settings, which had their defaults then.
-    recorded = {**_flat(plain(PretrainConfig())), **_flat(yaml.safe_load(path.read_text()))}
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise UserError(
+            f"{path} is not as it was written: remove it, and the settings are compared with those "
+            "in the checkpoint"
+        )
+    return settings
+
+
+def check_same_run(
+    config: PretrainConfig, recorded: Mapping[str, Any], source: pathlib.Path
+) -> None:
+    """Checks that the run with the recorded settings is the one that `config` describes.
+
+    Args:
+        config: the settings now.
+        recorded: the settings then, as plain values.
+        source: the file or folder that they were read from.
+
+    Raises:
+        UserError: it is another run; the message names the first settings that differ.
+    """
+    # What an older version wrote lacks newer settings, which had their defaults then.
+    before = {**_flat(plain(PretrainConfig())), **_flat(dict(recorded))}
     differing = [
-        f"{key} (there {recorded.get(key)}, now {value})"
+        f"{key} (there {before.get(key)}, now {value})"
         for key, value in _flat(plain(config)).items()
-        if key not in _FREE and recorded.get(key) != value
+        if key not in _FREE and before.get(key) != value
     ]
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        again = f", or continue it with --config {source}" if source.suffix == ".yaml" else ""
         raise UserError(
-            f"{path.parent} holds another run, with other {', '.join(differing[:3])}{more}: "
-            f"choose another folder with --out, or continue it with --config {path}"
+            f"{source.parent} holds another run, with other {', '.join(differing[:3])}{more}: "
+            f"choose another folder with --out{again}"
         )
 
 

@@ -1,6 +1,6 @@
-"""Steps that are not taken: what is not finite, and, where asked, what is far out of the ordinary.
+"""Skipping of steps whose loss or gradient is not finite or, if asked for, is a spike.
 
-All of it happens inside the step, on the device: nobody waits for a number to decide.
+The decision is made inside the step, on the device, so the host does not wait for a number.
 """
 
 import dataclasses
@@ -11,21 +11,21 @@ from jaxtyping import Array, Bool, Float, Int
 
 from caduceus_jax.train.processes import AgreedError
 
-WINDOW = 128  # steps that say what is ordinary
-ENOUGH = 64  # fewer say nothing
+WINDOW = 128  # recent steps that a step is compared with
+ENOUGH = 64  # with fewer of them nothing is a spike
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Guard:
-    """What is remembered from step to step.
+    """Holds what is remembered from step to step.
 
     Args:
-        skipped: how many steps were skipped so far.
-        in_a_row: how many of these are the newest ones.
-        last_good: the newest step that was not; 0 before there is one.
+        skipped: number of steps that were skipped so far.
+        in_a_row: how many of the newest steps were skipped one after the other.
+        last_good: the newest step that was not skipped; 0 before there is one.
         recent: losses, and logarithms of the gradient norms, of the newest `WINDOW` steps that
-            were not, in no order.
+            were not skipped, in any order.
     """
 
     skipped: Int[Array, ""]
@@ -35,35 +35,38 @@ class Guard:
 
 
 class TooManySkipped(AgreedError):
-    """Steps were skipped one after the other, and the run ends."""
+    """Too many steps were skipped one after the other."""
 
     exit_status = 1
 
 
 def init_guard() -> Guard:
-    """The guard before the first step."""
-    # An array each: a step consumes its state, and no array twice.
+    """Makes the guard before the first step."""
+    # An array each: a step consumes its state, and cannot consume an array twice.
     skipped, in_a_row, last_good = (jnp.zeros((), jnp.int32) for _ in range(3))
     return Guard(skipped, in_a_row, last_good, jnp.zeros((2, WINDOW), jnp.float32))
 
 
-def judge(
+def should_apply(
     guard: Guard,
     step: Int[Array, ""],
     loss: Float[Array, ""],
     grad_norm: Float[Array, ""],
     sigma: float | None = None,
 ) -> tuple[Bool[Array, ""], Guard]:
-    """Whether a step is to be taken, and the guard after it.
+    """Decides whether a step changes the parameters.
 
     Args:
         guard: before the step.
         step: its number, from 1.
         loss: of the step's batch.
         grad_norm: of its gradient; finite only if every element is.
-        sigma: skip also a loss, or logarithm of a gradient norm, that lies more than this many
-            standard deviations above the mean of the steps before it that were taken, once there
-            are `ENOUGH`; None: never.
+        sigma: a loss, or logarithm of a gradient norm, is a spike if it lies more than this many
+            standard deviations above the mean of the recent steps that were taken, once there are
+            `ENOUGH`; None: nothing is a spike.
+
+    Returns:
+        Whether to apply the step, and the guard after it.
     """
     good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     # Norms are positive and skewed: a clean one among a thousand can lie seven of their standard
@@ -71,7 +74,7 @@ def judge(
     seen = jnp.stack([loss, jnp.log(grad_norm)])
     taken = step - 1 - guard.skipped
     if sigma is not None:
-        # The logarithm of 0, of a batch with nothing to predict, says nothing.
+        # The logarithm of 0, of a batch with nothing to predict, does not count.
         past = (jnp.arange(WINDOW)[None] < taken) & jnp.isfinite(guard.recent)
         mean = jnp.mean(guard.recent, axis=1, where=past)
         spread = jnp.std(guard.recent, axis=1, where=past)
@@ -87,22 +90,22 @@ def judge(
 
 
 def too_many(in_a_row: int, last_good: int, checkpoint: int | None, folder: str) -> TooManySkipped:
-    """What to say at the end of a run's patience.
+    """Makes the error that ends a run which skips one step after the other.
 
     Args:
-        in_a_row: steps that were skipped.
-        last_good: the newest one that was not; 0: none.
-        checkpoint: the newest one's step, or None.
+        in_a_row: number of steps that were skipped.
+        last_good: the newest step that was not skipped; 0 if there is none.
+        checkpoint: step of the newest checkpoint, or None.
         folder: of the run.
     """
     good = f"the last good step was {last_good}" if last_good else "no step was good"
-    way_out = (
-        "there is no checkpoint yet: begin anew, with a lower --optimizer.lr for one"
+    fix = (
+        "there is no checkpoint yet: begin anew, for example with a lower --optimizer.lr"
         if checkpoint is None
         else f"the same command continues from the checkpoint of step {checkpoint} in {folder}, "
-        "with a higher --max_skipped past bad data"
+        "with a higher --max_skipped to get past bad data"
     )
     return TooManySkipped(
-        f"{in_a_row} steps in a row had a loss or gradient that is not finite, or a spike where "
-        f"these are skipped; {good}; {way_out}"
+        f"{in_a_row} steps in a row had a loss or gradient that is not finite, or a spike; {good}; "
+        f"{fix}"
     )

@@ -1,9 +1,9 @@
-"""The original's optimizer on our parameter tree: clipping, AdamW, timm's cosine schedule."""
+"""The optimizer: clipping, AdamW, and the learning rate's schedule."""
 
 import re
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from caduceus_jax.train.config import OptimizerConfig
@@ -14,36 +14,47 @@ from caduceus_jax.train.sharding import path_name
 _NO_WEIGHT_DECAY = re.compile(r"(.*/)?(embedding|a_log|d_skip|conv_bias|delta_bias|bias)")
 
 
-def cosine_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate of a step: linear warm-up from `lr_init`, then cosine decay to `lr_min`.
+def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Makes the learning rate's schedule: a linear warm-up, then a decay to `lr_min`.
 
-    As `CosineLRScheduler(warmup_prefix=True)` of timm, stepped once per optimizer step.
+    "cosine" decays along half a cosine from the end of the warm-up, as timm's
+    `CosineLRScheduler(warmup_prefix=True)` stepped once per optimizer step. "wsd" (warm-up, stable,
+    decay; Hu et al. 2024, section 4) keeps the largest rate until the last `decay_fraction` of the
+    steps, and then falls in a straight line.
 
     Args:
-        config: the learning rates and the share of warm-up.
-        steps: of the whole run.
+        config: the learning rates, and the shares of warm-up and decay.
+        steps: number of steps of the run.
 
     Returns:
-        step -> learning rate; the first step is 0. From `steps` on it is `lr_min`.
+        step -> learning rate, the first step being 0; `lr_min` once the decay is over.
     """
-    warmup = round(steps * config.warmup_fraction)
-    decay = steps - warmup
+    end = config.decay_steps or steps
+    warmup = round(end * config.warmup_fraction)
+    slope = (config.lr - config.lr_init) / max(warmup, 1)
 
-    def schedule(step):
-        rising = config.lr_init + step * (config.lr - config.lr_init) / max(warmup, 1)
-        done = jnp.clip((step - warmup) / decay, 0.0, 1.0)
-        falling = config.lr_min + 0.5 * (config.lr - config.lr_min) * (1 + jnp.cos(jnp.pi * done))
-        return jnp.where(step < warmup, rising, falling)
+    # `optax.warmup_cosine_decay_schedule` is the same but for rounding, which makes its first rate
+    # wrong in the fourth digit: it computes the warm-up from its end.
+    def rising(step: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
+        return config.lr_init + step * slope
 
-    return schedule
+    if config.schedule == "wsd":
+        decay = max(round(end * config.decay_fraction), 1)
+        falling = optax.linear_schedule(config.lr, config.lr_min, decay)
+        parts = [rising, optax.constant_schedule(config.lr), falling]
+        return optax.join_schedules(parts, [warmup, max(end - decay, warmup)])
+    falling = optax.cosine_decay_schedule(
+        config.lr, max(end - warmup, 1), alpha=config.lr_min / config.lr
+    )
+    return optax.join_schedules([rising, falling], [warmup])
 
 
-def decays(params) -> object:
-    """Which parameters have weight decay: a tree of bools like `params`."""
+def has_decay(params: Any) -> Any:
+    """Marks which parameters have weight decay: returns a tree of bools like `params`."""
     # LayerNorm's scale is not decayed in the original and RMSNorm's is: only the former has a bias.
     names = {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
 
-    def decayed(path, _):
+    def decayed(path: Any, _: Any) -> bool:
         name = path_name(path)
         layer_norm = name.endswith("/scale") and name.removesuffix("scale") + "bias" in names
         return not layer_norm and _NO_WEIGHT_DECAY.fullmatch(name) is None
@@ -52,18 +63,22 @@ def decays(params) -> object:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW with the cosine schedule.
+    """Makes the optimizer: clipping by the global norm, then AdamW with the schedule.
 
     Each tied tensor is one leaf of our tree, so the global norm counts it once, as PyTorch does.
+
+    Args:
+        config: rates, decays and clipping.
+        steps: number of steps of the run.
     """
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
-            cosine_schedule(config, steps),
+            make_schedule(config, steps),
             b1=config.beta1,
             b2=config.beta2,
             eps=config.epsilon,
             weight_decay=config.weight_decay,
-            mask=decays,
+            mask=has_decay,
         ),
     )

@@ -3,9 +3,12 @@
 import pathlib
 import shlex
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 
 from caduceus_jax.configs import resolve_data
 from caduceus_jax.devices import use_cores
@@ -16,37 +19,37 @@ from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train import processes
 from caduceus_jax.train.config import (
     PretrainConfig,
+    as_list,
     check_same_run,
-    names,
     plain,
+    read_config,
     save_config,
     shared,
 )
-from caduceus_jax.train.data.batches import (
-    ahead,
-    check_drawable,
-    train_batches,
-    validation_batches,
-)
-from caduceus_jax.train.data.sources import check_place, make_place, open_stores, record_stores
-from caduceus_jax.train.data.splits import bases, read_splits, without
-from caduceus_jax.train.data.windows import Windows
-from caduceus_jax.train.guards import too_many
-from caduceus_jax.train.run.checkpoint import Checkpoints, Schedule
-from caduceus_jax.train.run.goodput import Flight, Speed, Timeline, device_memory, time_lines
+from caduceus_jax.train.data.batches import prefetch_to_device
+from caduceus_jax.train.data.inputs import Inputs
+from caduceus_jax.train.data.sources import record_stores
+from caduceus_jax.train.run.checkpoint import Checkpoints, versions
+from caduceus_jax.train.run.due import Timetable
+from caduceus_jax.train.run.goodput import InFlightSteps, TimeLedger, time_lines
 from caduceus_jax.train.run.interruption import EXIT_STATUS, Interruption
+from caduceus_jax.train.run.lease import Lease
+from caduceus_jax.train.run.loss_curve import FIGURE, plot_losses, summary
 from caduceus_jax.train.run.markov import recorded_baselines
 from caduceus_jax.train.run.profile import Profile
-from caduceus_jax.train.run.report import FIGURE, Report, check_wandb, plot_losses, summary
+from caduceus_jax.train.run.recorder import Recorder
+from caduceus_jax.train.run.report import Report, check_wandb
+from caduceus_jax.train.run.watchdog import Watchdog
 from caduceus_jax.train.sharding import (
     abstract,
     check_batch_size,
     init_sharded,
     make_mesh,
     shard_batch,
-    share_of_rows,
 )
 from caduceus_jax.train.step import make_program
+
+_RECORDED = "config.yaml"
 
 
 @processes.end_together
@@ -69,193 +72,195 @@ def pretrain(config: PretrainConfig) -> None:
           sequences.bed
 
     Args:
-        config: everything there is to choose.
+        config: the settings of the run.
     """
     begun = time.monotonic()
 
     # ---- Processes: this one alone, or several that train one model ----
     processes.start(config.coordinator, config.processes, config.process)
-    process = processes.index()
-
-    # ---- Config: the folder is this run's, or new ----
+    folder, first = pathlib.Path(config.out), processes.index() == 0
     tokenizer = Tokenizer()
     _check_vocabulary(config, tokenizer)
     if config.wandb:
         check_wandb()
-    folder = pathlib.Path(config.out)
-    recorded = folder / "config.yaml"
-    processes.first_does("whose run it is", lambda: _check_folder(config, recorded))
 
     # ---- Mesh: all devices ----
     use_cores(config.batch_size * config.sequence * config.tensor // processes.count())
     mesh = make_mesh(fsdp=config.fsdp, sequence=config.sequence, tensor=config.tensor)
     check_batch_size(config.batch_size, mesh, config.microbatches)
 
-    # ---- Data: windows of the two splits ----
-    stores = open_stores(config.data, folder / "data")
-    splits = read_splits(stores, config.data, config.max_length)
-    shape = {"length": config.max_length, "inward": splits.inward}
-    stride = config.data.stride or config.max_length
-    train_windows = Windows(stores, splits.train, stride=stride, avoid=splits.avoid, **shape)
-    held_out = Windows(stores, splits.validation, stride=config.max_length, **shape)
-    check_drawable(train_windows, config.data)
-    if not len(held_out):
-        raise UserError("nothing is held out to validate on: raise data.validation_fraction")
-    share, of_shares = share_of_rows(mesh)
-    shares = {"batch_size": config.batch_size, "process": share, "processes": of_shares}
+    with Lease(folder) as lease, Watchdog(config.watchdog_seconds) as watchdog:
+        # ---- Config: the folder is this run's, or new ----
+        processes.broadcast_from_first("whose run it is", lambda: _check_folder(config, folder))
 
-    data = make_place(0, stores, len(train_windows))
-    processes.check_same({**shared(config), "genome": data})
+        # ---- Data: windows of the two splits ----
+        inputs = Inputs(config, mesh, tokenizer, folder / "data")
+        processes.check_same({**shared(config), "genome": inputs.position(0), **_software(config)})
 
-    # ---- Model: what a step does; nothing is allocated yet ----
-    graphdef, init, train_step, eval_step = make_program(config, mesh, tokenizer)
+        # ---- Model: what a step does; nothing is allocated yet ----
+        _, init, train_step, eval_step = make_program(config, mesh, tokenizer)
 
-    def validate(params: nnx.State) -> dict[str, float]:
-        fixed = validation_batches(held_out, config.data, tokenizer, **shares)
-        parts = [jax.device_get(eval_step(params, shard_batch(batch, mesh))) for batch in fixed]
-        sums = {key: sum(float(part[key]) for part in parts) for key in parts[0]}
-        return {
-            "validation_loss": sums["nats"] / max(sums["predicted"], 1),
-            "validation_masked_loss": sums["masked_nats"] / max(sums["masked"], 1),
-            "validation_masked_accuracy": sums["masked_right"] / max(sums["masked"], 1),
-        }
-
-    # ---- Restore, or begin: each array is made where it will live ----
-    if process == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_config(config, recorded)
-        record_stores(stores, folder / "data")
-    with (
-        Interruption() as interruption,
-        Checkpoints(
-            folder / CHECKPOINTS, config.keep, config.keep_every, config.strict
-        ) as checkpoints,
-    ):
-        schedule = Schedule(config.checkpoint_every, config.keep_every, config.checkpoint_minutes)
-        stop = None
-        if checkpoints.latest is None:
-            state = init_sharded(init, mesh)
-        else:
-            state, place = checkpoints.restore(abstract(init, mesh))
-            check_place(place, stores, len(train_windows))
-        first = int(state.step)
-        report = Report(
-            folder,
-            steps=config.steps,
-            first_step=first,
-            speaks=process == 0,
-            wandb=config.wandb,
-            settings=plain(config),
-        )
-        timeline = Timeline(begun, report.spent)
-        traced = config.profiled if process == 0 else range(0)
+        # ---- Restore, or begin: each array is made where it will live ----
         with (
-            report,
-            Flight(timeline) as flight,
-            Profile(traced, folder / "profile", report.say) as profile,
+            Interruption() as interruption,
+            Checkpoints(
+                folder / CHECKPOINTS,
+                config.keep,
+                config.keep_every,
+                config.strict,
+                check=lease.check,
+            ) as checkpoints,
         ):
-            # ---- What there is to beat ----
-            lines = processes.first_does(
-                "what there is to beat",
-                lambda: recorded_baselines(splits, folder / "baselines.json", begun=first > 0),
+            if checkpoints.latest is None:
+                state = init_sharded(init, mesh)
+            else:
+                processes.broadcast_from_first(
+                    "the checkpoint's settings",
+                    lambda: check_same_run(config, checkpoints.recorded(), checkpoints.folder),
+                )
+                state, position = checkpoints.restore(abstract(init, mesh))
+                inputs.check(position)
+            if first:
+                save_config(config, folder / _RECORDED)
+                record_stores(inputs.stores, folder / "data")
+            done = int(state.step)
+            report = Report(
+                folder,
+                steps=config.steps,
+                first_step=done,
+                speaks=first,
+                wandb=config.wandb,
+                settings=plain(config),
             )
-            to_train_on = bases(without(splits.train, splits.avoid))
-            parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-            report.say(
-                f"{parameters:,} parameters, {len(train_windows):,} windows of "
-                f"{config.max_length:,} bases, {to_train_on:,} bases to train on and "
-                f"{bases(splits.validation):,} held out, {mesh.size} {jax.default_backend()} "
-                f"device{'s' * (mesh.size > 1)}"
-            )
-            report.say(
-                f"continues at step {first} of {config.steps}"
-                if first
-                else f"to beat on the held-out bases: order-0 entropy "
-                f"{lines['order_0_entropy']:.4f}, order-3 Markov model {lines['markov_3']:.4f} "
-                "nats/base"
-            )
-            if first < config.steps:
-                report.say("compiling the training step")
+            timeline = TimeLedger(begun, report.spent)
+            traced = config.profiled if first else range(0)
+            stop = None
+            with report, Profile(traced, folder / "profile", report.say) as profile:
+                # ---- Baselines: what simple models reach on the held-out sequence ----
+                baselines = processes.broadcast_from_first(
+                    "the baselines",
+                    lambda: recorded_baselines(
+                        inputs.splits, folder / "baselines.json", begun=done > 0
+                    ),
+                )
+                _introduce(config, report, inputs, state.params, mesh.size, done, baselines)
 
-            # ---- Loop: the next batches are on their way while a step is computed ----
-            read = train_batches(
-                train_windows, config.data, tokenizer, seed=config.seed, first_step=first, **shares
-            )
-            batches = ahead(read, lambda batch: shard_batch(batch, mesh))
-            speed, in_a_row = Speed(config, timeline), 0
-            for step in range(first + 1, config.steps + 1):
-                profile.before(step, state)
-                with timeline.during("input"):
-                    batch = next(batches)
-                state = flight.run(step, train_step, state, batch)
-                if step == first + 1:
-                    report.say(f"first step after {time.monotonic() - begun:.0f} s")
-                last = step == config.steps
-                evaluating = last or step % config.eval_every == 0
-                logged = evaluating or step % config.log_every == 0
-                stop = interruption.after(step)
-                saving = schedule.due(step, logged=logged) or stop or last
-
-                # ---- What is known: of steps before this one, or of all ----
-                for done, row in flight.finished(wait=evaluating or bool(saving)):
-                    report.advance(done)
-                    if done == first + 1:
-                        speed.begin(done)
-                    evaluated = evaluating and done == step
-                    if evaluated or row["skipped"] or done % config.log_every == 0:
-                        seen = done * config.batch_size
-                        row |= speed.since_last(done) | timeline.goodput() | device_memory()
-                        row |= {"examples": seen, "epochs": seen / len(train_windows)}
-                        if evaluated:
-                            with timeline.during("validate"):
-                                row |= validate(state.params)
-                        report.write(done, row)
-                    in_a_row = int(row["skipped_in_a_row"])
-                    if in_a_row >= config.max_skipped:
-                        good = int(state.guard.last_good)
-                        raise too_many(in_a_row, good, checkpoints.latest, config.out)
-                # What led to steps that must be skipped takes no good checkpoint's place.
-                if saving and (not in_a_row or stop or last):
-                    with timeline.during("save"):
-                        place = make_place(step, stores, len(train_windows))
-                        checkpoints.save(state, place, plain(config))
-                if stop:
-                    report.say(
-                        f"{stop.name}: saved step {step} in {folder}; the same command continues"
+                # ---- Loop: the next batches are on their way while a step is computed ----
+                batches = prefetch_to_device(
+                    inputs.train_batches(done), lambda batch: shard_batch(batch, mesh)
+                )
+                flight, timetable = InFlightSteps(timeline), Timetable(config)
+                recorder = Recorder(
+                    config, report, timeline, windows=len(inputs.train), first_step=done
+                )
+                for step in range(done + 1, config.steps + 1):
+                    profile.before(step, state)
+                    with timeline.during("input"):
+                        batch = next(batches)
+                    state = flight.run(step, train_step, state, batch)
+                    if step == done + 1:
+                        report.say(f"first step after {time.monotonic() - begun:.0f} s")
+                    due = timetable.at(step, stop=interruption.after(step))
+                    recorder.record(
+                        flight.finished(wait=due.wait),
+                        due,
+                        step,
+                        lambda: _validate(eval_step, state.params, inputs, mesh, watchdog),  # noqa: B023
+                        lambda: (int(state.guard.last_good), checkpoints.latest),  # noqa: B023
                     )
-                    break
+                    watchdog.step(step)
+                    # While steps are skipped, no good checkpoint is replaced.
+                    if due.save and (not recorder.skipped_in_a_row or due.last):
+                        with timeline.during("save"):
+                            checkpoints.save(state, inputs.position(step), plain(config))
+                    if stop := due.stop:
+                        report.say(
+                            f"{stop.name}: saved step {step} in {folder}; the same command "
+                            "continues"
+                        )
+                        break
 
-        # ---- Export: the model as others load it, from the checkpoint, and the curve ----
-        with timeline.during("save"):
-            checkpoints.wait()
-        if process == 0:
-            trained = folder / CHECKPOINTS / str(checkpoints.latest)
-            checkpoint.save(folder / checkpoint.RUN_MODEL, *load_model(trained))
-            plot_losses(report.rows, lines, folder / FIGURE)
-        processes.gather("the export", "done")
+            # ---- Export: the model as others load it, from the checkpoint, and the curve ----
+            with timeline.during("save"), watchdog.paused():
+                checkpoints.wait()
+                if first:
+                    trained = folder / CHECKPOINTS / str(checkpoints.latest)
+                    checkpoint.save(folder / checkpoint.RUN_MODEL, *load_model(trained))
+                    plot_losses(report.rows, baselines, folder / FIGURE)
+                processes.all_gather("the export", "done")
     if stop and int(state.step) < config.steps:
         raise SystemExit(EXIT_STATUS[stop])
-    if process == 0:
-        held = f"{bases(splits.validation):,} held-out bases"
-        if (limit := config.data.validation_windows) and limit < len(held_out):
-            held += f" (the model: in {limit:,} of their {len(held_out):,} windows)"
-        print("\n".join(summary(lines, report.rows, held)))
+    if first:
+        print("\n".join(summary(baselines, report.rows, inputs.held_out_in_words())))
         timeline.count_until(time.monotonic())
         print("\n".join(time_lines(timeline.seconds)))
         print(f"curve: {folder / FIGURE}")
         print("\n".join(["next:", *_next_commands(config)]))
 
 
-def _check_folder(config: PretrainConfig, recorded: pathlib.Path) -> None:
-    """Makes sure that a folder which holds a run holds this one."""
+def _validate(
+    eval_step: Callable[[Any, Any], dict[str, jax.Array]],
+    params: nnx.State,
+    inputs: Inputs,
+    mesh: Mesh,
+    watchdog: Watchdog,
+) -> dict[str, float]:
+    """Computes the losses, in nats per base, and the accuracy on the held-out windows."""
+    parts = []
+    for batch in inputs.validation_batches():
+        with watchdog.work("validation"):
+            parts.append(jax.device_get(eval_step(params, shard_batch(batch, mesh))))
+    sums = {key: sum(float(part[key]) for part in parts) for key in parts[0]}
+    return {
+        "validation_loss": sums["nats"] / max(sums["predicted"], 1),
+        "validation_masked_loss": sums["masked_nats"] / max(sums["masked"], 1),
+        "validation_masked_accuracy": sums["masked_right"] / max(sums["masked"], 1),
+    }
+
+
+def _introduce(
+    config: PretrainConfig,
+    report: Report,
+    inputs: Inputs,
+    params: nnx.State,
+    devices: int,
+    done: int,
+    baselines: dict[str, float],
+) -> None:
+    """Reports what the run consists of before its first step."""
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    report.say(
+        f"{parameters:,} parameters, {len(inputs.train):,} windows of {config.max_length:,} bases, "
+        f"{inputs.train_bases:,} bases to train on and {inputs.held_out_bases:,} held out, "
+        f"{devices} {jax.default_backend()} device{'s' * (devices > 1)}"
+    )
+    report.say(
+        f"continues at step {done} of {config.steps}"
+        if done
+        else f"baselines on the held-out bases: order-0 entropy "
+        f"{baselines['order_0_entropy']:.4f}, order-3 Markov model {baselines['markov_3']:.4f} "
+        "nats/base"
+    )
+    if done < config.steps:
+        report.say("compiling the training step")
+
+
+def _software(config: PretrainConfig) -> dict[str, str]:
+    """Returns what must be the same in all processes beside settings and data."""
+    return {f"version of {name}": version for name, version in versions().items()}
+
+
+def _check_folder(config: PretrainConfig, folder: pathlib.Path) -> None:
+    """Checks that a folder which holds a run holds this one."""
+    recorded = folder / _RECORDED
     if recorded.exists() and config.resume == "never":
-        raise UserError(f"{recorded.parent} holds a run already: choose another folder with --out")
+        raise UserError(f"{folder} holds a run already: choose another folder with --out")
     if recorded.exists():
-        check_same_run(config, recorded)
+        check_same_run(config, read_config(recorded), recorded)
 
 
 def _check_vocabulary(config: PretrainConfig, tokenizer: Tokenizer) -> None:
-    """Makes sure that the model speaks the tokens that the data will have."""
+    """Checks that the model has the tokens that the data will have."""
     size, model = tokenizer.vocab_size, config.model
     complement = tuple(tokenizer.complement.tolist())
     if model.vocab_size < size:
@@ -268,8 +273,8 @@ def _check_vocabulary(config: PretrainConfig, tokenizer: Tokenizer) -> None:
 
 
 def _next_commands(config: PretrainConfig) -> list[str]:
-    """What to type next, with this run's genome and what lies beside it under the same name."""
-    genome = resolve_data(names(config.data.fasta)[0])
+    """Lists commands for the trained model, with the run's genome and the files beside it."""
+    genome = resolve_data(as_list(config.data.fasta)[0])
     if genome.is_dir():  # prepared from a file that may be anywhere
         genome = pathlib.Path("your_genome.fa")
     regions, variants = genome.with_suffix(".bed"), genome.with_suffix(".vcf")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -47,18 +48,25 @@ _ARRAYS = (
 def make_mesh(
     devices: Sequence[Any] | None = None, *, fsdp: int = 1, sequence: int = 1, tensor: int = 1
 ) -> Mesh:
-    """The devices along the axes `data`, `fsdp`, `sequence` and `tensor`; `data` takes the rest.
+    """Arranges devices along the axes `data`, `fsdp`, `sequence` and `tensor`.
+
+    Devices of one slice (a TPU slice, the GPUs of one machine or NVLink domain, the CPUs of one
+    machine) are connected faster than slices are with each other. So `data`, and then `fsdp`, run
+    across slices, and `sequence` and `tensor` within them.
 
     Args:
         devices: by default all.
-        fsdp: how many share parameters and the optimizer's state.
-        sequence: how many share the length of each window.
-        tensor: how many share the inner channels.
+        fsdp: number of devices that share parameters and the optimizer's state.
+        sequence: number of devices that share the length of each window.
+        tensor: number of devices that share the inner channels.
+
+    Returns:
+        The mesh; `data` has what the other axes leave.
 
     Raises:
         UserError: the devices do not form groups of that size.
     """
-    devices = devices or jax.devices()
+    devices = list(devices or jax.devices())
     groups = {"fsdp": fsdp, "sequence": sequence, "tensor": tensor}
     size = math.prod(groups.values())
     if len(devices) % size:
@@ -67,13 +75,51 @@ def make_mesh(
             f"{names} is {size}, but {len(devices)} device{'s' * (len(devices) > 1)} cannot "
             f"form groups of {size}"
         )
+    shape = (len(devices) // size, *groups.values())
     # Automatic axes: the compiler spreads the work, and model code names no device.
-    return jax.make_mesh(
-        (len(devices) // size, *groups.values()),
-        AXES,
-        axis_types=(AxisType.Auto,) * len(AXES),
-        devices=devices,
-    )
+    return Mesh(_arranged(devices, shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _arranged(devices: list[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """Orders devices for a mesh of this shape, so that its last axes stay within slices.
+
+    Raises:
+        UserError: slices are of different sizes.
+    """
+    slices: dict[int, list[Any]] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", None) or 0, []).append(device)
+    if len(slices) == 1:
+        return _within_slice(devices, shape)
+    parts = [slices[number] for number in sorted(slices)]
+    if len({len(part) for part in parts}) > 1:
+        sizes = ", ".join(str(len(part)) for part in parts)
+        raise UserError(
+            f"the machines or slices have {sizes} devices: start the run on machines with equal "
+            "numbers of devices"
+        )
+    data, fsdp, *inner = shape
+    across = math.gcd(data, len(parts)), len(parts) // math.gcd(data, len(parts))
+    if fsdp % across[1]:
+        # Windows or channels are shared by whole slices: neighbours in a slice stay neighbours.
+        ordered = [d for part in parts for d in sorted(part, key=lambda d: (d.process_index, d.id))]
+        return _objects(ordered).reshape(shape)
+    within = (data // across[0], fsdp // across[1], *inner)
+    arranged = np.stack([_within_slice(part, within) for part in parts])
+    arranged = arranged.reshape(*across, *within)
+    # (slices along data, slices along fsdp, data, fsdp, ...) -> each axis with its slices first
+    return arranged.transpose(0, 2, 1, 3, *range(4, arranged.ndim)).reshape(shape)
+
+
+def _within_slice(devices: list[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """Arranges the devices of one slice along its links."""
+    return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+
+
+def _objects(devices: list[Any]) -> np.ndarray:
+    array = np.empty(len(devices), object)
+    array[:] = devices
+    return array
 
 
 def manual_axes(mesh: Mesh) -> set[str]:

@@ -17,8 +17,8 @@ from caduceus_jax.model.losses import masked_lm_sums
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.gradients import summed, summed_gradients
-from caduceus_jax.train.guards import Guard, init_guard, judge
-from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
+from caduceus_jax.train.guards import Guard, init_guard, should_apply
+from caduceus_jax.train.optimizer import make_optimizer, make_schedule
 from caduceus_jax.train.sharding import keep_places, sharded_conv, sharded_scan
 
 Batch = dict[str, jax.Array]  # input_ids, labels int32 and weights float32, all (batch, length)
@@ -28,32 +28,28 @@ Metrics = dict[str, jax.Array]  # scalars
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a step changes.
+    """Holds all that a step changes.
 
     Args:
         step: number of steps done.
         params: the model's parameters.
-        opt_state: the optimizer's.
-        rng: for models that draw numbers while training; Caduceus does not.
+        opt_state: the optimizer's state.
         guard: which steps were skipped.
     """
 
     step: Int[Array, ""]
     params: Any
     opt_state: Any
-    rng: Array
     guard: Guard
 
 
-def init_state(
-    params: nnx.State, optimizer: optax.GradientTransformation, rng: Array
-) -> TrainState:
-    """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), rng, init_guard())
+def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """Makes the state before the first step."""
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), init_guard())
 
 
 class Program(NamedTuple):
-    """What a run computes; nothing is allocated yet."""
+    """Holds the functions that a run computes; nothing is allocated yet."""
 
     graphdef: nnx.GraphDef
     init: Callable[[], TrainState]
@@ -67,13 +63,13 @@ def make_program(
     tokenizer: Tokenizer,
     implementation: Implementation = None,
 ) -> Program:
-    """Model, optimizer and steps of a run on these devices.
+    """Makes the model, the optimizer and the steps of a run on these devices.
 
     Args:
-        config: the run.
+        config: the settings of the run.
         mesh: the devices.
         tokenizer: the vocabulary.
-        implementation: of the scan; by default what the run names.
+        implementation: of the scan and the convolution; by default the one that `config` names.
     """
     if implementation is None and config.scan != "auto":
         implementation = config.scan
@@ -93,11 +89,10 @@ def make_program(
         )
 
     def init() -> TrainState:
-        params = nnx.state(model(), nnx.Param)
-        return init_state(params, optimizer, jax.random.PRNGKey(config.seed))
+        return init_state(nnx.state(model(), nnx.Param), optimizer)
 
     graphdef, _ = nnx.split(nnx.eval_shape(model), nnx.Param)
-    schedule = cosine_schedule(config.optimizer, config.steps)
+    schedule = make_schedule(config.optimizer, config.steps)
     train_step = make_train_step(
         graphdef,
         optimizer,
@@ -120,23 +115,25 @@ def make_train_step(
     mesh: Mesh | None = None,
     microbatches: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The function (state, batch) -> (state, metrics), jitted; it consumes the state it is given.
+    """Makes the jitted function (state, batch) -> (state, metrics), which consumes its state.
 
     Metrics: `loss` (nats per predicted base, weighted), `masked_loss` and `masked_accuracy` (at
-    the bases hidden by [MASK]), `grad_norm` (before clipping), `lr`, `skipped` (1 if this step
+    the bases replaced by [MASK]), `grad_norm` (before clipping), `lr`, `skipped` (1 if this step
     was), `skipped_in_all` and `skipped_in_a_row`.
 
-    A step that is skipped changes nothing but `step` and `guard`: parameters and the optimizer,
-    its count of steps included, stay as they are to the bit, and the data moves on.
+    A step that is skipped changes only `step` and `guard`: the parameters and the optimizer's
+    state, its count of steps included, stay the same to the bit, and the data moves on.
 
     Args:
         graphdef: the model without its parameters.
-        optimizer: see `make_optimizer`.
-        schedule: its learning rates.
+        optimizer: changes the parameters.
+        schedule: its learning rate by step, for the metric `lr`.
         tokenizer: the vocabulary.
-        sigma: see `guards.judge`.
+        sigma: standard deviations above the mean of recent steps from which on a loss or gradient
+            norm is a spike, whose step is skipped; None skips only what is not finite.
         mesh: the devices; by default one.
-        microbatches: pieces that each device's rows are computed in, one after the other.
+        microbatches: number of pieces that each device's rows are computed in, one after the
+            other.
     """
 
     def weighted_nats(params: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
@@ -152,7 +149,7 @@ def make_train_step(
         weight = jnp.where(sums["weight"] == 0, 1, sums["weight"])
         loss, grads = nats / weight, jax.tree.map(lambda sum: sum / weight, grads)
         step, grad_norm = state.step + 1, optax.tree.norm(grads)
-        good, guard = judge(state.guard, step, loss, grad_norm, sigma)
+        good, guard = should_apply(state.guard, step, loss, grad_norm, sigma)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params, opt_state = jax.tree.map(
@@ -160,11 +157,11 @@ def make_train_step(
             (params, opt_state),
             (state.params, state.opt_state),
         )
-        hidden = jnp.maximum(sums["masked"], 1)
+        masked = jnp.maximum(sums["masked"], 1)
         metrics = {
             "loss": loss,
-            "masked_loss": sums["masked_nats"] / hidden,
-            "masked_accuracy": sums["masked_right"] / hidden,
+            "masked_loss": sums["masked_nats"] / masked,
+            "masked_accuracy": sums["masked_right"] / masked,
             "grad_norm": grad_norm,
             # The optimizer counts the steps that it took.
             "lr": schedule(state.step - state.guard.skipped),
@@ -172,7 +169,7 @@ def make_train_step(
             "skipped_in_all": guard.skipped,
             "skipped_in_a_row": guard.in_a_row,
         }
-        after = TrainState(step, params, opt_state, state.rng, guard)
+        after = TrainState(step, params, opt_state, guard)
         return keep_places(after, mesh), metrics
 
     return jax.jit(train_step, donate_argnums=0)
@@ -181,7 +178,7 @@ def make_train_step(
 def make_eval_step(
     graphdef: nnx.GraphDef, tokenizer: Tokenizer, mesh: Mesh | None = None
 ) -> Callable[[Any, Batch], Metrics]:
-    """The function (params, batch) -> `prediction_sums`, jitted."""
+    """Makes the jitted function (params, batch) -> sums, those of `prediction_sums`."""
 
     def eval_step(params: Any, batch: Batch) -> Metrics:
         logits = nnx.merge(graphdef, params)(batch["input_ids"]).logits
@@ -193,17 +190,23 @@ def make_eval_step(
 def prediction_sums(
     logits: Float[Array, "batch length vocab"], batch: Batch, tokenizer: Tokenizer
 ) -> Metrics:
-    """Sums over a batch, which add up over batches; weights do not enter.
+    """Sums up a batch's predictions; such sums add up over batches, and weights do not enter.
+
+    Args:
+        logits: of the model.
+        batch: input_ids and labels, both (batch, length).
+        tokenizer: the vocabulary.
 
     Returns:
-        `predicted` labels and their `nats`; and of those hidden by [MASK], `masked`, their
-        `masked_nats` and how many were `masked_right`.
+        `predicted`, the number of labels, and their `nats`; and of the tokens replaced by [MASK]
+        their number, `masked`, their `masked_nats`, and `masked_right`, the number whose likeliest
+        token is the label.
     """
     labels = batch["labels"]
     nats = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
     predicted = labels != tokenizer.pad_id
-    # Bases that are only replaced or left in place tell about themselves: what a model knows
-    # from context alone shows at the hidden ones.
+    # A replaced or unchanged base leaks information about itself: what a model knows from context
+    # alone shows at the masked ones.
     masked = predicted & (batch["input_ids"] == tokenizer.mask_id)
     right = masked & (jnp.argmax(logits, axis=-1) == labels)
     return {

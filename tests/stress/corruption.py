@@ -57,7 +57,7 @@ def kinds(checkpoint: pathlib.Path) -> list[pathlib.Path]:
 def state_of(step: int) -> TrainState:
     """A state that only that step has."""
     params = {"a": jnp.arange(2000.0).reshape(2, 1000), "b": jnp.ones(3)}
-    first = init_state(params, optax.adam(1e-3), jax.random.PRNGKey(0))
+    first = init_state(params, optax.adam(1e-3))
     return jax.tree.map(lambda leaf: leaf + jnp.asarray(step, leaf.dtype), first)
 
 

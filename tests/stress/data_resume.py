@@ -24,7 +24,7 @@ from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import DataConfig
 from caduceus_jax.train.data.batches import train_batches
 from caduceus_jax.train.data.masking import letter_table
-from caduceus_jax.train.data.sources import make_place, open_stores
+from caduceus_jax.train.data.sources import make_data_position, open_stores
 from caduceus_jax.train.data.splits import read_splits
 from caduceus_jax.train.data.windows import Windows
 
@@ -92,7 +92,7 @@ def main(before: int, after: int, genome: str) -> bool:
         splits = read_splits(stores, config, LENGTH)
         windows = Windows(stores, splits.train, length=LENGTH, stride=64)
         resumed, differing = resume(windows, config, before, after)
-        place = len(json.dumps(make_place(before, stores, len(windows))))
+        place = len(json.dumps(make_data_position(before, stores, len(windows))))
         print(
             f"{before} + {after} batches: {resumed} iterators broken and resumed, {differing} "
             f"differ; the place in the data is {place} bytes"

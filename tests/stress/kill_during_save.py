@@ -26,7 +26,7 @@ from caduceus_jax.train.step import TrainState, init_state
 def state_of(step: int) -> TrainState:
     """A state that only that step has."""
     params = {name: jnp.full((64, 1024), 0.5) for name in "abcd"}
-    first = init_state(params, optax.adam(1e-3), jax.random.PRNGKey(0))
+    first = init_state(params, optax.adam(1e-3))
     return jax.tree.map(lambda leaf: leaf + jnp.asarray(step, leaf.dtype), first)
 
 

@@ -8,16 +8,17 @@ from caduceus_jax.train.config import (
     DataConfig,
     OptimizerConfig,
     PretrainConfig,
+    as_list,
     check_same_run,
-    names,
+    read_config,
     save_config,
 )
 
 
 def test_names_are_a_list_however_they_are_given():
-    assert names("") == []
-    assert names("chrM") == ["chrM"]
-    assert names(["chrI", "chrII"]) == ["chrI", "chrII"]
+    assert as_list("") == []
+    assert as_list("chrM") == ["chrM"]
+    assert as_list(["chrI", "chrII"]) == ["chrI", "chrII"]
 
 
 def test_a_saved_config_is_a_recipe_and_the_same_run(tmp_path):
@@ -32,14 +33,14 @@ def test_a_saved_config_is_a_recipe_and_the_same_run(tmp_path):
     assert recipe["model"]["d_model"] == 24
     assert recipe["data"]["fasta"] == ["a.fa", "b.fa"]
     assert recipe["optimizer"]["lr"] == 3e-3
-    check_same_run(config, path)
+    check_same_run(config, read_config(path), path)
 
 
 def test_another_run_is_refused_with_what_differs(tmp_path):
     path = tmp_path / "config.yaml"
     save_config(PretrainConfig(seed=1), path)
     with pytest.raises(UserError, match=r"seed \(there 1, now 2\).*--out"):
-        check_same_run(PretrainConfig(seed=2), path)
+        check_same_run(PretrainConfig(seed=2), read_config(path), path)
 
 
 @pytest.mark.parametrize(
@@ -49,13 +50,15 @@ def test_another_run_is_refused_with_what_differs(tmp_path):
 def test_settings_that_change_no_number_may_differ(tmp_path, free):
     path = tmp_path / "config.yaml"
     save_config(PretrainConfig(), path)
-    check_same_run(PretrainConfig(**free), path)
+    check_same_run(PretrainConfig(**free), read_config(path), path)
 
 
 def test_genomes_may_lie_elsewhere_and_be_read_by_others(tmp_path):
     path = tmp_path / "config.yaml"
     save_config(PretrainConfig(), path)
-    check_same_run(PretrainConfig(data=DataConfig(fasta="b.fa", workers=2, threads=8)), path)
+    check_same_run(
+        PretrainConfig(data=DataConfig(fasta="b.fa", workers=2, threads=8)), read_config(path), path
+    )
 
 
 def test_remat_was_true_or_false():
@@ -69,9 +72,9 @@ def test_a_setting_that_an_older_recording_lacks_had_its_default(tmp_path):
     older = yaml.safe_load(path.read_text())
     del older["dtype"], older["data"]["stride"]
     path.write_text(yaml.safe_dump(older))
-    check_same_run(PretrainConfig(), path)
+    check_same_run(PretrainConfig(), read_config(path), path)
     with pytest.raises(UserError, match=r"dtype \(there float32, now bfloat16\)"):
-        check_same_run(PretrainConfig(dtype="bfloat16"), path)
+        check_same_run(PretrainConfig(dtype="bfloat16"), read_config(path), path)
 
 
 @pytest.mark.parametrize(

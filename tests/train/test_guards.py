@@ -6,8 +6,8 @@ from flax import nnx
 
 import caduceus_jax as cj
 from caduceus_jax.train.config import SIGMA, OptimizerConfig
-from caduceus_jax.train.guards import ENOUGH, WINDOW, init_guard, judge
-from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
+from caduceus_jax.train.guards import ENOUGH, WINDOW, init_guard, should_apply
+from caduceus_jax.train.optimizer import make_optimizer, make_schedule
 from caduceus_jax.train.step import init_state, make_train_step
 
 TOKENIZER = cj.Tokenizer()
@@ -20,7 +20,7 @@ def after(rows, sigma=None):
 
     def one(guard, step_and_row):
         step, row = step_and_row
-        good, guard = judge(guard, step, row[0], row[1], sigma)
+        good, guard = should_apply(guard, step, row[0], row[1], sigma)
         return guard, good
 
     rows = jnp.asarray(rows, jnp.float32)
@@ -85,9 +85,9 @@ def test_only_the_newest_steps_that_were_taken_are_remembered():
 @pytest.fixture(scope="module")
 def steps():
     """A tiny model's state, and its compiled step without and with spikes skipped."""
-    optimizer, schedule = make_optimizer(SETTINGS, 1000), cosine_schedule(SETTINGS, 1000)
+    optimizer, schedule = make_optimizer(SETTINGS, 1000), make_schedule(SETTINGS, 1000)
     graphdef, params = nnx.split(cj.CaduceusForMaskedLM(CONFIG, rngs=nnx.Rngs(0)), nnx.Param)
-    state = jax.device_get(init_state(params, optimizer, jax.random.PRNGKey(0)))
+    state = jax.device_get(init_state(params, optimizer))
     return state, *(
         make_train_step(graphdef, optimizer, schedule, TOKENIZER, sigma) for sigma in (None, SIGMA)
     )
@@ -135,7 +135,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(steps, weight):
     assert int(state.guard.last_good) == 4 and int(metrics["skipped_in_a_row"]) == 0
     assert int(metrics["skipped_in_all"]) == 2
     # The learning rate is the one that the optimizer really takes: of its own second step.
-    schedule = cosine_schedule(SETTINGS, 1000)
+    schedule = make_schedule(SETTINGS, 1000)
     np.testing.assert_allclose([*rate, metrics["lr"]], float(schedule(1)), rtol=1e-6)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -9,7 +10,7 @@ from flax import nnx
 
 import caduceus_jax as cj
 from caduceus_jax.train.config import OptimizerConfig
-from caduceus_jax.train.optimizer import cosine_schedule, decays, make_optimizer
+from caduceus_jax.train.optimizer import has_decay, make_optimizer, make_schedule
 from caduceus_jax.train.sharding import path_name
 from tests import parity
 from tests.tolerances import PARITY_TRAINING
@@ -23,12 +24,12 @@ CONFIG = OptimizerConfig(lr=1.0, lr_init=0.1, lr_min=0.2, warmup_fraction=0.25)
     [(0, 0.1), (1, 0.55), (2, 1.0), (5, 0.6), (8, 0.2), (100, 0.2)],
 )
 def test_schedule_by_hand(step, rate):
-    np.testing.assert_allclose(cosine_schedule(CONFIG, 8)(step), rate, rtol=1e-6)
+    np.testing.assert_allclose(make_schedule(CONFIG, 8)(step), rate, rtol=1e-6)
 
 
 def test_a_run_without_warmup_starts_at_the_top():
     config = OptimizerConfig(lr=1.0, lr_min=0.0, warmup_fraction=0.0)
-    np.testing.assert_allclose(cosine_schedule(config, 4)(0), 1.0)
+    np.testing.assert_allclose(make_schedule(config, 4)(0), 1.0)
 
 
 def _params(**overrides):
@@ -38,7 +39,7 @@ def _params(**overrides):
 
 
 def _decayed(params):
-    marked = jax.tree_util.tree_leaves_with_path(decays(params))
+    marked = jax.tree_util.tree_leaves_with_path(has_decay(params))
     return {path_name(path) for path, decayed in marked if decayed}
 
 
@@ -77,7 +78,7 @@ def test_the_original_decays_the_same_parameters(golden):
     trace = json.loads((golden / "ps_training" / "trace.json").read_text())
     model = cj.CaduceusForMaskedLM.from_pretrained(str(golden / "ps_training"))
     params = nnx.state(model, nnx.Param)
-    marked = cj.convert.to_torch(model.config, jax.tree.map(_filled, decays(params), params))
+    marked = cj.convert.to_torch(model.config, jax.tree.map(_filled, has_decay(params), params))
     undecayed = {name for name, decayed in marked.items() if not decayed.any()}
     assert undecayed == set(trace["no_weight_decay"])
 
@@ -90,3 +91,33 @@ def test_thirty_steps_of_the_original(golden):
 
 def _filled(value, like):
     return jnp.full(like.shape, value)
+
+
+def test_the_schedule_is_optax_s_but_for_rounding():
+    ours = make_schedule(OptimizerConfig(), 1000)
+    theirs = optax.warmup_cosine_decay_schedule(1e-6, 8e-3, 100, 1000, 1e-4)
+    steps = jnp.arange(1200)
+    difference = jnp.abs(jax.vmap(ours)(steps) - jax.vmap(theirs)(steps)).max() / 8e-3
+    assert difference < 1.7e-7
+
+
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    # Of 20 steps 5 rise from 0.1 to 1, and the last 8 fall in a straight line to 0.2.
+    [(0, 0.1), (1, 0.28), (5, 1.0), (11, 1.0), (12, 1.0), (16, 0.6), (20, 0.2), (99, 0.2)],
+)
+def test_warm_up_stable_decay_by_hand(step, rate):
+    config = dataclasses.replace(CONFIG, schedule="wsd", decay_fraction=0.4)
+    np.testing.assert_allclose(make_schedule(config, 20)(step), rate, rtol=1e-6)
+
+
+def test_a_stable_rate_does_not_depend_on_how_long_the_run_will_be():
+    config = dataclasses.replace(CONFIG, schedule="wsd", decay_fraction=0.25)
+    assert make_schedule(config, 40)(20) == make_schedule(config, 400)(200) == 1.0
+
+
+def test_a_longer_run_may_keep_the_former_schedule():
+    held = make_schedule(dataclasses.replace(CONFIG, decay_steps=8), 16)
+    for step in range(9):
+        assert held(step) == make_schedule(CONFIG, 8)(step)
+    np.testing.assert_allclose([held(8), held(15)], CONFIG.lr_min, rtol=1e-6)

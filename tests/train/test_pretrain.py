@@ -12,6 +12,7 @@ from flax import nnx
 import caduceus_jax as cj
 from caduceus_jax.train import pretrain as module
 from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
+from caduceus_jax.train.data import inputs
 from caduceus_jax.train.pretrain import pretrain
 from caduceus_jax.train.run.interruption import Interruption
 from caduceus_jax.train.run.report import read_metrics
@@ -126,14 +127,14 @@ def test_bad_data_ends_a_run_that_then_continues_as_if_there_had_been_none(
     guarded = dataclasses.replace(
         config, out=str(out), max_skipped=3, checkpoint_every=2, profile_steps="4:5"
     )
-    batches = module.train_batches
+    batches = inputs.train_batches
 
     def infected(*args, first_step, **options):
         for step, batch in enumerate(batches(*args, first_step=first_step, **options), 1):
             yield batch if step < 3 else batch | {"weights": np.full_like(batch["weights"], np.nan)}
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "train_batches", infected)
+        patch.setattr(inputs, "train_batches", infected)
         with pytest.raises(
             cj.UserError, match="3 steps in a row .* the last good step was 2; "
         ) as e:

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 import caduceus_jax as cj
 from caduceus_jax.kernels import MosaicTPU, PallasTriton, Reference, selective_scan
 from caduceus_jax.train.config import OptimizerConfig
-from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
+from caduceus_jax.train.optimizer import make_optimizer, make_schedule
 from caduceus_jax.train.sharding import (
     abstract,
     check_batch_size,
@@ -215,10 +215,10 @@ def _trained(devices, steps=3):
         return cj.CaduceusForMaskedLM(config, scan=sharded_scan(mesh), rngs=nnx.Rngs(0))
 
     def init():
-        return init_state(nnx.state(model(), nnx.Param), optimizer, jax.random.PRNGKey(0))
+        return init_state(nnx.state(model(), nnx.Param), optimizer)
 
     graphdef, _ = nnx.split(nnx.eval_shape(model), nnx.Param)
-    schedule = cosine_schedule(settings, steps)
+    schedule = make_schedule(settings, steps)
     step = make_train_step(graphdef, optimizer, schedule, cj.Tokenizer(), mesh=mesh)
     state, losses, compiled = init_sharded(init, mesh), [], None
     rng = np.random.default_rng(0)

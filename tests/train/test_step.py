@@ -8,7 +8,7 @@ from flax import nnx
 
 import caduceus_jax as cj
 from caduceus_jax.train.config import OptimizerConfig
-from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
+from caduceus_jax.train.optimizer import make_optimizer, make_schedule
 from caduceus_jax.train.step import init_state, make_eval_step, make_train_step, prediction_sums
 
 TOKENIZER = cj.Tokenizer()
@@ -38,14 +38,14 @@ def trained():
     """A tiny model with its compiled steps: (start, loss, train_step, state)."""
     config = cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4, rcps=True)
     settings = OptimizerConfig(warmup_fraction=0.0)
-    optimizer, schedule = make_optimizer(settings, 10), cosine_schedule(settings, 10)
+    optimizer, schedule = make_optimizer(settings, 10), make_schedule(settings, 10)
     model = cj.CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(model, nnx.Param)
     eval_step = make_eval_step(graphdef, TOKENIZER)
 
     def start():
         # A copy, because the step consumes its state.
-        return init_state(jax.tree.map(jnp.array, params), optimizer, jax.random.PRNGKey(0))
+        return init_state(jax.tree.map(jnp.array, params), optimizer)
 
     def loss(labels):
         sums = eval_step(params, batch_of(labels))

@@ -1,4 +1,4 @@
-"""Run by test_distributed.py, once for each of two processes: what they share, save and leave with.
+"""Run by test_processes.py, once for each of two processes: what they share, save and leave with.
 
 two_processes.py HOST:PORT PROCESS FOLDER CASE
 """
@@ -20,11 +20,11 @@ def main(coordinator: str, process: int, folder: pathlib.Path, case: str) -> Non
     """One of two processes with a device each."""
     processes.start(coordinator, 2, process)
     assert (processes.count(), processes.index()) == (2, process)
-    assert processes.gather("who", process) == [0, 1]
-    assert processes.first_does("first", lambda: f"{process} did it") == "0 did it"
+    assert processes.all_gather("who", process) == [0, 1]
+    assert processes.broadcast_from_first("first", lambda: f"{process} did it") == "0 did it"
     processes.check_same({"lr": 1, "seed": process if case == "different" else 0})
     if case == "refused":
-        processes.first_does("refused", refuse)
+        processes.broadcast_from_first("refused", refuse)
     save_and_stop(folder, process)
 
 
@@ -35,18 +35,23 @@ def refuse() -> None:
 
 def save_and_stop(folder: pathlib.Path, process: int) -> None:
     """Saves by the first process's clock; one is asked to stop, both stop after the same step."""
-    from caduceus_jax.train.run.checkpoint import Checkpoints, Schedule
+    from caduceus_jax.train.config import PretrainConfig
+    from caduceus_jax.train.run.checkpoint import Checkpoints
+    from caduceus_jax.train.run.due import Timetable
     from caduceus_jax.train.run.interruption import EXIT_STATUS, Interruption
     from caduceus_jax.train.sharding import abstract, init_sharded, make_mesh
-    from tests.train.run.test_checkpoint import at, check_equal, init
+    from tests.train.states import at, check_equal, init
 
-    schedule = Schedule(10**6, minutes=1e-9)
-    schedule._saved += 1e9 * process  # process 1 alone would not save
-    assert schedule.due(1, logged=True) and not schedule.due(2, logged=False)
+    config = PretrainConfig(
+        steps=10**6, checkpoint_every=10**6, eval_every=10**6, checkpoint_minutes=1e-9, log_every=2
+    )
+    timetable = Timetable(config)
+    timetable._saved += 1e9 * process  # process 1 alone would not save
+    assert timetable.at(2).save and not timetable.at(3).save
     mesh = make_mesh()
     with Interruption() as interruption:
         for step in range(1, 10**6):
-            processes.gather("a step of training", step)
+            processes.all_gather("a step of training", step)
             time.sleep(0.02)
             if step == 5 and process == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -58,7 +63,7 @@ def save_and_stop(folder: pathlib.Path, process: int) -> None:
             state, place = checkpoints.restore(abstract(init, mesh))
             assert place == {"step": step} == {"step": checkpoints.latest}
         check_equal(jax.device_get(state), at(step))
-    processes.gather("the end", "done")
+    processes.all_gather("the end", "done")
     raise SystemExit(EXIT_STATUS[stop])
 
 

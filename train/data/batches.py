@@ -18,7 +18,7 @@ from absl import flags
 from caduceus_jax.errors import UserError
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import DataConfig
-from caduceus_jax.train.data.masking import Draws, letter_table, mask_tokens
+from caduceus_jax.train.data.masking import CounterRng, letter_table, mask_tokens
 from caduceus_jax.train.data.windows import Windows
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Examples:
         }
         at_once = max(1, _AT_ONCE // length)
         ids, draws = (np.empty((at_once, length), dtype) for dtype in (np.uint8, np.uint32))
-        chance = Draws(self.seed, self.purpose)
+        chance = CounterRng(self.seed, self.purpose)
         tables = [letter_table(self.tokenizer, complement=other) for other in (False, True)]
         augmented = self.purpose == _TRAIN and self.config.rc_mode == "augment"
         for first in range(0, len(numbers), at_once):
@@ -241,7 +241,9 @@ def validation_batches(
         yield batch
 
 
-def ahead(batches: Iterable[T], place: Callable[[T], S], count: int = 2) -> Iterator[S]:
+def prefetch_to_device(
+    batches: Iterable[T], place: Callable[[T], S], count: int = 2
+) -> Iterator[S]:
     """Places batches on devices before they are asked for.
 
     Args:

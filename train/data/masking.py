@@ -8,7 +8,7 @@ from caduceus_jax.tokenizer import Tokenizer
 _HIDDEN, _REPLACED = 0.8, 0.1
 
 
-class Draws:
+class CounterRng:
     """Random numbers that are found by what they are for, not by what was drawn before them.
 
     Philox (Salmon et al. 2011) enciphers a counter: any place of the stream is as near as the

@@ -10,7 +10,7 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.files import file_digest
 from caduceus_jax.genomics.reference.store import BASES, Source, Store
 from caduceus_jax.train import processes
-from caduceus_jax.train.config import DataConfig, names
+from caduceus_jax.train.config import DataConfig, as_list
 from caduceus_jax.train.data.prepare import write_store
 
 RECORD = "sources.json"
@@ -29,12 +29,12 @@ def open_stores(config: DataConfig, folder: pathlib.Path) -> list[Store]:
         UserError: no genome, one that cannot be read, the same twice, or one that is not what it
             was when the run began.
     """
-    if not names(config.fasta):
+    if not as_list(config.fasta):
         raise UserError("no genome to train on: name one with --data.fasta genome.fa")
-    paths = [resolve_data(name) for name in names(config.fasta)]
+    paths = [resolve_data(name) for name in as_list(config.fasta)]
     # Found again by their place in the list: whether they are the same, their digests say.
     kept = [path if path.is_dir() else folder / str(i) for i, path in enumerate(paths)]
-    processes.first_does("the genomes, prepared", lambda: _prepare(paths, kept, folder))
+    processes.broadcast_from_first("the genomes, prepared", lambda: _prepare(paths, kept, folder))
     stores = [Store(path) for path in kept]
     seen: dict[str, pathlib.Path] = {}
     for path, store in zip(paths, stores, strict=True):
@@ -53,7 +53,7 @@ def record_stores(stores: list[Store], folder: pathlib.Path) -> None:
     partial.replace(folder / RECORD)
 
 
-def make_place(step: int, stores: list[Store], windows: int) -> dict[str, Any]:
+def make_data_position(step: int, stores: list[Store], windows: int) -> dict[str, Any]:
     """The place in the data after a step, as a checkpoint keeps it.
 
     What an example looks like depends on the seed, its step and its number alone, so the step is
@@ -67,7 +67,7 @@ def make_place(step: int, stores: list[Store], windows: int) -> dict[str, Any]:
     return {"step": step, "sources": [_identity(store) for store in stores], "windows": windows}
 
 
-def check_place(place: dict[str, Any], stores: list[Store], windows: int) -> int:
+def check_data_position(place: dict[str, Any], stores: list[Store], windows: int) -> int:
     """Makes sure that a place is one in these data.
 
     Returns:

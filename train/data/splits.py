@@ -10,7 +10,7 @@ from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.genomics.reference.store import Store
-from caduceus_jax.train.config import DataConfig, names
+from caduceus_jax.train.config import DataConfig, as_list
 from caduceus_jax.train.split_names import split_of
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def read_splits(stores: list[Store], config: DataConfig, max_length: int) -> Spl
     """
     if config.intervals:
         return _by_intervals(stores, config, max_length)
-    validated, tested = names(config.validation_contigs), names(config.test_contigs)
+    validated, tested = as_list(config.validation_contigs), as_list(config.test_contigs)
     known = [name for store in stores for name in store.contigs]
     if unknown := [name for name in (*validated, *tested) if name not in known]:
         raise UserError(f"there is no contig {unknown[0]} to hold out; there are {_some(known)}")
@@ -153,16 +153,28 @@ def merged(blocks: Iterable[Block]) -> list[Block]:
 
 
 def without(blocks: Iterable[Block], removed: Iterable[Block]) -> list[Block]:
-    """What is in `blocks` and not in `removed`, merged."""
-    result = []
+    """Returns what is in `blocks` and not in `removed`, as blocks that do not touch, in order.
+
+    Both are sorted and then walked through once, side by side: an assembly may have a million
+    contigs.
+    """
+    result: list[Block] = []
     away = merged(removed)
+    first = 0  # what ends before this block, or lies on an earlier contig, is passed
     for block in merged(blocks):
-        start = block.start
-        for other in away:
-            if other[:2] == block[:2] and other.end > start and other.start < block.end:
-                result += [block._replace(start=start, end=other.start)] * (other.start > start)
-                start = other.end
-        result += [block._replace(start=start)] * (start < block.end)
+        where, start = block[:2], block.start
+        while first < len(away) and (
+            away[first][:2] < where or (away[first][:2] == where and away[first].end <= start)
+        ):
+            first += 1
+        at = first
+        while at < len(away) and away[at][:2] == where and away[at].start < block.end:
+            if away[at].start > start:
+                result.append(block._replace(start=start, end=away[at].start))
+            start = max(start, away[at].end)
+            at += 1
+        if start < block.end:
+            result.append(block._replace(start=start))
     return result
 
 

@@ -13,7 +13,7 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.files import write_text
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.windows import Status
-from caduceus_jax.train.config import names
+from caduceus_jax.train.config import as_list
 from caduceus_jax.train.evaluation import eqtl
 from caduceus_jax.train.evaluation.config import EqtlEvaluation
 from caduceus_jax.train.evaluation.eqtl_table import read_table
@@ -44,7 +44,7 @@ def evaluate_eqtl(config: EqtlEvaluation) -> None:
         UserError: a file is missing, or files do not fit together.
     """
     _check(config)
-    table = read_table(pathlib.Path(config.table), names(config.test_contigs))
+    table = read_table(pathlib.Path(config.table), as_list(config.test_contigs))
     genome = Genome(config.genome)
     use_cores()
     model, tokenizer = inference.load(config.model, dtype=jnp.dtype(config.dtype))

@@ -26,7 +26,7 @@ from caduceus_jax.train.finetuning.config import FinetuneConfig, LabelledConfig
 from caduceus_jax.train.finetuning.examples import Task
 from caduceus_jax.train.split_names import SPLITS
 from caduceus_jax.train.tasks import find_task
-from caduceus_jax.train.tasks.published import SUITES, facts_of
+from caduceus_jax.train.tasks.published import SUITES, published_task
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def _tasks(
             (
                 name,
                 dataclasses.replace(tables, task=f"{suite}/{name}"),
-                facts_of(suite, name).scores,
+                published_task(suite, name).scores,
             )
             for name in config.tasks or SUITES[suite]
         ]
@@ -163,7 +163,7 @@ def _settings(
     suite = data.task.partition("/")[0]
     if not suite or tuning.protocol != "paper":
         return tuning
-    facts = facts_of(suite, name)
+    facts = published_task(suite, name)
     equivariant = tuning.rc_mode == "equivariant"
     optimizer = dataclasses.replace(tuning.optimizer, lr=facts.lr[equivariant])
     batch_size = tuning.batch_size if facts.batch_size is None else facts.batch_size[equivariant]

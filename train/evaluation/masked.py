@@ -13,7 +13,7 @@ from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.genomics.files.inputs import open_binary
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.train.config import names
+from caduceus_jax.train.config import as_list
 from caduceus_jax.train.evaluation.config import MaskedEvaluation
 from caduceus_jax.train.evaluation.report import Report, markdown, write_report
 
@@ -91,7 +91,7 @@ def mask_windows(genome: Genome, config: MaskedEvaluation) -> MaskedWindows:
     Raises:
         UserError: there is no such contig, or no window with enough known bases.
     """
-    chosen = names(config.contigs) or genome.names
+    chosen = as_list(config.contigs) or genome.names
     numbers = genome.contigs(chosen)
     if unknown := [name for name, i in zip(chosen, numbers, strict=True) if i < 0]:
         raise UserError(f"{genome.path} has no contig {unknown[0]}; it has {genome.names[0]}, ...")

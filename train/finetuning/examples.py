@@ -13,7 +13,7 @@ from caduceus_jax.train.finetuning.config import Kind
 Batch = dict[str, np.ndarray]
 
 
-class Taken(Protocol):
+class SupportsTake(Protocol):
     """Rows that are read when they are asked for."""
 
     def take(self, rows: np.ndarray) -> Any:
@@ -21,7 +21,7 @@ class Taken(Protocol):
         ...
 
 
-class Signals(Taken, Protocol):
+class Signals(SupportsTake, Protocol):
     """What is known of each base beside the sequence."""
 
     def read(self) -> np.ndarray:

@@ -26,7 +26,7 @@ class Tuning(NamedTuple):
     combine: Callable[[Arrays, dict[str, Arrays]], nnx.State]  # back to the model's parameters
 
 
-def divide(params: nnx.State, config: FinetuneConfig, seed: int) -> Tuning:
+def partition_params(params: nnx.State, config: FinetuneConfig, seed: int) -> Tuning:
     """Divides parameters by the method of fine-tuning.
 
     A low-rank change of a weight W (in, out) is W + (alpha / rank) a b, with a (in, rank) drawn as

@@ -18,8 +18,8 @@ from caduceus_jax.model.losses import classification_loss
 from caduceus_jax.model.tracks import CaduceusForTracks
 from caduceus_jax.train.finetuning.config import FinetuneConfig
 from caduceus_jax.train.finetuning.examples import Task
-from caduceus_jax.train.finetuning.lora import Arrays, divide
-from caduceus_jax.train.optimizer import cosine_schedule, make_optimizer
+from caduceus_jax.train.finetuning.lora import Arrays, partition_params
+from caduceus_jax.train.optimizer import make_optimizer, make_schedule
 from caduceus_jax.train.sharding import BATCH, sharded_scan
 
 Batch = dict[str, jax.Array]
@@ -71,11 +71,11 @@ def make_finetune_program(
     build = _builder(config, task, mesh, seed)
     model = build(None)
     params = nnx.state(model, nnx.Param)
-    tuning = divide(params, config, seed)
+    tuning = partition_params(params, config, seed)
     read = _function(build(None))
     answer = _function(build("posthoc" if config.rc_mode == "posthoc" else None))
     optimizer = make_optimizer(config.optimizer, steps)
-    schedule = cosine_schedule(config.optimizer, steps)
+    schedule = make_schedule(config.optimizer, steps)
     masked = config.protocol == "clean"
     centre, scale = label_scale(task)
 

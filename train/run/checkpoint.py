@@ -1,18 +1,22 @@
-"""Checkpoints of a run: all that a step changes, and the place in the data."""
+"""Checkpoints of a run: all that a step changes, and the position in the data."""
 
 import concurrent.futures
+import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import logging
 import pathlib
 import shutil
-import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.files import WriteFailed
 from caduceus_jax.model.run_checkpoint import (
     RUN,
     STATE,
@@ -24,59 +28,47 @@ from caduceus_jax.model.run_checkpoint import (
     steps,
 )
 from caduceus_jax.train import processes
+from caduceus_jax.train.run.background import in_background
 from caduceus_jax.train.sharding import path_name
 from caduceus_jax.train.step import TrainState
 
 log = logging.getLogger(__name__)
 
-Place = dict[str, Any]  # where a run is in its data, as JSON knows it
+DataPosition = dict[str, Any]  # where a run is in its data, as JSON knows it
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "caduceus-jax")
 
 
-class Schedule:
-    """When a run saves.
+def versions() -> dict[str, str]:
+    """Returns the versions of the packages that a run's numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
-    Args:
-        every: steps.
-        keep_every: steps of the checkpoints that stay, which are saved too; None is none.
-        minutes: since the last one; looked at where metrics are written. None is any.
-    """
 
-    def __init__(self, every: int, keep_every: int | None = None, minutes: float | None = None):
-        self._every = [every, *([keep_every] if keep_every else [])]
-        self._minutes = minutes
-        self._saved = time.monotonic()
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _StateWithRng:
+    """The state as earlier versions stored it, with a random key that nothing used."""
 
-    def due(self, step: int, *, logged: bool) -> bool:
-        """Whether to save after this step; every process asks, and hears the same.
-
-        Args:
-            step: that was done.
-            logged: its metrics are written. There the processes wait for each other anyway, so
-                that it costs little to agree on what time it is.
-        """
-        due = any(step % every == 0 for every in self._every)
-        if self._minutes is not None and logged:
-            elapsed = time.monotonic() - self._saved
-            # Process 0's clock counts.
-            due |= processes.gather("minutes since a checkpoint", elapsed)[0] >= 60 * self._minutes
-        if due:
-            self._saved = time.monotonic()
-        return due
+    step: Any
+    params: Any
+    opt_state: Any
+    rng: Any
+    guard: Any
 
 
 class Checkpoints:
-    """The checkpoints of one run's folder; a context manager that waits for the last one.
+    """Writes and reads the checkpoints of one run; a context manager that waits for the last one.
 
-    Opening it finds the newest one whose every byte is as it was written. Newer ones that are
-    damaged are moved to a folder beside, so that their steps can be saved again; nothing is
-    deleted but what was never finished.
+    Opening it finds the newest checkpoint whose every byte is as it was written. Newer ones that
+    are damaged are moved to a folder beside, so that their steps can be saved again; only what was
+    never finished is deleted.
 
     Args:
-        folder: made when the first one is written.
-        keep: the newest this many stay.
-        keep_every: those at multiples of this many steps stay too; None is none.
-        strict: refuse a damaged one instead of falling back to one before it.
+        folder: made when the first checkpoint is written.
+        keep: number of the newest checkpoints that are kept.
+        keep_every: checkpoints at multiples of this many steps are kept too; None keeps no more.
+        strict: refuse a damaged checkpoint instead of falling back to one before it.
+        check: called in process 0 before a checkpoint is made final; raises where this run must
+            not write any more.
 
     Attributes:
         latest: the newest step that is saved or being saved, or None.
@@ -91,79 +83,115 @@ class Checkpoints:
         keep: int,
         keep_every: int | None = None,
         strict: bool = False,
+        check: Callable[[], None] = lambda: None,
     ):
+        self._check = check
         self.folder, self.keep, self.keep_every = folder.absolute(), keep, keep_every
-        self.latest: int | None = processes.first_does(
+        self.latest: int | None = processes.broadcast_from_first(
             "the newest intact checkpoint", lambda: self._find(strict)
         )
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._finishing: concurrent.futures.Future[None] | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.wait()
-        self._thread.shutdown()
-        self._checkpointer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.wait()
+            self._checkpointer.close()
+            return
+        # Another error is on its way: what cannot be finished must not hide or delay it.
+        with contextlib.suppress(Exception):
+            if processes.count() == 1:
+                self.wait()
 
     def wait(self) -> None:
-        """Until what was saved is complete on disk.
+        """Waits until what was saved is complete on disk.
 
         Raises:
-            Exception: what went wrong while it was written in the background.
+            WriteFailed: it could not be written in the background.
         """
-        if self._finishing is not None:
-            self._finishing.result()
-            self._finishing = None
+        if self._finishing is None:
+            return
+        finishing, self._finishing = self._finishing, None
+        try:
+            finishing.result()
+        except UserError:
+            raise
+        except Exception as error:  # Orbax and TensorStore raise many types for a full disk
+            raise self._failed(error) from error
 
-    def save(self, state: TrainState, place: Place, config: dict[str, Any]) -> None:
+    def save(self, state: TrainState, position: DataPosition, config: dict[str, Any]) -> None:
         """Begins to write a checkpoint of the state's step, unless there is one already.
 
-        All processes call this; the state may be given away once it returns.
+        All processes call this; the state may be given to the next step once it returns.
 
         Args:
-            state: at the end of a step.
-            place: in the data, after that step.
-            config: the run's, as plain values.
+            state: the state at the end of a step.
+            position: the position in the data after that step.
+            config: the settings of the run, as plain values.
+
+        Raises:
+            WriteFailed: this checkpoint or the one before it could not be written.
         """
         step = int(state.step)
         if step == self.latest:
             return
         self.wait()
         temporary = self.folder / f"{step}.tmp"
-        if processes.index() == 0:
-            temporary.mkdir(parents=True)
-            versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-            run = {"step": step, "place": place, "config": config, "versions": versions}
-            (temporary / RUN).write_text(json.dumps(run, indent=1) + "\n")
-        self._checkpointer.save(temporary / STATE, args=ocp.args.StandardSave(state))
+        try:
+            if processes.index() == 0:
+                temporary.mkdir(parents=True)
+                run = {"step": step, "place": position, "config": config, "versions": versions()}
+                (temporary / RUN).write_text(json.dumps(run, indent=1) + "\n")
+            self._checkpointer.save(temporary / STATE, args=ocp.args.StandardSave(state))
+        except Exception as error:
+            raise self._failed(error) from error
         self.latest = step
-        self._finishing = self._thread.submit(self._finish, step)
+        self._finishing = in_background(self._finish, step)
 
-    def restore(self, like: TrainState) -> tuple[TrainState, Place]:
+    def restore(self, like: TrainState) -> tuple[TrainState, DataPosition]:
         """Reads the newest checkpoint.
 
         Args:
-            like: a state of the same form, or its shapes and shardings; the mesh may be another
-                than the one it was saved from.
+            like: a state of the same form, or its shapes and shardings; its mesh need not be the
+                one that the checkpoint was saved from.
 
         Returns:
-            The state, and the place in the data.
+            The state, and the position in the data.
 
         Raises:
-            UserError: it is of another model.
+            UserError: the checkpoint is of another model.
+            DamagedCheckpoint: it cannot be read, although its bytes were intact before.
         """
         checkpoint = self.folder / str(self.latest)
         metadata: Any = self._checkpointer.metadata(checkpoint / STATE).item_metadata
-        stored = metadata.tree
-        _check_same_shapes(checkpoint, _shapes(stored), _shapes(like))
-        state = self._checkpointer.restore(checkpoint / STATE, args=ocp.args.StandardRestore(like))
+        stored = _shapes(metadata.tree)
+        wanted: Any = like
+        if "rng" in stored:  # of an earlier version
+            key = jax.ShapeDtypeStruct(stored["rng"], np.uint32, sharding=like.step.sharding)
+            wanted = _StateWithRng(like.step, like.params, like.opt_state, key, like.guard)
+        _check_same_shapes(checkpoint, stored, _shapes(wanted))
+        try:
+            state = self._checkpointer.restore(
+                checkpoint / STATE, args=ocp.args.StandardRestore(wanted)
+            )
+        except Exception as error:
+            raise DamagedCheckpoint(
+                f"{checkpoint} cannot be read ({_reason(error)}): the same command verifies it "
+                "again, and falls back to one before it"
+            ) from error
+        if "rng" in stored:
+            state = TrainState(state.step, state.params, state.opt_state, state.guard)
         return state, read_run(checkpoint)["place"]
 
+    def recorded(self) -> dict[str, Any]:
+        """Returns the settings that the newest checkpoint was made with."""
+        return read_run(self.folder / str(self.latest))["config"]
+
     def _find(self, strict: bool) -> int | None:
-        """The newest intact step, after clearing away what is not; in process 0."""
+        """Finds the newest intact step, after clearing away what is not intact; in process 0."""
         for unfinished in self.folder.glob("*.tmp"):
             shutil.rmtree(unfinished)
         step, damaged = newest(self.folder)
@@ -195,14 +223,35 @@ class Checkpoints:
         self._checkpointer.wait_until_finished()
         if processes.index() != 0:
             return
+        self._check()
         temporary = self.folder / f"{step}.tmp"
         seal(temporary)
         temporary.rename(self.folder / str(step))
         for old in steps(self.folder)[self.keep :]:
             if not self.keep_every or old % self.keep_every:
-                # Under another name first: what is half deleted is no checkpoint.
+                # Under another name first: what is half deleted must not look like a checkpoint.
                 gone = (self.folder / str(old)).rename(self.folder / f"{old}.tmp")
                 shutil.rmtree(gone)
+
+    def _failed(self, error: Exception) -> WriteFailed:
+        return WriteFailed(
+            f"a checkpoint could not be written to {self.folder} ({_reason(error)}): make room or "
+            "mend the disk; the same command continues from the last checkpoint"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Returns the first line of an error, or what the operating system said."""
+    found = next((e for e in _causes(error) if isinstance(e, OSError) and e.strerror), error)
+    text = found.strerror if isinstance(found, OSError) and found.strerror else str(found)
+    lines = text.strip().splitlines() or [type(found).__name__]
+    return lines[0][:200]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__  # pyright: ignore[reportAssignmentType]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -213,7 +262,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 def _check_same_shapes(
     checkpoint: pathlib.Path, there: dict[str, tuple[int, ...]], here: dict[str, tuple[int, ...]]
 ) -> None:
-    """Compares before arrays are read."""
+    """Compares shapes before arrays are read."""
     # The parameters first: the optimizer's arrays only follow them.
     names = sorted({*there, *here}, key=lambda name: (not name.startswith("params/"), name))
     differing = [

@@ -1,31 +1,32 @@
-"""Where the time of a run goes, without waiting for the device to know.
+"""Accounts for the time of a run without holding up the device.
 
 A step is dispatched and computed later, so the host's clock around a call says little. Here a
 thread waits for each step and notes when it was done. A step takes from when the one before it was
 done, or from its dispatch if that was later; this is the time in which the device computes. All
-other time is the device's idle time, and counts as what the host was doing then: an input that is
-prepared while the device computes costs nothing, and is not counted.
+other time is the device's idle time, and is attributed to what the host was doing then: an input
+that is prepared while the device computes costs nothing, and is not counted.
 """
 
 import collections
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import jax
 
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.planning.step_costs import step_costs
+from caduceus_jax.train.run.background import in_background
 
 S = TypeVar("S")
 B = TypeVar("B")
 Metrics = Mapping[str, jax.Array]  # scalars
 Step = Callable[[S, B], tuple[S, Metrics]]
 
-# Steps that are dispatched ahead of the one that is known to be done. One keeps the device busy
-# while the host prepares the next; more would only delay what the host learns of them.
+# Steps that are dispatched beyond the newest one known to be done. One keeps the device busy while
+# the host prepares the next; more would only delay what the host learns about them.
 IN_FLIGHT = 2
 KINDS = {
     "step": "in steps",
@@ -34,21 +35,21 @@ KINDS = {
     "save": "saving",
     "validate": "validating",
     "start": "starting and restarting",
-    "host": "in between",
+    "host": "between steps",
     "lost": "lost: steps done again after the last checkpoint",
 }
 
 
-class Timeline:
-    """Divides a run's time by what it went into; every second counts once.
+class TimeLedger:
+    """Divides a run's time by what it was spent on; every second counts once.
 
     Args:
         begun: when the run began, on the clock `now`.
-        before: seconds by kind of the same run's earlier parts.
+        before: seconds by kind that earlier parts of the same run took.
         now: the clock.
 
     Attributes:
-        seconds: by kind of `KINDS`, up to the end of the newest finished step.
+        seconds: seconds by kind (the keys of `KINDS`), up to the end of the newest finished step.
     """
 
     def __init__(
@@ -64,24 +65,24 @@ class Timeline:
         self._doing: list[tuple[str, float]] = [("start", begun)]
 
     def begin(self, kind: str) -> None:
-        """The host turns to something else."""
+        """Notes that the host begins work of another kind."""
         self._doing.append((kind, self.now()))
 
     @contextlib.contextmanager
     def during(self, kind: str) -> Iterator[None]:
-        """The host does this inside, and "host" after it."""
+        """Counts the block as work of this kind, and what follows it as "host"."""
         self.begin(kind)
         yield
         self.begin("host")
 
     def step(self, dispatched: float, done: float) -> None:
-        """The device has computed a step; steps come in order."""
+        """Notes when a step was dispatched and done; steps come in order."""
         self.count_until(dispatched)
         self.seconds["step"] += max(done - self._counted, 0.0)
         self._counted = max(done, self._counted)
 
     def count_until(self, until: float) -> None:
-        """The device did nothing from the last step's end until then."""
+        """Counts the time from the last step's end until `until` as idle."""
         ends = [*(since for _, since in self._doing[1:]), until]
         for (kind, since), end in zip(self._doing, ends, strict=True):
             idle = min(end, until) - max(since, self._counted)
@@ -94,18 +95,19 @@ class Timeline:
         ]
 
     def goodput(self) -> dict[str, float]:
-        """Seconds by kind, and the share of all of them that the device spent in steps."""
+        """Returns the seconds by kind, and the share of all time that the device spent in steps."""
         total = sum(self.seconds.values())
         named = {f"seconds_{kind}": spent for kind, spent in self.seconds.items()}
         return {**named, "goodput": self.seconds["step"] / total if total else 0.0}
 
 
 def carried(rows: Sequence[Mapping[str, Any]], first_step: int) -> dict[str, float]:
-    """Seconds by kind of a run's earlier parts; what came after the checkpoint is lost.
+    """Computes the seconds by kind of a run's earlier parts.
 
     Args:
-        rows: all metrics that it wrote.
-        first_step: steps done at the checkpoint that it continues from.
+        rows: all metrics that the run wrote.
+        first_step: number of steps at the checkpoint that it continues from; time after it is
+            counted as lost.
     """
 
     def spent(rows: list[Mapping[str, Any]]) -> dict[str, float]:
@@ -117,38 +119,30 @@ def carried(rows: Sequence[Mapping[str, Any]], first_step: int) -> dict[str, flo
     return kept
 
 
-class Flight:
-    """The steps that were dispatched and are not known to be done; a context manager.
+class InFlightSteps:
+    """Holds the steps that were dispatched and are not known to be done.
 
     Args:
-        timeline: is told how long each took.
+        timeline: the ledger that the time of each step is entered in.
     """
 
-    def __init__(self, timeline: Timeline):
+    def __init__(self, timeline: TimeLedger):
         self._timeline = timeline
         self._compiled = False
         self._waiting: collections.deque[tuple[int, Metrics, float, Future[float]]]
         self._waiting = collections.deque()
-        self._watcher = ThreadPoolExecutor(1, "steps")
-
-    def __enter__(self) -> "Flight":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Not waited for: a step that other processes have left would never end.
-        self._watcher.shutdown(wait=False)
 
     def run(self, number: int, step: Step[S, B], state: S, batch: B) -> S:
-        """Dispatches a step; the first one compiles, and is waited for.
+        """Dispatches a step; the first one is compiled, and waited for.
 
         Args:
-            number: of the step.
-            step: (state, batch) -> (state, metrics).
-            state: before it.
-            batch: its own.
+            number: number of the step.
+            step: the function (state, batch) -> (state, metrics).
+            state: the state before the step.
+            batch: the batch of the step.
 
         Returns:
-            The state after it.
+            The state after the step.
         """
         dispatched = self._timeline.now()
         if self._compiled:
@@ -157,16 +151,14 @@ class Flight:
             with self._timeline.during("compile"):
                 state, metrics = jax.block_until_ready(step(state, batch))
             dispatched, self._compiled = self._timeline.now(), True
-        self._waiting.append(
-            (number, metrics, dispatched, self._watcher.submit(self._end, metrics))
-        )
+        self._waiting.append((number, metrics, dispatched, in_background(self._end, metrics)))
         return state
 
     def finished(self, *, wait: bool) -> Iterator[tuple[int, dict[str, float]]]:
-        """Numbers and metrics of steps that are done and were not asked for before, in order.
+        """Yields number and metrics of each step that is done, once and in order.
 
         Args:
-            wait: for all; otherwise the newest `IN_FLIGHT` may go on.
+            wait: wait for all steps; otherwise the newest `IN_FLIGHT` may still be computed.
         """
         while len(self._waiting) > (0 if wait else IN_FLIGHT):
             number, metrics, dispatched, end = self._waiting.popleft()
@@ -179,14 +171,14 @@ class Flight:
 
 
 class Speed:
-    """How fast steps are, from one line of metrics to the next.
+    """Measures how fast steps are, from one line of metrics to the next.
 
     Args:
-        config: the run.
-        timeline: of the run.
+        config: the settings of the run.
+        timeline: the run's time.
     """
 
-    def __init__(self, config: PretrainConfig, timeline: Timeline):
+    def __init__(self, config: PretrainConfig, timeline: TimeLedger):
         costs = step_costs(config).values()
         self._work = {
             "flops_per_second": sum(cost.flops for cost in costs),
@@ -197,17 +189,18 @@ class Speed:
         self.begin(0)
 
     def begin(self, step: int) -> None:
-        """Measures from the end of this step on."""
+        """Begins to measure at the end of this step."""
         self._step, self._seconds = step, dict(self._timeline.seconds)
 
     def since_last(self, step: int) -> dict[str, float]:
-        """Tokens a second; seconds a step; work a second in steps, over all devices.
+        """Computes tokens per second, seconds per step, and work per second of steps.
 
-        Tokens are counted against all time but that of validating, saving and starting; the work
-        is that of `step_costs`. Where no step was measured there are only tokens, of which 0.
+        Tokens are divided by all time except that of validating, saving and starting; the work is
+        counted by `step_costs`, over all devices. If no step was measured there are only tokens
+        per second, and these are 0.
 
         Args:
-            step: that is done.
+            step: the newest step that is done.
         """
         steps, seconds = step - self._step, self._timeline.seconds
         spent = {kind: seconds[kind] - self._seconds[kind] for kind in ("step", "input", "host")}
@@ -223,14 +216,14 @@ class Speed:
 
 
 def device_memory() -> dict[str, float]:
-    """Most bytes that any device of this process ever had in use, where devices tell."""
+    """Returns the peak bytes in use on any device of this process, if devices report it."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [float(found["peak_bytes_in_use"]) for found in stats if "peak_bytes_in_use" in found]
     return {"device_peak_bytes": max(peaks)} if peaks else {}
 
 
 def time_lines(seconds: Mapping[str, float]) -> list[str]:
-    """Where the time went, for the end of a run."""
+    """Formats where the time went, for the end of a run."""
     total = sum(seconds.values())
     rows = [
         f"  {KINDS[kind]:34} {seconds[kind]:10,.1f} s {seconds[kind] / total:7.1%}"

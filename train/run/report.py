@@ -1,4 +1,4 @@
-"""What a run says while it goes: metrics on disk, a line on the screen, the loss curve."""
+"""What a run reports while it goes on: metrics on disk, lines on the screen."""
 
 import importlib
 import json
@@ -9,35 +9,36 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.figure
-import numpy as np
 from rich.progress import TextColumn
-from tensorboardX import SummaryWriter
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.files import WriteFailed, write_text
 from caduceus_jax.progress import bar
 from caduceus_jax.train.run.goodput import carried
+from caduceus_jax.train.run.tensorboard import ScalarWriter
 
 METRICS = "metrics.jsonl"
-FIGURE = "loss.png"
-WANDB = "wandb_id"  # names a run there, so that its continuation is the same run
+WANDB = "wandb_id"  # identifies the run there, so that its continuation is the same run
 
 
 class Report:
-    """Writes metrics and shows progress; a context manager. Silent where `speaks` is false.
+    """Writes metrics and shows progress; a context manager. Silent if `speaks` is false.
+
+    Every file is written by the thread that calls: a disk that is full ends the run with an error,
+    and cannot leave it waiting for a writer that died.
 
     Args:
-        folder: the run's.
-        steps: of the whole run.
-        first_step: steps already done. Metrics of later ones, left by a run that was killed
-            after its last checkpoint, are dropped: they will be written again.
-        speaks: true on one process of a run.
+        folder: of the run.
+        steps: number of steps of the whole run.
+        first_step: number of steps already done. Metrics of later ones, left by a run that was
+            killed after its last checkpoint, are dropped: they will be written again.
+        speaks: true in one process of a run.
         wandb: project of Weights & Biases that gets the metrics too; none by default.
         settings: of the run, for Weights & Biases.
 
     Attributes:
         rows: the metrics so far; null, None, is a number that is not finite.
-        spent: seconds of the run's earlier parts, see `goodput.carried`.
+        spent: seconds by kind of the run's earlier parts, as `goodput.carried` computes them.
     """
 
     def __init__(
@@ -59,10 +60,13 @@ class Report:
         if not speaks:
             return
         lines = "".join(json.dumps(row) + "\n" for row in self.rows)
-        (folder / METRICS).write_text(lines)
-        self._tensorboard = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=first_step + 1 if first_step else None
-        )
+        try:
+            write_text(folder / METRICS, lines)
+            self._tensorboard = ScalarWriter(
+                folder / "tensorboard", purge_step=first_step + 1 if first_step else None
+            )
+        except OSError as error:
+            raise _write_failed(folder / METRICS, error) from error
         self._run = _wandb_run(wandb, folder, settings) if wandb else None
         if self._progress:
             self._task = self._progress.add_task(
@@ -83,30 +87,38 @@ class Report:
                 self._run.finish()
 
     def say(self, text: str) -> None:
-        """One line for the person at the screen."""
+        """Shows one line to the person at the screen."""
         if self._progress:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
         elif self.speaks:
             print(text, file=sys.stderr, flush=True)
 
     def advance(self, step: int) -> None:
-        """Moves the bar."""
+        """Moves the progress bar."""
         if self._progress:
             self._progress.update(self._task, completed=step)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Records the metrics of a step: a line of JSON, TensorBoard, the screen."""
-        row = {"step": step, **{key: _written(value) for key, value in metrics.items()}}
+        """Records the metrics of a step: a line of JSON, TensorBoard, the screen.
+
+        Raises:
+            WriteFailed: the disk is full, or a file cannot be written for another reason.
+        """
+        row = {"step": step, **{key: _rounded(value) for key, value in metrics.items()}}
         self.rows.append(row)
         if not self.speaks:
             return
-        with (self.folder / METRICS).open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        for key, value in metrics.items():
-            self._tensorboard.add_scalar(key, value, step)
+        path = self.folder / METRICS
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            path = self._tensorboard.path
+            self._tensorboard.write(step, metrics)
+        except OSError as error:
+            raise _write_failed(path, error) from error
         if self._run is not None:
             self._run.log(dict(metrics), step=step)
-        shown = f"loss {metrics['loss']:.4f} (hidden bases {metrics['masked_loss']:.4f})"
+        shown = f"loss {metrics['loss']:.4f} (masked bases {metrics['masked_loss']:.4f})"
         told = validated = "validation_masked_loss" in metrics
         if metrics.get("skipped"):
             told = True
@@ -121,15 +133,22 @@ class Report:
             self.say(f"step {step}/{self.steps}  {shown}")
 
 
-def _written(value: float) -> float | None:
-    """A number as JSON has it: whole ones exactly, others to seven digits, null if not finite."""
+def _rounded(value: float) -> float | None:
+    """Rounds a number for JSON: whole ones are exact, others have seven digits, or are null."""
     if isinstance(value, int):
         return value
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
+def _write_failed(path: pathlib.Path, error: OSError) -> WriteFailed:
+    return WriteFailed(
+        f"{path} cannot be written ({error.strerror or error}): make room or mend the disk; the "
+        "same command continues from the last checkpoint"
+    )
+
+
 def check_wandb() -> Any:
-    """The module of Weights & Biases.
+    """Imports the module of Weights & Biases.
 
     Raises:
         UserError: it is not installed.
@@ -143,10 +162,10 @@ def check_wandb() -> Any:
 
 
 def _wandb_run(project: str, folder: pathlib.Path, settings: dict[str, Any] | None) -> Any:
-    """The folder's run there: a new one, or the one that it had before."""
+    """Begins the folder's run there, or continues the one that it had before."""
     path = folder / WANDB
     if not path.is_file():
-        path.write_text(uuid.uuid4().hex[:8])
+        write_text(path, uuid.uuid4().hex[:8])
     return check_wandb().init(
         project=project,
         id=path.read_text(),
@@ -158,7 +177,11 @@ def _wandb_run(project: str, folder: pathlib.Path, settings: dict[str, Any] | No
 
 
 def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics so far, in order of step; a torn last line is left out."""
+    """Reads the rows of a run's metrics, in order of step; a torn last line is left out.
+
+    Args:
+        folder: of the run; without metrics there are no rows.
+    """
     if not (folder / METRICS).is_file():
         return []
     rows = []
@@ -168,80 +191,3 @@ def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
-
-
-def plot_losses(
-    rows: list[dict[str, Any]], baselines: Mapping[str, float], path: pathlib.Path
-) -> None:
-    """Draws training and validation loss over steps, with the baselines as horizontal lines.
-
-    Args:
-        rows: of `read_metrics`.
-        baselines: of `baselines.baselines`, nats per base.
-        path: PNG file to write.
-    """
-    # A figure of its own, not of pyplot: no display is needed and no global state is touched.
-    figure = matplotlib.figure.Figure(figsize=(8, 5.5), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    train = [(row["step"], row["masked_loss"]) for row in rows if not row.get("skipped")]
-    skipped = [row["step"] for row in rows if row.get("skipped")]
-    validation = [
-        (row["step"], row["validation_masked_loss"])
-        for row in rows
-        if "validation_masked_loss" in row
-    ]
-    if train:
-        steps, losses = np.array(train).T
-        axes.plot(steps, losses, color="0.8", linewidth=1, label="training batches")
-        width = min(len(steps), max(5, len(steps) // 10))
-        mean = np.convolve(losses, np.full(width, 1 / width), mode="valid")
-        axes.plot(steps[width - 1 :], mean, color="0.4", label=f"mean of {width} batches")
-    if validation:
-        axes.plot(
-            *zip(*validation, strict=True), color="C0", marker="o", markersize=4, label="held out"
-        )
-    lines = (
-        ("order_0_entropy", "order-0 entropy", "C3", "-"),
-        ("markov_3", "order-3 Markov model", "C1", "--"),
-        ("markov_5", "order-5 Markov model", "C2", ":"),
-    )
-    for key, name, colour, style in lines:
-        value = baselines[key]
-        axes.axhline(value, color=colour, linestyle=style, label=f"{name}, {value:.3f}")
-    if skipped:
-        axes.plot(
-            *(skipped, [0.02] * len(skipped)),
-            **{"color": "C4", "marker": "x", "linestyle": "", "clip_on": False},
-            transform=axes.get_xaxis_transform(),
-            label=f"skipped ({len(skipped)} step{'s' * (len(skipped) > 1)})",
-        )
-    # The first steps are far above everything of interest.
-    levels = [*baselines.values(), *(loss for _, loss in validation)]
-    low, high = min(levels), max(baselines.values())
-    margin = max(high - low, 0.02)
-    axes.set_ylim(low - 0.25 * margin, high + 0.25 * margin)
-    axes.set_xlabel("step")
-    axes.set_ylabel("cross-entropy of hidden bases (nats/base)")
-    axes.set_title("Masked language model: bases hidden by [MASK]")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    axes.grid(alpha=0.25)
-    figure.savefig(path)
-
-
-def summary(baselines: Mapping[str, float], rows: list[dict[str, Any]], held_out: str) -> list[str]:
-    """The lines that say whether the model has learnt something."""
-    validated = [row for row in rows if "validation_masked_loss" in row]
-    table = [
-        ("a guess among four bases", math.log(4)),
-        ("order-0 entropy of that sequence", baselines["order_0_entropy"]),
-        ("order-3 Markov model", baselines["markov_3"]),
-        ("order-5 Markov model", baselines["markov_5"]),
-        *(
-            (f"this model at step {row['step']}", row["validation_masked_loss"])
-            for row in validated[-1:]
-        ),
-    ]
-    return [
-        f"cross-entropy of hidden bases in {held_out}, nats/base:",
-        *(f"  {name:34} {value:.4f}" for name, value in table),
-    ]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 Score = tuple[float, float | None]  # mean, and what the paper gives after its +-, if known
 
 
-class Facts(NamedTuple):
+class PublishedTask(NamedTuple):
     """One published task.
 
     Args:
@@ -41,8 +41,8 @@ def _scores(models: tuple[str, ...], *scores: float | Score) -> dict[str, Score]
 
 def _benchmark(
     classes: tuple[str, ...], length: int, lr: tuple[float, float], *scores: float | Score
-) -> Facts:
-    return Facts(classes, "accuracy", length, _scores(_MODELS_1, *scores), lr, (256, 256))
+) -> PublishedTask:
+    return PublishedTask(classes, "accuracy", length, _scores(_MODELS_1, *scores), lr, (256, 256))
 
 
 GENOMIC_BENCHMARKS = {
@@ -89,9 +89,9 @@ def _transformer(
     classes: int = 2,
     lr: tuple[float, float] = (1e-3, 1e-3),
     batch_size: tuple[int, int] | None = None,
-) -> Facts:
+) -> PublishedTask:
     names = tuple(map(str, range(classes)))
-    return Facts(names, metric, length, _scores(_MODELS_2, *scores), lr, batch_size)
+    return PublishedTask(names, metric, length, _scores(_MODELS_2, *scores), lr, batch_size)
 
 
 # The first version of these tasks, whose histone marks are of yeast; the revised ones are others.

@@ -14,7 +14,7 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bigwig import BigWig
 from caduceus_jax.genomics.files.sequence_tables import read_frame
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.train.config import names
+from caduceus_jax.train.config import as_list
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
 from caduceus_jax.train.split_names import split_of
@@ -113,7 +113,7 @@ def read_task(config: LabelledConfig) -> Task:
         [f"{path.name}:{row + first}" for row in range(len(frame))],
         GenomeWindows(genome, contig, start, given.length),
         values.astype(np.float32),
-        _signals(names(given.signals), np.array(chrom), start, given.length),
+        _signals(as_list(given.signals), np.array(chrom), start, given.length),
     )
     parts = _split(path, frame, chrom, config)
     split = {part: examples.take(np.flatnonzero(parts == part)) for part in set(parts)}
@@ -129,7 +129,7 @@ def read_task(config: LabelledConfig) -> Task:
         split["train"],
         split.get("validation"),
         split["test"],
-        num_signals=len(names(given.signals)),
+        num_signals=len(as_list(given.signals)),
     )
 
 
@@ -152,7 +152,7 @@ def _split(
                 f"{path}: the column split has {sorted(unknown)[0]!r}; it has train, valid and test"
             )
         return np.array([split_of(name) for name in named])
-    tested, validated = names(given.test_contigs), names(given.validation_contigs)
+    tested, validated = as_list(given.test_contigs), as_list(given.validation_contigs)
     return np.array(
         [
             "test" if name in tested else "validation" if name in validated else "train"

@@ -15,10 +15,10 @@ from caduceus_jax.genomics.files.fasta import StrangeByte, canonical
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Task
 from caduceus_jax.train.split_names import SPLITS
-from caduceus_jax.train.tasks.facts import GENOMIC_BENCHMARKS, NUCLEOTIDE_TRANSFORMER, Facts
+from caduceus_jax.train.tasks.facts import GENOMIC_BENCHMARKS, NUCLEOTIDE_TRANSFORMER, PublishedTask
 from caduceus_jax.train.tasks.tables import Rows, read_rows, task_of
 
-SUITES: dict[str, dict[str, Facts]] = {
+SUITES: dict[str, dict[str, PublishedTask]] = {
     "genomic_benchmarks": GENOMIC_BENCHMARKS,
     "nucleotide_transformer": NUCLEOTIDE_TRANSFORMER,
 }
@@ -45,7 +45,7 @@ def read_task(suite: str, name: str, config: LabelledConfig) -> Task:
     Raises:
         UserError: no such task, or files that are neither there nor to be had.
     """
-    facts = facts_of(suite, name)
+    facts = published_task(suite, name)
     folder = locate(suite, name, config.folder)
     parts = {}
     for part in SPLITS:
@@ -62,7 +62,7 @@ def read_task(suite: str, name: str, config: LabelledConfig) -> Task:
     return task_of(name, parts, chosen, metric=facts.metric, classes=facts.classes)
 
 
-def facts_of(suite: str, name: str) -> Facts:
+def published_task(suite: str, name: str) -> PublishedTask:
     """What is known of a task.
 
     Raises:
@@ -99,7 +99,7 @@ def locate(suite: str, name: str, folder: str) -> pathlib.Path:
     return pathlib.Path(found) / inside
 
 
-def _read_part(folder: pathlib.Path, part: str, facts: Facts) -> Rows | None:
+def _read_part(folder: pathlib.Path, part: str, facts: PublishedTask) -> Rows | None:
     """The rows of a split, their labels the names of their classes; None where there is none."""
     for word in SPLITS[part]:
         for place in (folder, folder / "data"):
@@ -127,7 +127,7 @@ def _table(path: pathlib.Path) -> Rows:
     return read_rows(path, LabelledConfig(sequence=_SEQUENCE_COLUMNS[-1]))
 
 
-def _class_name(label: str, facts: Facts) -> str:
+def _class_name(label: str, facts: PublishedTask) -> str:
     return (
         facts.classes[int(label)]
         if label.isdecimal() and int(label) < len(facts.classes)
@@ -135,7 +135,7 @@ def _class_name(label: str, facts: Facts) -> str:
     )
 
 
-def _class_folders(folder: pathlib.Path, facts: Facts) -> Rows:
+def _class_folders(folder: pathlib.Path, facts: PublishedTask) -> Rows:
     """Sequences in text files. The order of the classes is known, not that of the folders."""
     rows = []
     for name in facts.classes:

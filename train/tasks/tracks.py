@@ -8,7 +8,7 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.genomics.files.bigwig import BigWig
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.train.config import names
+from caduceus_jax.train.config import as_list
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
 from caduceus_jax.train.split_names import split_of
@@ -32,7 +32,7 @@ def read_task(config: LabelledConfig) -> Task:
     given = config.tracks
     if not given.bigwig or not given.genome:
         raise UserError("the task tracks needs --data.tracks.bigwig and --data.tracks.genome")
-    files = [BigWig(path) for path in names(given.bigwig)]
+    files = [BigWig(path) for path in as_list(given.bigwig)]
     genome = Genome(given.genome)
     parts: dict[str, list[tuple[str, int]]] = {"train": [], "validation": [], "test": []}
     for part, contig, start, end in _stretches(config, genome, files[0]):

@@ -7,8 +7,8 @@ import pytest
 
 from caduceus_jax import Tokenizer, UserError
 from caduceus_jax.train.config import DataConfig
-from caduceus_jax.train.data.batches import ahead, train_batches, validation_batches
-from caduceus_jax.train.data.sources import make_place
+from caduceus_jax.train.data.batches import prefetch_to_device, train_batches, validation_batches
+from caduceus_jax.train.data.sources import make_data_position
 from caduceus_jax.train.data.splits import Block
 from caduceus_jax.train.data.windows import Windows
 from tests.genomes import prepared
@@ -102,7 +102,7 @@ def test_a_run_continues_at_any_step_with_any_number_of_processes_and_workers(wi
             )
             mine = slice(process * rows, (process + 1) * rows)
             check_equal(rest, [{k: v[mine] for k, v in batch.items()} for batch in whole[10:]])
-    place = make_place(10, windows.stores, len(windows))
+    place = make_data_position(10, windows.stores, len(windows))
     assert len(json.dumps(place)) < 64 * 1024
 
 
@@ -207,10 +207,10 @@ def test_processes_share_the_validation(windows):
 
 def test_batches_are_placed_ahead_of_their_use():
     placed = []
-    batches = ahead(range(5), lambda batch: placed.append(batch) or -batch)
+    batches = prefetch_to_device(range(5), lambda batch: placed.append(batch) or -batch)
     assert next(batches) == 0
     assert placed == [0, 1]
     assert next(batches) == -1
     assert placed == [0, 1, 2]
     assert list(batches) == [-2, -3, -4]
-    assert list(ahead([], str)) == []
+    assert list(prefetch_to_device([], str)) == []

@@ -1,7 +1,7 @@
 import numpy as np
 
 from caduceus_jax import Tokenizer
-from caduceus_jax.train.data.masking import Draws, letter_table, mask_tokens
+from caduceus_jax.train.data.masking import CounterRng, letter_table, mask_tokens
 
 TOKENIZER = Tokenizer()
 PAD, MASK, N, A, C, G, T = 4, 3, 11, 7, 8, 9, 10
@@ -45,7 +45,7 @@ def test_the_borders_between_the_shares():
 def test_masking_shares():
     rng = np.random.default_rng(0)
     ids = rng.integers(7, 11, 400_000).astype(np.uint8)
-    coin, draws = Draws(0, 0).of(0, ids.size)
+    coin, draws = CounterRng(0, 0).of(0, ids.size)
     read, labels = mask_tokens(ids, draws, probability=0.15, tokenizer=TOKENIZER)
     chosen = labels != PAD
     np.testing.assert_array_equal(labels[chosen], ids[chosen])
@@ -68,20 +68,20 @@ def test_masking_shares():
 
 
 def test_draws_are_found_by_what_they_are_for():
-    draws = Draws(3, 0)
+    draws = CounterRng(3, 0)
     coin, numbers = draws.of(7, 101)
     draws.of(8, 5)
     again = draws.of(7, 101)
     assert again[0] == coin
     np.testing.assert_array_equal(again[1], numbers)
-    np.testing.assert_array_equal(Draws(3, 0).of(7, 101)[1], numbers)
+    np.testing.assert_array_equal(CounterRng(3, 0).of(7, 101)[1], numbers)
     # More tokens continue the same stream; everything else begins another.
     np.testing.assert_array_equal(draws.of(7, 200)[1][:101], numbers)
     for other in (
         draws.of(8, 101),
         draws.of(7, 101, mask=1),
-        Draws(4, 0).of(7, 101),
-        Draws(3, 1).of(7, 101),
+        CounterRng(4, 0).of(7, 101),
+        CounterRng(3, 1).of(7, 101),
     ):
         assert (other[1] != numbers).sum() > 95
     coins = [draws.of(i, 1)[0] for i in range(1000)]
@@ -97,6 +97,6 @@ def test_draws_are_the_published_ones():
     philox = np.random.Philox(key=0, counter=2**256 - 1)
     assert philox.random_raw(1) == 0x16554D9ECA36314C
     expected = np.random.Philox(key=np.array([5, 1], np.uint64), counter=9 << 128).random_raw(3)
-    coin, numbers = Draws(5, 1).of(9, 4)
+    coin, numbers = CounterRng(5, 1).of(9, 4)
     np.testing.assert_array_equal(numbers, expected[1:].view(np.uint32))
     assert coin == bool(expected[0] >> np.uint64(63))

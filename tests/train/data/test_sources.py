@@ -5,7 +5,12 @@ import pytest
 
 from caduceus_jax import UserError
 from caduceus_jax.train.config import DataConfig
-from caduceus_jax.train.data.sources import check_place, make_place, open_stores, record_stores
+from caduceus_jax.train.data.sources import (
+    check_data_position,
+    make_data_position,
+    open_stores,
+    record_stores,
+)
 from tests.genomes import fasta, prepared
 
 
@@ -88,13 +93,13 @@ def test_genomes_that_cannot_be_used_are_refused(tmp_path):
 
 def test_a_place_is_one_in_its_data_alone(tmp_path):
     stores = [prepared(tmp_path, a="ACGT"), prepared(tmp_path, a="CCC")]
-    place = make_place(5, stores, 9)
+    place = make_data_position(5, stores, 9)
     assert place["step"] == 5 and place["windows"] == 9
     assert place["sources"][0] == {"name": stores[0].name, "sha256": stores[0].sha256}
-    assert check_place(place, stores, 9) == 5
+    assert check_data_position(place, stores, 9) == 5
     with pytest.raises(UserError, match="made with 9 windows of 2 genomes, and there are 8 of 2"):
-        check_place(place, stores, 8)
+        check_data_position(place, stores, 8)
     with pytest.raises(UserError, match="and there are 9 of 1 now"):
-        check_place(place, stores[:1], 9)
+        check_data_position(place, stores[:1], 9)
     with pytest.raises(UserError, match=f"{stores[1].name} has changed since this run began"):
-        check_place(place, stores[::-1], 9)
+        check_data_position(place, stores[::-1], 9)

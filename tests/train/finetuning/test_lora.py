@@ -5,7 +5,7 @@ from flax import nnx
 
 import caduceus_jax as cj
 from caduceus_jax.train.finetuning.config import FinetuneConfig
-from caduceus_jax.train.finetuning.lora import divide
+from caduceus_jax.train.finetuning.lora import partition_params
 
 ARCHITECTURE = cj.CaduceusConfig(d_model=8, n_layer=2, d_state=4, rcps=True)
 
@@ -18,7 +18,7 @@ def params():
 @pytest.mark.parametrize("method", ["all", "lora"])
 def test_the_division_puts_together_what_there_was(method):
     before = params()
-    tuning = divide(before, FinetuneConfig(method=method, lora_rank=2), seed=1)
+    tuning = partition_params(before, FinetuneConfig(method=method, lora_rank=2), seed=1)
     after = tuning.combine(tuning.frozen, tuning.trained)
     for (path, one), other in zip(
         jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
@@ -30,7 +30,9 @@ def test_the_division_puts_together_what_there_was(method):
 
 def test_low_rank_changes_are_added_to_each_layer():
     before = params()
-    tuning = divide(before, FinetuneConfig(method="lora", lora_rank=2, lora_alpha=6.0), seed=1)
+    tuning = partition_params(
+        before, FinetuneConfig(method="lora", lora_rank=2, lora_alpha=6.0), seed=1
+    )
     assert set(tuning.trained["whole"]) == {"score"}
     name = "caduceus/layers/mixer/in_proj/kernel"
     assert {key.removesuffix("/a") for key in tuning.trained["low_rank"] if key[-1] == "a"} == {
@@ -53,4 +55,4 @@ def test_low_rank_changes_are_added_to_each_layer():
 
 def test_a_rank_beyond_a_projection_is_refused():
     with pytest.raises(cj.UserError, match="lora_rank is 9, larger than the projection .* 8 x 32"):
-        divide(params(), FinetuneConfig(method="lora", lora_rank=9), seed=0)
+        partition_params(params(), FinetuneConfig(method="lora", lora_rank=9), seed=0)

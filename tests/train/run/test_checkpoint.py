@@ -7,29 +7,16 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 import pytest
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.model.run_checkpoint import DamagedCheckpoint
 from caduceus_jax.train.run.checkpoint import Checkpoints
 from caduceus_jax.train.sharding import abstract, make_mesh
-from caduceus_jax.train.step import init_state
 from tests.stress import corruption
+from tests.train.states import at, check_equal, init
 
 CONFIG = {"seed": 1}
-
-
-def init(columns=3):
-    params = {"a": jnp.arange(4.0), "w": jnp.arange(2.0 * columns).reshape(2, columns)}
-    return init_state(params, optax.adam(1e-3), jax.random.PRNGKey(5))
-
-
-def at(step):
-    leaves, form = jax.tree.flatten(init())
-    return jax.tree.unflatten(form, [leaf + jnp.asarray(step, leaf.dtype) for leaf in leaves])
 
 
 def place(step):
@@ -49,12 +36,6 @@ def there(folder):
 def restored(folder, **options):
     with Checkpoints(folder, keep=9, **options) as checkpoints:
         return checkpoints.restore(abstract(init, make_mesh()))
-
-
-def check_equal(state, expected):
-    for stored, leaf in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_array_equal(stored, leaf)
-        assert stored.dtype == leaf.dtype
 
 
 def test_state_and_place_come_back_on_any_mesh(tmp_path):

@@ -9,9 +9,9 @@ from caduceus_jax.train.planning.step_costs import step_costs
 from caduceus_jax.train.run.goodput import (
     IN_FLIGHT,
     KINDS,
-    Flight,
+    InFlightSteps,
     Speed,
-    Timeline,
+    TimeLedger,
     carried,
     device_memory,
     time_lines,
@@ -43,7 +43,7 @@ def spent(timeline):
 
 
 def test_what_the_host_does_beside_a_step_costs_nothing(clock):
-    timeline = Timeline(0.0, now=clock)
+    timeline = TimeLedger(0.0, now=clock)
     clock.time = 3.0
     spend(timeline, clock, "compile", 5.0)  # until 8
     dispatched = clock.time
@@ -56,7 +56,7 @@ def test_what_the_host_does_beside_a_step_costs_nothing(clock):
 
 
 def test_the_device_waits_for_an_input_that_takes_longer_than_a_step(clock):
-    timeline = Timeline(0.0, now=clock)
+    timeline = TimeLedger(0.0, now=clock)
     timeline.begin("host")
     for _ in range(3):
         dispatched = clock.time
@@ -67,7 +67,7 @@ def test_the_device_waits_for_an_input_that_takes_longer_than_a_step(clock):
 
 
 def test_steps_in_flight_follow_each_other(clock):
-    timeline = Timeline(0.0, now=clock)
+    timeline = TimeLedger(0.0, now=clock)
     timeline.begin("host")
     # Dispatched at once, computed one after the other, with validation after the second.
     for dispatched, done in ((0.0, 4.0), (0.5, 8.0)):
@@ -82,7 +82,7 @@ def test_steps_in_flight_follow_each_other(clock):
 
 def test_every_second_counts_once_whatever_happens(clock):
     rng = np.random.default_rng(0)
-    timeline, done, waiting = Timeline(0.0, now=clock), 0.0, []
+    timeline, done, waiting = TimeLedger(0.0, now=clock), 0.0, []
     for _ in range(200):
         for kind in rng.choice(["input", "save", "validate"], rng.integers(0, 3)):
             spend(timeline, clock, str(kind), rng.random())
@@ -110,7 +110,7 @@ def test_a_run_that_continues_counts_all_of_its_parts():
     assert sum(carried([], 0).values()) == 0
     before = carried(rows, first_step=12)
     assert before == dict.fromkeys(KINDS, 0.0) | {"step": 5.0, "start": 1.0, "lost": 4.0}
-    timeline = Timeline(100.0, before, now=Clock(102.0))
+    timeline = TimeLedger(100.0, before, now=Clock(102.0))
     timeline.count_until(102.0)
     assert timeline.seconds["start"] == 3.0
     assert timeline.goodput()["goodput"] == pytest.approx(5 / 12)
@@ -121,14 +121,14 @@ def test_a_few_steps_may_be_in_flight_and_each_is_told_once():
     def step(state, batch):
         return state + batch, {"batch": batch, "half": batch / 2}
 
-    timeline, state, told = Timeline(0.0), jnp.int32(0), []
-    with Flight(timeline) as flight:
-        for number in (1, 2, 3, 4):
-            state = flight.run(number, step, state, jnp.int32(number))
-            told.append([done for done, _ in flight.finished(wait=False)])
-            assert len(told) - sum(map(len, told)) <= IN_FLIGHT
-        assert told == [[], [], [1], [2]]
-        rest = list(flight.finished(wait=True))
+    timeline, state, told = TimeLedger(0.0), jnp.int32(0), []
+    flight = InFlightSteps(timeline)
+    for number in (1, 2, 3, 4):
+        state = flight.run(number, step, state, jnp.int32(number))
+        told.append([done for done, _ in flight.finished(wait=False)])
+        assert len(told) - sum(map(len, told)) <= IN_FLIGHT
+    assert told == [[], [], [1], [2]]
+    rest = list(flight.finished(wait=True))
     assert rest == [(3, {"batch": 3, "half": 1.5}), (4, {"batch": 4, "half": 2.0})]
     assert isinstance(rest[0][1]["batch"], int)
     assert int(state) == 1 + 2 + 3 + 4
@@ -144,17 +144,17 @@ def test_a_step_that_fails_says_so():
         found = jax.pure_callback(fail, jax.ShapeDtypeStruct((), jnp.int32), batch)
         return state, {"found": found if failing else batch}
 
-    with Flight(Timeline(0.0)) as flight:
-        with pytest.raises(jax.errors.JaxRuntimeError, match="no device any more"):
-            flight.run(1, step, jnp.int32(0), jnp.int32(2))
-            list(flight.finished(wait=True))
+    flight = InFlightSteps(TimeLedger(0.0))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no device any more"):
+        flight.run(1, step, jnp.int32(0), jnp.int32(2))
+        list(flight.finished(wait=True))
 
 
 def test_speed_is_of_the_device_and_tokens_of_the_loop(clock):
     config = PretrainConfig(
         model=CaduceusConfig(d_model=8, n_layer=1, rcps=True), batch_size=2, max_length=50
     )
-    timeline = Timeline(0.0, now=clock)
+    timeline = TimeLedger(0.0, now=clock)
     speed = Speed(config, timeline)
     speed.begin(1)
     assert speed.since_last(1) == {"tokens_per_second": 0.0}
