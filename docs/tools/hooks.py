@@ -1,0 +1,49 @@
+"""What MkDocs runs while it builds the site (`hooks` in mkdocs.yml)."""
+
+import inspect
+import pathlib
+import re
+import shutil
+from typing import Any
+
+import caduceus_jax
+
+ROOT = pathlib.Path(__file__).parents[2]
+_NAME = re.compile(r"^::: cj\.([\w.]+)$", re.MULTILINE)
+# Folders at the top that are parts of the package: see [tool.setuptools.package-dir].
+_PARTS = ("kernels", "train", "configs")
+
+
+def on_config(config: Any) -> Any:
+    """Copies the package as it is installed, so that its sources can be read in one place."""
+    package = ROOT / "build/site/caduceus_jax"
+    shutil.rmtree(package, ignore_errors=True)
+    ignored = shutil.ignore_patterns("__pycache__", "*.gz")
+    shutil.copytree(ROOT / "caduceus_jax", package, ignore=ignored)
+    for part in _PARTS:
+        if not (package / part).exists():
+            shutil.copytree(ROOT / part, package / part, ignore=ignored)
+    return config
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replaces `::: cj.NAME` by the place where the public name is defined."""
+
+    def located(match: re.Match[str]) -> str:
+        name = match[1]
+        anchor = f'<a id="cj.{name}"></a>\n\n'
+        return (
+            f"{anchor}::: {path(name)}\n    options: {{heading: cj.{name}, toc_label: cj.{name}}}"
+        )
+
+    return _NAME.sub(located, markdown)
+
+
+def path(name: str) -> str:
+    """Returns where a public name of `caduceus_jax` is defined, as a dotted path."""
+    found: Any = caduceus_jax
+    for part in name.split("."):
+        found = getattr(found, part)
+    if inspect.ismodule(found):
+        return found.__name__
+    return f"{found.__module__}.{found.__qualname__}"

@@ -1,0 +1,90 @@
+"""The pages: commands that exist, examples that run, and every public name."""
+
+import pathlib
+import re
+import shlex
+
+import pytest
+
+import caduceus_jax as cj
+from caduceus_jax.cli.arguments import parse
+from caduceus_jax.cli.commands import COMMANDS, signature_of
+from docs.tools import outputs
+from tests.models import language_model
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+API = sorted((ROOT / "docs/api").glob("*.md"))
+_SHELL = re.compile(r"^ *```(?:sh|console)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _name(path):
+    return str(path.relative_to(ROOT))
+
+
+def _commands(text):
+    """The words after `caduceus-jax` of each command in the shell blocks of a page."""
+    for block in _SHELL.findall(text):
+        joined = block.replace("\\\n", " ")
+        for line in joined.splitlines():
+            line = line.strip().removeprefix("$ ")
+            for part in re.split(r"&&|\|\||[|;]", line.partition(" #")[0]):
+                part = re.sub(r"\d?>+ *\S+", "", part).strip()
+                if part.startswith("caduceus-jax "):
+                    yield shlex.split(part)[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_commands_exist_with_their_options(page):
+    for words in _commands(page.read_text()):
+        if words[0].startswith("-"):
+            continue
+        count = 2 if " ".join(words[:2]) in COMMANDS else 1
+        name, rest = " ".join(words[:count]), words[count:]
+        assert name in COMMANDS, words
+        if "--help" in rest or name in ("bench", "COMMAND", "VERB"):
+            continue
+        if name == "pretrain":
+            rest = [word for word in rest if word != "my.yaml"]
+        parse(f"caduceus-jax {name}", signature_of(COMMANDS[name]), rest)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A folder like a clone of the repository, with a small random model in runs/quickstart."""
+    folder = tmp_path_factory.mktemp("clone")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    language_model(d_model=16, n_layer=1).save_pretrained(str(folder / "runs/quickstart"))
+    return folder
+
+
+@pytest.mark.parametrize("page", API, ids=_name)
+def test_examples_of_the_api_run(page, clone, monkeypatch, shapes_unchecked):
+    monkeypatch.chdir(clone)
+    blocks = _PYTHON.findall(page.read_text())
+    assert blocks
+    names = {}
+    for block in blocks:
+        exec(compile(block, _name(page), "exec"), names)
+
+
+def test_every_public_name_is_documented():
+    text = "\n".join(page.read_text() for page in API)
+    shown = set(re.findall(r"^::: cj\.([\w.]+)$", text, re.MULTILINE))
+    packages = {"genomics", "inference", "kernels", "model"}  # their public names have entries
+    missing = set(cj.__all__) - shown - packages - {"__version__"}
+    assert not missing
+    assert {f"kernels.{name}" for name in _exported("kernels")} <= shown
+    assert {name.partition(".")[0] for name in shown} <= set(cj.__all__)
+
+
+def _exported(package):
+    text = (ROOT / package / "__init__.py").read_text()
+    return re.findall(r"import (\w+) as \1", text) + re.findall(r"^    (\w+) as \1", text, re.M)
+
+
+def test_transcripts_start_with_a_command():
+    for page in PAGES:
+        for block in outputs.transcripts(page.read_text()):
+            assert block.startswith("$ "), (page, block)
