@@ -1,11 +1,11 @@
-"""What must be moved and computed at the least, counted by hand, and the time that takes."""
+"""Lower bounds of the work of a scan or a mixer, counted by hand, and the time they take."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 
 class Shape(NamedTuple):
-    """Of one selective scan."""
+    """The shape of a selective scan."""
 
     batch: int
     length: int
@@ -14,12 +14,12 @@ class Shape(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Of all sequences."""
+        """Tokens of all sequences together."""
         return self.batch * self.length
 
     @property
     def elements(self) -> int:
-        """State elements: a token, a channel, a state."""
+        """State elements: tokens x channels x states."""
         return self.tokens * self.channels * self.state
 
 
@@ -27,18 +27,21 @@ Counts = dict[str, int]  # bytes, exponentials, flops, and products: flops of ma
 
 
 def scan_counts(shape: Shape, itemsize: int, *, gated: bool = True) -> dict[str, Counts]:
-    """Of the selective scan with D, bias, softplus and, where it is gated, z.
+    """Counts the work of a selective scan with D, bias, softplus and, if gated, z.
 
-    Forward reads u, delta, z, B, C once and writes y once. Backward reads them and the cotangent
-    and writes the five gradients. Each pass takes one exponential a state element for the decay;
-    softplus and SiLU take three more a channel and token. The recurrence and its output are two
-    multiply-adds and a product a state element; backward repeats them and has four multiply-adds
-    of its own.
+    The forward pass reads u, delta, z, B, C once and writes y once. The backward pass reads them
+    and the cotangent and writes the five gradients. Each pass takes one exponential per state
+    element for the decay, and its argument's product with A is counted with it; softplus and SiLU
+    take three more per channel and token. The recurrence and its output are two multiply-adds and
+    a product per state element; backward repeats them and adds four multiply-adds.
 
     Args:
-        shape: of the scan.
-        itemsize: bytes of a number of the sequences.
+        shape: batch, length, channels and states of the scan.
+        itemsize: bytes per number of the sequences.
         gated: whether the scan applies the gate z.
+
+    Returns:
+        The counts of "forward", "backward" and "forward_backward".
     """
     wide, narrow = shape.tokens * shape.channels, shape.tokens * shape.state
     read = (3 if gated else 2) * wide + 2 * narrow
@@ -57,18 +60,22 @@ def scan_counts(shape: Shape, itemsize: int, *, gated: bool = True) -> dict[str,
 
 
 def mixer_counts(shape: Shape, itemsize: int, d_model: int, delta_rank: int) -> dict[str, Counts]:
-    """Of a BiMamba mixer with shared projections, from `in_proj` to `out_proj`.
+    """Counts the work of a BiMamba mixer with shared projections, which are included.
 
-    What lies between could stay on the chip, so forward reads and writes only the hidden state,
-    and backward reads it and the cotangent and writes the gradient. In each direction a pass takes
-    the exponentials of a scan without gate and one of the convolution's SiLU; the gate is applied
-    once. Backward takes two matrix products for each of forward's.
+    All that lies between could stay on the chip, so the forward pass reads and writes only the
+    hidden state, and the backward pass reads it and the cotangent and writes the gradient. In each
+    direction a pass takes the exponentials of a scan without gate and one more for the
+    convolution's SiLU; the gate is applied once. Backward takes two matrix products for each one
+    of forward.
 
     Args:
-        shape: of the scan of one direction.
-        itemsize: bytes of a number of the hidden state.
+        shape: batch, length, channels and states of the scan of one direction.
+        itemsize: bytes per number of the hidden state.
         d_model: channels of the hidden state.
-        delta_rank: of the projection to delta.
+        delta_rank: rank of the projection to delta.
+
+    Returns:
+        The counts of "forward", "backward" and "forward_backward".
     """
     hidden, wide = shape.tokens * d_model, shape.tokens * shape.channels
     exponentials = 2 * (shape.elements + 3 * wide) + wide
@@ -94,10 +101,10 @@ def _passes(forward: Counts, backward: Counts) -> dict[str, Counts]:
 
 
 def floors(counts: Counts, rates: Mapping[str, float]) -> dict[str, float]:
-    """The least time of each kind of work, in ms.
+    """Computes the shortest time of each kind of work, in ms.
 
     Args:
-        counts: how much there is of each kind; kinds without a rate are passed over.
-        rates: how much of each kind the machine does in a second.
+        counts: amount of each kind; kinds without a rate are left out.
+        rates: amount of each kind that the machine does per second.
     """
     return {kind: 1e3 * count / rates[kind] for kind, count in counts.items() if kind in rates}

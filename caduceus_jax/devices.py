@@ -1,11 +1,11 @@
-"""Which devices a command works on."""
+"""Makes every CPU core a device."""
 
 import os
 
 import jax
 
-# A core that other programs keep busy arrives late where devices add up their gradients. XLA ends
-# the whole process after 40 seconds of that.
+# A core that is busy with other programs is late where devices add up their gradients, and XLA
+# ends the whole process after it has waited for 40 seconds.
 _PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds"
 _PATIENCE_SECONDS = 3600
 
@@ -13,13 +13,13 @@ _PATIENCE_SECONDS = 3600
 def use_cores(most: int | None = None) -> None:
     """Makes each CPU core a device of its own, so that a batch spreads over all of them.
 
-    XLA walks through a recurrence on one core, whatever their number. This changes nothing on
-    accelerators, and nothing where the devices have been chosen already: by a flag in XLA_FLAGS,
-    or because JAX has begun to compute.
+    XLA runs a recurrence on one core, however many there are. This changes nothing on
+    accelerators, nor where the devices have been chosen already: by a flag in XLA_FLAGS, or
+    because JAX has begun to compute.
 
     Args:
-        most: largest useful number, such as the batch size: the most cores that divide it are
-            used. By default all cores.
+        most: largest useful number, such as the batch size: the largest number of cores that
+            divides it is used. By default all cores.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if _PATIENCE not in flags:

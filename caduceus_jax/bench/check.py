@@ -1,4 +1,4 @@
-"""Whether an implementation computes what it should: values and gradients against float64."""
+"""Checks an implementation of the scan: values and gradients against float64."""
 
 import functools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 from caduceus_jax.costs import Shape
 from caduceus_jax.kernels import causal_conv1d, selective_scan_with_state
 
-# Largest difference over the largest magnitude; why so much: tests/tolerances.py.
+# Largest difference over the largest magnitude; tests/tolerances.py derives them.
 TOLERANCES = {"float32": 1e-5, "bfloat16": 1e-2}
 
 _SEQUENCES = ("u", "delta", "B", "C", "z", "conv_x")
@@ -19,7 +19,7 @@ _CONVOLUTION = ("conv_x", "conv_weight", "conv_bias")
 
 
 class Problem(NamedTuple):
-    """Inputs, cotangents of y and final state, and what float64 makes of them."""
+    """Inputs, cotangents of y and the final state, and the expected results from float64."""
 
     shape: Shape
     dtype: str
@@ -33,9 +33,9 @@ Arrays = tuple[dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def draw(shape: Shape, dtype: str, seed: int) -> Arrays:
-    """Inputs of scan and convolution with every optional array, and cotangents.
+    """Draws inputs of scan and convolution, optional arrays included, and cotangents.
 
-    The latter are of y, which serves the convolution too, and of the final state.
+    The cotangents are those of y, used for the convolution's result too, and of the final state.
     """
     rng = np.random.default_rng(seed)
     batch, length, channels, state = shape
@@ -77,13 +77,13 @@ def problem(shape: Shape, dtype: str, reverse: bool, seed: int) -> Problem:
 def lower(
     shape: Shape, dtype: str, reverse: bool, seed: int, implementation: Any
 ) -> jax.stages.Lowered:
-    """An implementation, ready to be compiled for `errors`."""
+    """Lowers an implementation; its compiled form is what `errors` takes."""
     options = {"reverse": reverse, "implementation": implementation}
     return _values_and_gradients.lower(*draw(shape, dtype, seed), **options)
 
 
 def errors(problem: Problem, compiled: Callable[..., dict[str, jax.Array]]) -> dict[str, float]:
-    """Of every result and every gradient: largest difference over largest magnitude."""
+    """Returns the largest difference over the largest magnitude of every result and gradient."""
     found = compiled(*jax.tree.map(jnp.asarray, (problem.inputs, problem.cotangents)))
     return {
         name: float(
@@ -94,15 +94,17 @@ def errors(problem: Problem, compiled: Callable[..., dict[str, jax.Array]]) -> d
 
 
 def passes(errors: dict[str, float], dtype: str) -> bool:
-    """Every error is within the tolerance; not a number is not."""
+    """Tells whether every error is within the tolerance; NaN is not."""
     return all(error <= TOLERANCES[dtype] for error in errors.values())
 
 
 @functools.partial(jax.jit, static_argnames=("reverse", "implementation"))
-def _values_and_gradients(inputs, cotangents, *, reverse: bool, implementation: Any):
+def _values_and_gradients(
+    inputs: dict[str, Any], cotangents: tuple[Any, Any], *, reverse: bool, implementation: Any
+) -> dict[str, jax.Array]:
     options = {"reverse": reverse, "implementation": implementation}
 
-    def run(inputs):
+    def run(inputs: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array]:
         of_scan = {name: x for name, x in inputs.items() if name not in _CONVOLUTION}
         y, final = selective_scan_with_state(**of_scan, **options)
         return y, final, causal_conv1d(*(inputs[name] for name in _CONVOLUTION), **options)
@@ -115,7 +117,7 @@ def _values_and_gradients(inputs, cotangents, *, reverse: bool, implementation: 
 
 
 def _cpu() -> Any:
-    """Where float64 costs little; the default device where JAX was told to look at no other."""
+    """Returns a CPU, where float64 is cheap, or the default device if JAX may use no CPU."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

@@ -14,7 +14,7 @@ _SEQUENCES = ("u", "delta", "B", "C", "z")
 
 
 def importable() -> bool:
-    """Whether mamba_ssm and a torch that sees the GPU are installed."""
+    """Tells whether mamba_ssm and a torch that sees the GPU are installed."""
     if any(importlib.util.find_spec(name) is None for name in ("torch", "mamba_ssm")):
         return False
     import torch  # pyright: ignore[reportMissingImports]
@@ -23,14 +23,15 @@ def importable() -> bool:
 
 
 def runs(inputs: dict[str, jax.Array]) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Calls of its kernel on copies of our arguments, forward and with all gradients.
+    """Prepares calls of its kernel on copies of our arguments, forward and with all gradients.
 
     Args:
         inputs: arguments of `selective_scan`: u, delta, A, B, C, D, z, delta_bias.
 
     Returns:
-        "forward" and "forward_backward": functions that launch and return y, and the gradients as
-        `d_u` and so on. The cotangent is y, as in `runs.scan_gradient`.
+        "forward" and "forward_backward": functions that launch the kernel and return y and, for
+        the latter, the gradients as `d_u` and so on. The cotangent is y, as in
+        `runs.scan_gradient`.
     """
     import torch  # pyright: ignore[reportMissingImports]
     from mamba_ssm.ops import (  # pyright: ignore[reportMissingImports]
@@ -61,18 +62,18 @@ def runs(inputs: dict[str, jax.Array]) -> dict[str, Callable[[], dict[str, Any]]
 
 
 def wait(_: Any) -> None:
-    """Returns when all that torch launched is done."""
+    """Waits until everything that torch has launched is done."""
     import torch  # pyright: ignore[reportMissingImports]
 
     torch.cuda.synchronize()
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, jax.Array]) -> dict[str, float]:
-    """Largest difference over the largest magnitude of theirs, of y and of every gradient.
+    """Compares y and every gradient: largest difference over the largest magnitude of theirs.
 
     Args:
-        theirs: what `forward_backward` returned.
-        ours: the same, in our layout.
+        theirs: the result of `forward_backward`.
+        ours: y and the gradients of our scan, sequences as (batch, length, channels).
     """
     import torch  # pyright: ignore[reportMissingImports]
 

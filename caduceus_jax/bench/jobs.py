@@ -1,4 +1,4 @@
-"""The work of a suite in pieces, each of which may fail without harm to the others."""
+"""The work of a suite, as jobs that may fail without harm to each other."""
 
 import concurrent.futures
 import functools
@@ -25,20 +25,24 @@ class Job(NamedTuple):
 
     kind: str  # checks, comparisons or cases
     about: dict[str, Any]  # the row's first columns
-    work: Callable[..., dict[str, Any]]  # returns the others
-    # Where there is something to compile: `work` then gets the program and what compiling cost.
+    work: Callable[..., dict[str, Any]]  # returns the other columns
+    # Lowers the program of the job, if it has one: `work` then gets the compiled program and the
+    # cost of compiling it.
     lower: Callable[[], jax.stages.Lowered] | None = None
 
 
 def run(jobs: Iterable[Job], deadline: float) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """The rows of the jobs, with `error` where one failed or it was later than `deadline`.
+    """Runs jobs and yields their rows, with `error` where one failed or came too late.
 
-    All is compiled first, side by side, because most of the time of a suite is compiling; then
-    one job after another works, so that nothing disturbs its times.
+    All programs are compiled first, in parallel, because most of the time of a suite is compiling;
+    then the jobs run one after another, so that nothing disturbs their times.
 
     Args:
-        jobs: what there is to do.
-        deadline: nothing is begun later, by `time.monotonic`.
+        jobs: the jobs, in order.
+        deadline: no job begins later than this, by `time.monotonic`.
+
+    Yields:
+        Each job and its row.
     """
     jobs = list(jobs)
     pool = concurrent.futures.ThreadPoolExecutor()
@@ -52,7 +56,7 @@ def run(jobs: Iterable[Job], deadline: float) -> Iterator[tuple[Job, dict[str, A
 
 
 def _start(job: Job, pool: concurrent.futures.Executor, deadline: float) -> Any:
-    """Its compilation; None where there is none; what went wrong, as text."""
+    """Starts to compile a job's program; None if it has none, the error as text if it fails."""
     if job.lower is None or time.monotonic() > deadline:
         return None
     start = time.perf_counter()
@@ -83,17 +87,19 @@ def is_there(implementation: str) -> bool:
 def checks(
     which: tuple[tuple[Shape, str, bool], ...], implementations: list[str], seed: int
 ) -> Iterator[Job]:
-    """Every implementation against float64.
+    """Makes the jobs that compare every implementation with float64.
 
     Args:
         which: shape, dtype and `reverse` of each comparison.
-        implementations: of the scan.
-        seed: of the inputs.
+        implementations: names of implementations of the scan.
+        seed: seed of the inputs.
     """
     for shape, dtype, reverse in which:
         problem = functools.cache(functools.partial(check.problem, shape, dtype, reverse, seed))
 
-        def compare(compiled: Any, _: Any, dtype: str = dtype, problem: Any = problem):
+        def compare(
+            compiled: Any, _: Any, dtype: str = dtype, problem: Any = problem
+        ) -> dict[str, Any]:
             errors = check.errors(problem(), compiled)
             return {"errors": errors, "passed": check.passes(errors, dtype)}
 
@@ -107,15 +113,15 @@ def checks(
 def cases(
     shape: Shape, dtype: str, implementations: list[str], seed: int, rates: Rates, seconds: float
 ) -> Iterator[Job]:
-    """Times of the scan, of the CUDA kernel where there is one, and of the mixer.
+    """Makes the jobs that time the scan, the CUDA kernel where there is one, and the mixer.
 
     Args:
-        shape: of the scan.
-        dtype: of the sequences.
-        implementations: of the scan.
-        seed: of the inputs.
-        rates: what the machine can do.
-        seconds: for which each case is repeated.
+        shape: batch, length, channels and states of the scan.
+        dtype: dtype of the sequences.
+        implementations: names of implementations of the scan.
+        seed: seed of the inputs.
+        rates: what the machine can do per second, from `measure.rates`.
+        seconds: how long each case is repeated.
     """
     scan_arguments = lambda: (runs.draw(shape, dtype, seed),)  # noqa: E731
     mixer_arguments = lambda: runs.draw_mixer(shape, dtype, seed)  # noqa: E731
@@ -129,7 +135,7 @@ def cases(
     }
 
     @functools.cache
-    def hidden():
+    def hidden() -> Any:
         inputs.cache_clear()  # the mixer needs the memory
         calls.cache_clear()
         return mixer_arguments()
@@ -169,7 +175,7 @@ def _about(shape: Shape, dtype: str, implementation: str) -> dict[str, Any]:
 
 
 def _lower(function: Callable[..., Any], arguments: Callable[[], Any]) -> jax.stages.Lowered:
-    """Without making the arguments, which are large."""
+    """Lowers a function without making its arguments, which are large."""
     return jax.jit(function).lower(*jax.eval_shape(arguments))
 
 
@@ -186,7 +192,7 @@ def _floors(counts: Counts, rates: Rates, median: float) -> dict[str, Any]:
 
 
 def _differences(program: Any, inputs: tuple[Any, ...], calls: Any) -> dict[str, Any]:
-    """Our results beside those of the CUDA kernel, for the same inputs."""
+    """Compares our results with those of the CUDA kernel, for the same inputs."""
     y, (gradients,) = program(*inputs)
     ours = {"y": y} | {f"d_{name}": value for name, value in gradients.items()}
     return {"differences": cuda_kernel.differences(calls["forward_backward"](), ours)}

@@ -1,4 +1,4 @@
-"""How things are timed, and what a machine can do at the most."""
+"""Timing of calls, and the most that a machine can do."""
 
 import math
 import platform
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from caduceus_jax.version import __version__
 
 # A clock that starts and stops for each call of a few microseconds measures the dispatch of the
-# call. So many seconds of calls are in flight between two looks at the clock.
+# call, so several calls are in flight between two readings of the clock: about this many seconds.
 _IN_FLIGHT_SECONDS, _MOST_IN_FLIGHT = 0.02, 64
 _MOST_REPEATS = 20
 
@@ -26,12 +26,12 @@ def compile_call(
     """Compiles a call.
 
     Args:
-        function: to compile; where it is jitted already, as it was jitted.
-        arguments: of the call.
+        function: the function; one that is jitted already keeps its options.
+        arguments: the arguments of the call.
 
     Returns:
-        The call, and how long compiling took (`compile_ms`) and the memory that it needs beside
-        arguments and results (`temporary_bytes`, -1 where XLA does not say).
+        The call, and its cost: the time to compile (`compile_ms`) and the memory it needs beside
+        arguments and results (`temporary_bytes`, -1 where XLA does not report it).
     """
     compiled, cost = compile_for(function, arguments)
     return lambda: compiled(*arguments), cost
@@ -40,7 +40,7 @@ def compile_call(
 def compile_for(
     function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> tuple[jax.stages.Compiled, dict[str, Any]]:
-    """Compiles for arguments that may be abstract; returns the program and its cost."""
+    """Compiles a function for arguments that may be abstract; returns the program and its cost."""
     start = time.perf_counter()
     jitted = function if isinstance(function, jax.stages.Wrapped) else jax.jit(function)
     return compile_lowered(jitted.lower(*arguments), start)
@@ -49,7 +49,7 @@ def compile_for(
 def compile_lowered(
     lowered: jax.stages.Lowered, start: float
 ) -> tuple[jax.stages.Compiled, dict[str, Any]]:
-    """The second half of `compile_for`, which began at `start` by `time.perf_counter`."""
+    """Finishes `compile_for`, which began at `start` by `time.perf_counter`."""
     compiled = lowered.compile()
     compile_ms = 1e3 * (time.perf_counter() - start)
     memory = compiled.memory_analysis()
@@ -60,7 +60,7 @@ def compile_lowered(
 def timed(
     function: Callable[..., Any], arguments: tuple[Any, ...], repeats: int
 ) -> dict[str, float]:
-    """Times in ms of a compiled call and of its compilation, and its temporary memory."""
+    """Times a compiled call and its compilation, in ms, and reports its temporary memory."""
     call, cost = compile_call(function, arguments)
     jax.block_until_ready(call())
     times = [_clock(call, jax.block_until_ready, 1) for _ in range(repeats)]
@@ -70,15 +70,15 @@ def timed(
 def timed_within(
     call: Callable[[], Any], wait: Callable[[Any], object], seconds: float
 ) -> dict[str, float]:
-    """Times in ms of a call, repeated for about that long, twice at the least.
+    """Times a call, in ms; it is repeated for about `seconds`, at least twice.
 
     Short calls are launched several at a time, so that the device does not wait for the host; the
-    time of one is then that of all over their number.
+    time of one is then the time of all over their number.
 
     Args:
-        call: launches the work and returns what can be waited for.
-        wait: returns when what `call` returned is there.
-        seconds: how long to repeat it.
+        call: launches the work and returns its results, which may not be ready.
+        wait: returns when the results that it is given are ready.
+        seconds: how long to repeat the call.
 
     Returns:
         `median_ms`, `min_ms`, `max_ms`, `repeats`, and how many calls were in flight at a time.
@@ -93,7 +93,7 @@ def timed_within(
 
 
 def _clock(call: Callable[[], Any], wait: Callable[[Any], object], calls: int) -> float:
-    """Seconds of one call among so many."""
+    """Returns the seconds per call of several calls in flight."""
     start = time.perf_counter()
     # Only the smallest result of each call is held: large ones would add up in memory.
     wait([min(jax.tree.leaves(call()), key=lambda leaf: leaf.nbytes) for _ in range(calls)])
@@ -109,13 +109,13 @@ def _spread(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, without the pages that a compiler may add."""
+    """Formats an error as one line, without the pages that a compiler may add."""
     text = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {text[:300]}".removesuffix(": ")
 
 
 def platform_of_jax() -> dict[str, str]:
-    """What computes."""
+    """Returns the JAX version, platform and device."""
     return {
         "jax": jax.__version__,
         "platform": jax.default_backend(),
@@ -124,7 +124,7 @@ def platform_of_jax() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Device, versions, and the command that was given."""
+    """Returns the device, all versions, and the command that was given."""
     device = jax.devices()[0]
     return platform_of_jax() | {
         "driver": " ".join(device.client.platform_version.split()),
@@ -136,47 +136,49 @@ def machine() -> dict[str, Any]:
 
 
 def rates(dtypes: Sequence[str] = ()) -> dict[str, float]:
-    """What this machine can do in a second.
+    """Measures what this machine can do per second.
+
+    Args:
+        dtypes: dtypes whose matrix products are measured too.
 
     Returns:
-        `bytes` moved, `exponentials` taken, and for each of the dtypes the operations of matrix
-        products.
+        `bytes` moved, `exponentials` taken, and for each dtype the operations of matrix products.
     """
     found = {"bytes": copy_bandwidth(), "exponentials": exponential_rate()}
     return found | {dtype: matrix_product_rate(dtype) for dtype in dtypes}
 
 
 def copy_bandwidth() -> float:
-    """Bytes a second, read and written, of copying an array far larger than any cache."""
+    """Measures bytes per second, read and written, of copying an array larger than any cache."""
     x = jnp.arange(2**27 if jax.default_backend() == "gpu" else 2**26, dtype=jnp.float32)
     return 2 * x.nbytes / _least_seconds(lambda x: -x, x)
 
 
 def exponential_rate() -> float:
-    """Exponentials a second, as fast as the device takes them.
+    """Measures exponentials per second, as fast as the device takes them.
 
-    On a GPU a chain of reciprocal roots: they run on the same units as powers of two at the same
-    rate (CUDA C++ Programming Guide, throughput of native arithmetic instructions), and XLA puts
-    three instructions around each, where an exponential has seven and would be bound by those. In
-    one fused kernel: a loop would write its numbers to memory in every round.
+    On a GPU it times a chain of reciprocal roots: they run on the same units as powers of two, at
+    the same rate (CUDA C++ Programming Guide, throughput of native arithmetic instructions), and
+    XLA puts three instructions around each, where an exponential has seven and would be bound by
+    those. The chain is one fused kernel: a loop would write its numbers to memory in every round.
     """
 
-    def fused(x):
+    def fused(x: jax.Array) -> jax.Array:
         for _ in range(rounds):
             x = jax.lax.rsqrt(x)
         return x
 
-    def loop(x):
+    def loop(x: jax.Array) -> jax.Array:
         return jax.lax.fori_loop(0, rounds, lambda _, y: jnp.exp(-y), x)
 
-    # On a CPU numbers that stay in cache.
+    # On a CPU, the numbers stay in cache.
     gpu = jax.default_backend() == "gpu"
     size, rounds = (2**26, 64) if gpu else (2**14, 1024)
     return size * rounds / _least_seconds(fused if gpu else loop, jnp.linspace(0.5, 1, size))
 
 
 def matrix_product_rate(dtype: str) -> float:
-    """Operations a second of a large square matrix product; a multiply-add is two."""
+    """Measures operations per second of a large square matrix product; a multiply-add is two."""
     size = 8192 if jax.default_backend() == "gpu" else 1024
     return 2 * size**3 / _least_seconds(lambda x: x @ x, jnp.ones((size, size), dtype))
 

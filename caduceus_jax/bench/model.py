@@ -28,20 +28,20 @@ def model(
     """Times a whole model and prints one JSON object.
 
     The model is Caduceus-PS: a forward pass, and a step that also takes every gradient. Times are
-    in milliseconds: the median of the repeats, the least and the greatest. One run goes before
-    them, and compilation is timed apart. The memory is the process's highest ever.
+    in milliseconds: median, minimum and maximum of the repeats, after one run that is not timed;
+    compilation is timed separately. The memory is the peak of the process.
 
-    example:
+    examples:
       caduceus-jax bench model --d-model 256 --n-layer 16 --length 131072 --forward-only
 
     Args:
-        batch: sequences.
-        length: tokens of each.
-        dtype: of activations; the recurrence runs in float32.
-        repeats: timed runs.
+        batch: number of sequences.
+        length: tokens per sequence.
+        dtype: dtype of activations; the recurrence runs in float32.
+        repeats: number of timed runs.
         d_model: channels of the model.
         n_layer: blocks of the model.
-        forward_only: take no gradients.
+        forward_only: do not time gradients.
 
     Raises:
         UserError: a size below 1.
@@ -52,10 +52,10 @@ def model(
     caduceus = CaduceusForMaskedLM(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
     ids = jax.random.randint(jax.random.key(0), (batch, length), 7, 11)
 
-    def forward(model, ids):
+    def forward(model: CaduceusForMaskedLM, ids: jax.Array) -> jax.Array:
         return model(ids).logits
 
-    def gradient(model, ids):
+    def gradient(model: CaduceusForMaskedLM, ids: jax.Array) -> Any:
         return jax.value_and_grad(lambda m: masked_lm_loss(forward(m, ids), ids))(model)
 
     report: dict[str, Any] = {

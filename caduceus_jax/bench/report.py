@@ -1,18 +1,20 @@
-"""Results on disk: JSON with everything, and Markdown of what people read."""
+"""Results of a benchmark on disk: JSON with everything, Markdown for people."""
 
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
+
+from caduceus_jax.files import write_text
 
 
 class Report:
-    """What a benchmark has found so far; every addition is written to disk at once.
+    """Collects the results of a benchmark and writes every addition to disk at once.
 
     Args:
-        path: of the files, without the ending.
-        head: what there is to say before the first result: machine, command, seed.
-        page: makes a page of Markdown of the results.
+        path: path of the files, without the ending.
+        head: what is known before the first result: machine, command, seed.
+        page: formats the results as a page of Markdown.
     """
 
     def __init__(
@@ -23,19 +25,19 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def add(self, kind: str, row: dict[str, Any], line: str) -> None:
-        """Keeps a row of a kind such as "cases", says it in a line, and writes everything."""
+        """Adds a row of a kind such as "cases", prints a line about it, and writes the files."""
         self.results.setdefault(kind, []).append(row)
         print(line, flush=True)
         self.write()
 
     def write(self) -> None:
         """Writes JSON and Markdown, each whole or not at all."""
-        _replace(self.path.with_suffix(".json"), json.dumps(self.results, indent=1) + "\n")
-        _replace(self.path.with_suffix(".md"), self.page(self.results))
+        write_text(self.path.with_suffix(".json"), json.dumps(self.results, indent=1) + "\n")
+        write_text(self.path.with_suffix(".md"), self.page(self.results))
 
 
 def title(results: dict[str, Any]) -> list[str]:
-    """The first lines of a page: machine, versions, command."""
+    """Returns the first lines of a page: machine, versions, command."""
     lines = [
         f"# {results['title']}",
         "",
@@ -49,28 +51,17 @@ def title(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
 def size(shape: dict[str, int]) -> str:
-    """`1 x 131,072 x 512 x 16`."""
+    """Formats a shape: `1 x 131,072 x 512 x 16`."""
     return " x ".join(f"{extent:,}" for extent in shape.values())
 
 
 def number(x: float) -> str:
-    """Three digits that count, without an exponent."""
+    """Formats a number with three significant digits and no exponent."""
     digits = 0 if x >= 100 else 1 if x >= 10 else 2 if x >= 1 else 3 if x >= 0.1 else 4
     return f"{x:,.{digits}f}"
 
 
 def spread(case: dict[str, Any]) -> str:
-    """`1.25 (1.24 - 1.31)`."""
+    """Formats median, minimum and maximum: `1.25 (1.24 - 1.31)`."""
     return f"{number(case['median_ms'])} ({number(case['min_ms'])} - {number(case['max_ms'])})"
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
-    partial.replace(path)

@@ -1,4 +1,4 @@
-"""The picture of a suite: what was reached, beside what the machine could reach."""
+"""A figure of a suite's results beside the limits of the machine."""
 
 import pathlib
 from typing import Any
@@ -20,14 +20,14 @@ _ROOFS: dict[str, tuple[str, Any, str]] = {
 
 
 def draw(results: dict[str, Any], path: pathlib.Path) -> None:
-    """Draws the state elements a second of each case under the roofs of the device.
+    """Draws the state elements per second of each case under the roofs of the device.
 
-    A panel for scan and mixer and each pass, a row for each shape and dtype. Points are medians,
-    the bars through them reach from the least to the greatest. A roof is what the machine would
-    reach if it did nothing but that one kind of work.
+    There is a panel for scan and mixer and each pass, with a row for each shape and dtype. Points
+    are medians; the bars through them reach from minimum to maximum. A roof is what the machine
+    would reach if it did only that one kind of work.
 
     Args:
-        results: of a suite; cases that failed are left out.
+        results: the results of a suite; cases that failed are left out.
         path: PNG file to write.
     """
     cases = [case for case in results["cases"] if "error" not in case]
@@ -45,7 +45,7 @@ def draw(results: dict[str, Any], path: pathlib.Path) -> None:
         axes_of_what[0].set_yticks(range(len(rows)), rows, fontsize=8)
         axes_of_what[0].set_ylim(len(rows) - 0.4, -0.6)
     for axes in panels[1]:
-        axes.set_xlabel("state elements a second (of a token, a channel, a state, a direction)")
+        axes.set_xlabel("state elements per second (tokens x channels x states x directions)")
     figure.suptitle(
         f"Selective scan and BiMamba mixer on {results['device']}, jax {results['jax']}\n"
         "batch x length x channels x states; further right is faster, the lines are the limits "
@@ -94,7 +94,7 @@ def _row(case: dict[str, Any]) -> str:
 
 
 def _elements(case: dict[str, Any]) -> float:
-    """State elements of all directions: a mixer walks in two."""
+    """Counts state elements of all directions: a mixer has two."""
     shape = case["shape"]
     one = shape["batch"] * shape["length"] * shape["channels"] * shape["state"]
     return one * (2 if case["what"] == "mixer" else 1)

@@ -1,4 +1,4 @@
-"""What is timed: the scan and the mixer, forward and with all gradients, and their arguments."""
+"""The functions that are timed, scan and mixer with and without gradients, and their arguments."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from caduceus_jax.model.heads import CaduceusForMaskedLM
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def draw(shape: Shape, dtype: Any, seed: int = 0) -> dict[str, jax.Array]:
-    """Random arguments of a scan, of the size that those of a trained model have."""
+    """Draws arguments of a scan, of magnitudes as in a trained model."""
     keys = iter(jax.random.split(jax.random.key(seed), 8))
     batch, length, channels, state = shape
 
@@ -36,14 +36,14 @@ def draw(shape: Shape, dtype: Any, seed: int = 0) -> dict[str, jax.Array]:
 
 
 def scan_forward(implementation: Any) -> Callable[..., Any]:
-    """The scan of `draw`'s arguments."""
+    """Returns the scan, as a function of the arguments from `draw`."""
     return lambda inputs: selective_scan(**inputs, implementation=implementation)
 
 
 def scan_gradient(implementation: Any) -> Callable[..., Any]:
-    """Output and the gradients of every input, for a cotangent that is not constant."""
+    """Returns a function to the output and the gradients of every input; the cotangent is y."""
 
-    def run(inputs):
+    def run(inputs: dict[str, jax.Array]) -> Any:
         y, pull_back = jax.vjp(scan_forward(implementation), inputs)
         return y, pull_back(y)
 
@@ -51,13 +51,13 @@ def scan_gradient(implementation: Any) -> Callable[..., Any]:
 
 
 def mixer_config(shape: Shape) -> CaduceusConfig:
-    """The smallest model whose mixer scans so many channels and states."""
+    """Returns the smallest model whose mixer scans as many channels and states."""
     return CaduceusConfig(d_model=shape.channels // 2, n_layer=1, d_state=shape.state)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def draw_mixer(shape: Shape, dtype: Any, seed: int = 0) -> tuple[Any, jax.Array]:
-    """A BiMamba mixer of a model, and a hidden state (batch, strand=1, length, d_model) for it."""
+    """Draws a BiMamba mixer and a hidden state (batch, strand=1, length, d_model) for it."""
     config = mixer_config(shape)
     model = CaduceusForMaskedLM(config, dtype=dtype, rngs=nnx.Rngs(seed))
     mixer = jax.tree.map(lambda stacked: stacked[0], model.caduceus.layers.mixer)
@@ -66,9 +66,9 @@ def draw_mixer(shape: Shape, dtype: Any, seed: int = 0) -> tuple[Any, jax.Array]
 
 
 def mixer_forward(implementation: Any) -> Callable[..., jax.Array]:
-    """The mixer of `draw_mixer`, with this scan and the convolution that goes with it."""
+    """Returns the mixer as a function, with this scan and the convolution that goes with it."""
 
-    def run(mixer, hidden):
+    def run(mixer: Any, hidden: jax.Array) -> Any:
         mixer.scan = functools.partial(selective_scan, implementation=implementation)
         mixer.conv = functools.partial(causal_conv1d, implementation=implementation)
         return mixer(hidden)
@@ -77,9 +77,9 @@ def mixer_forward(implementation: Any) -> Callable[..., jax.Array]:
 
 
 def mixer_gradient(implementation: Any) -> Callable[..., Any]:
-    """Output and the gradients of hidden state and parameters."""
+    """Returns a function to the output and the gradients of parameters and hidden state."""
 
-    def run(mixer, hidden):
+    def run(mixer: Any, hidden: jax.Array) -> Any:
         y, pull_back = jax.vjp(mixer_forward(implementation), mixer, hidden)
         return y, pull_back(y)
 

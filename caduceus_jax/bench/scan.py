@@ -1,4 +1,4 @@
-"""`caduceus-jax bench scan`: the selective scan timed, one shape or a whole suite of them."""
+"""`caduceus-jax bench scan`: times the selective scan, for one shape or for a suite of shapes."""
 
 import dataclasses
 import importlib
@@ -38,41 +38,41 @@ def scan(
     skip_reference: bool = False,
     forward_only: bool = False,
 ) -> None:
-    """Times the selective scan, beside what this machine can do.
+    """Times the selective scan and compares it with the limits of this machine.
 
-    Without a suite, one shape: the scan with D, z, bias and softplus, beside its reference, as one
-    JSON object. Times are in milliseconds: the median of the repeats, the least and the greatest.
-    One run goes before them, and compilation is timed apart. The floor is the larger of two times:
-    the bytes that must be moved at the copy bandwidth measured here, and the exponentials that
-    must be taken at the rate measured here. "floor_share" is the floor over the median.
+    Without a suite it times one shape, the scan with D, z, bias and softplus and its reference, and
+    prints a JSON object. Times are in milliseconds: median, minimum and maximum of the repeats,
+    after one run that is not timed; compilation is timed separately. The floor is the larger of two
+    times: the bytes that must be moved, at the copy bandwidth measured here, and the exponentials
+    that must be taken, at the rate measured here. "floor_share" is the floor over the median.
 
-    --suite gpu compares the implementations on an NVIDIA GPU: correctness against a float64
-    reference first, then times of scan and mixer in five shapes, both dtypes, against floors
-    measured on that device, and against the CUDA kernel of mamba_ssm where that is importable.
-    It writes scan_gpu.json, scan_gpu.md and scan_gpu.png; after each case, so that what is there
-    stays there. A failed check makes the exit status 1. --suite smoke is the same at tiny shapes
-    on any machine: it shows that the command works, and its times say nothing.
+    --suite gpu compares the implementations on an NVIDIA GPU: first correctness against float64,
+    then times of scan and mixer for five shapes and both dtypes, against floors measured on that
+    device, and against the CUDA kernel of mamba_ssm if it is installed. It writes scan_gpu.json,
+    scan_gpu.md and scan_gpu.png after each case, so that an interruption loses nothing. A failed
+    check makes the exit status 1. --suite smoke does the same with tiny shapes on any machine: it
+    shows that the command works, and its times mean nothing.
 
     examples:
       caduceus-jax bench scan --length 131072 --channels 512
       caduceus-jax bench scan --suite gpu --out runs/h200
 
     Args:
-        suite: time many shapes and implementations; its sizes are its own.
-        out: folder for what a suite writes.
-        minutes: a suite begins nothing new after this long.
-        seed: of a suite's inputs; by default another one each time, which is printed.
-        batch: sequences.
-        length: tokens of each.
-        dtype: of activations; the recurrence runs in float32.
-        repeats: timed runs.
+        suite: time many shapes and implementations; only `out`, `minutes` and `seed` go with it.
+        out: folder for the results of a suite.
+        minutes: a suite begins no new case after this many minutes.
+        seed: seed of a suite's inputs; by default a random one, which is printed.
+        batch: number of sequences.
+        length: tokens per sequence.
+        dtype: dtype of activations; the recurrence runs in float32.
+        repeats: number of timed runs.
         channels: channels of the scan.
-        state: states of each channel of the scan.
-        implementation: which implementation of the scan.
-        chunk_length: tokens a chunk of "chunked" or "pallas_triton"; their own choice by default.
-        inner: form of the recurrence inside a chunk of "chunked"; its own choice by default.
-        skip_reference: do not time the scan's reference, which is slow on long sequences.
-        forward_only: take no gradients.
+        state: states per channel.
+        implementation: implementation of the scan.
+        chunk_length: tokens per chunk of "chunked" or "pallas_triton"; chosen by default.
+        inner: form of the recurrence inside a chunk of "chunked"; chosen by default.
+        skip_reference: do not time the reference, which is slow on long sequences.
+        forward_only: do not time gradients.
 
     Raises:
         UserError: a size below 1, an option of another implementation, or no GPU for its suite.
@@ -106,7 +106,7 @@ def _refuse_unread(with_suite: bool, given: Mapping[str, Any]) -> None:
 
 
 def _suites() -> types.ModuleType:
-    """The module of the suites: one shape can be timed without what they draw with."""
+    """Imports the suites, which draw figures; a single shape needs no matplotlib."""
     try:
         return importlib.import_module("caduceus_jax.bench.suites")
     except ModuleNotFoundError as error:

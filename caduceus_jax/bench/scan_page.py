@@ -1,16 +1,17 @@
-"""What the suites of the scan say: a page of Markdown, and a line for each row."""
+"""The results of a suite of the scan, as a page of Markdown and as lines on the screen."""
 
 import math
 from typing import Any
 
-from caduceus_jax.bench.report import number, size, spread, table, title
+from caduceus_jax.bench.report import number, size, spread, title
+from caduceus_jax.markdown import table
 
 COLUMNS = (
     "shape",
     "dtype",
     "what",
     "implementation",
-    "ms (least - greatest)",
+    "ms (min - max)",
     "floor, ms",
     "of the floor",
     "compiling, s",
@@ -20,7 +21,7 @@ PASSES = {"forward": "forward", "forward_backward": "forward and backward"}
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The results as a page of Markdown."""
+    """Formats the results as a page of Markdown."""
     lines = [*title(results), f"Seed of the inputs: {results['seed']}.", ""]
     if results["rates"]:
         lines += ["Measured here: " + "; ".join(_rates(results["rates"])) + ".", ""]
@@ -32,7 +33,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def line(kind: str, row: dict[str, Any]) -> str:
-    """What is said while the suite runs."""
+    """Formats a row as the line that is printed while the suite runs."""
     about = f"{row['dtype']:8} {size(row['shape'])} {row['implementation']}"
     if kind == "cases":
         about += f" {row['what']} {PASSES[row['pass']]}"
@@ -50,7 +51,7 @@ def _cells(case: dict[str, Any]) -> list[str]:
     what = f"{case['what']}, {PASSES[case['pass']]}"
     cells = [size(case["shape"]), case["dtype"], what, case["implementation"]]
     if "error" in case:
-        return [*cells, case["error"].replace("|", "/"), "", "", "", ""]
+        return [*cells, case["error"], "", "", "", ""]
     temporary = case.get("temporary_bytes", -1)
     return [
         *cells,
@@ -65,7 +66,7 @@ def _cells(case: dict[str, Any]) -> list[str]:
 def _rates(rates: dict[str, float]) -> list[str]:
     words = {
         "bytes": "{:,.0f} GB/s copied",
-        "exponentials": "{:,.1f} billion exponentials a second",
+        "exponentials": "{:,.1f} billion exponentials per second",
         "float32": "{:,.1f} GFLOP/s of float32 matrix products",
         "bfloat16": "{:,.1f} GFLOP/s of bfloat16 matrix products",
     }
@@ -97,11 +98,11 @@ def _comparisons(comparisons: list[dict[str, Any]]) -> list[str]:
     for row in comparisons:
         cells = [size(row["shape"]), row["dtype"], row["implementation"]]
         found = [f"{name} {x:.1e}" for name, x in row.get("differences", {}).items()]
-        rows.append([*cells, ", ".join(found) or row["error"].replace("|", "/")])
+        rows.append([*cells, ", ".join(found) or row["error"]])
     head = ("shape", "dtype", "implementation", "largest difference over the largest magnitude")
     return table(head, rows)
 
 
 def _badness(error: float) -> float:
-    """Nothing is worse than what is not a number."""
+    """Orders errors: NaN is the worst."""
     return math.inf if math.isnan(error) else error

@@ -1,4 +1,4 @@
-"""The suites of `caduceus-jax bench scan`: what is checked and timed, in which order."""
+"""The suites of `caduceus-jax bench scan`: what they check and time, and in which order."""
 
 import dataclasses
 import itertools
@@ -17,14 +17,14 @@ from caduceus_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """What is to be checked and timed.
+    """What a suite checks and times.
 
     Args:
-        shapes: that are timed.
+        shapes: shapes that are timed.
         checks: shape, dtype and `reverse` of each comparison with float64.
-        implementations: of the scan; those that this installation has are run.
-        dtypes: that are timed; bfloat16 first, which is what models are trained in.
-        seconds: for which each case is repeated.
+        implementations: implementations of the scan; those that are installed are run.
+        dtypes: dtypes that are timed; bfloat16 first, because models are trained in it.
+        seconds: how long each case is repeated.
     """
 
     shapes: tuple[Shape, ...]
@@ -67,10 +67,10 @@ def run(name: str, out: pathlib.Path, *, minutes: float, seed: int | None) -> in
     """Runs a suite and writes `scan_NAME.json`, `.md` and `.png`.
 
     Args:
-        name: of the suite.
+        name: name of the suite.
         out: folder to write to.
-        minutes: nothing new is begun after this long.
-        seed: of all inputs; None draws one.
+        minutes: no case begins after this many minutes.
+        seed: seed of all inputs; None draws one.
 
     Returns:
         The exit status: 0, or 1 where a check failed.
@@ -98,7 +98,7 @@ def run(name: str, out: pathlib.Path, *, minutes: float, seed: int | None) -> in
             cases = jobs.cases(shape, dtype, implementations, seed, rates, suite.seconds)
             _run(report, cases, deadline)
         results["finished"] = True
-    finally:  # interrupted, there is still what has been found
+    finally:  # an interruption keeps the results so far
         report.write()
         roofline.draw(results, report.path.with_suffix(".png"))
     print(f"wrote {report.path}.json, .md and .png")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import jsonargparse
 
 from caduceus_jax.cli import recipe
+from caduceus_jax.cli.errors import in_options
 from caduceus_jax.cli.page import page, plain_type
 from caduceus_jax.cli.signature import Signature, config_signature
 from caduceus_jax.cli.words import CONFIG, HELP, HELP_ALL, Word, sort_words
@@ -65,7 +66,8 @@ def parse(prog: str, signature: Signature, words: Sequence[str]) -> Arguments:
         *most, last = [s.shown for s in missing]
         names = f"{', '.join(most)} and {last} are" if most else f"{last} is"
         raise UserError(f"{names} missing; see {prog} --help")
-    return Arguments(signature.build(values), lines)
+    with in_options(signature, lines):
+        return Arguments(signature.build(values), lines)
 
 
 def read_config(config: type[T], words: Sequence[str]) -> T:

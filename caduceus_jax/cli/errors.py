@@ -1,12 +1,24 @@
 """Errors of the library name arguments; those of the command line name options."""
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from caduceus_jax.cli.signature import Signature
+from caduceus_jax.errors import UserError
 
 
-def in_options(message: str, signature: Signature, lines: Mapping[str, str]) -> str:
+@contextlib.contextmanager
+def in_options(signature: Signature, lines: Mapping[str, str]) -> Iterator[None]:
+    """Rewrites the message of a UserError that the block raises, as `rewritten` does."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (rewritten(str(error), signature, lines),)
+        raise
+
+
+def rewritten(message: str, signature: Signature, lines: Mapping[str, str]) -> str:
     """Rewrites the names of arguments in an error as options of the command line.
 
     Rewritten are names in backticks, names with an underscore or a dot, and a name that the

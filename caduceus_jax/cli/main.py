@@ -120,14 +120,10 @@ def _run(name: str, words: list[str]) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
         raise UserError(f"is not a command; {hint}")
-    from caduceus_jax.cli.arguments import parse
+    from caduceus_jax.cli.arguments import parse  # jsonargparse takes longer than --version may
 
     signature = signature_of(COMMANDS[name])
-    arguments = None
-    try:
-        arguments = parse(f"caduceus-jax {name}", signature, words)
-        load(COMMANDS[name].function)(**arguments.keywords)
-    except UserError as error:
-        lines = arguments.lines if arguments else {}
-        error.args = (in_options(str(error), signature, lines),)
-        raise
+    arguments = parse(f"caduceus-jax {name}", signature, words)
+    function = load(COMMANDS[name].function)
+    with in_options(signature, arguments.lines):
+        function(**arguments.keywords)

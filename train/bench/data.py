@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from caduceus_jax.bench import measure
-from caduceus_jax.bench.report import Report, table, title
+from caduceus_jax.bench.report import Report, title
 from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.reference.store import Store
+from caduceus_jax.markdown import table
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import DataConfig
 from caduceus_jax.train.data.batches import Batch, train_batches

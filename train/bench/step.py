@@ -13,10 +13,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from caduceus_jax.bench import jobs, measure
-from caduceus_jax.bench.report import Report, spread, table, title
+from caduceus_jax.bench.report import Report, spread, title
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels.ahead_of_time.devices import compiling_for
 from caduceus_jax.kernels.options import for_platform
+from caduceus_jax.markdown import table
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import PretrainConfig

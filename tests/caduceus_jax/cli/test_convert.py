@@ -46,3 +46,19 @@ def test_a_classifier_keeps_what_is_known_of_it(golden, tmp_path):
     convert(str(golden / "ps_classifier"), out=tmp_path / "out")
     text = (tmp_path / "out" / "config.json").read_text()
     assert text == (golden / "ps_classifier" / "config.json").read_text()
+
+
+def test_convert(run, golden, tmp_path):
+    out = tmp_path / "out"
+    status, report, _ = run("convert", str(golden / "ps_vocabulary8"), "--out", str(out))
+    assert status == 0
+    assert "mixer.submodule.mamba_fwd.A_log                 48 x 16 in 4 layers" in report
+    assert report.splitlines()[-2:] == [
+        "70 tensors, 36,792 parameters",
+        f"wrote {out}/config.json and {out}/model.safetensors",
+    ]
+    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in out.iterdir()} == names
+    status, _, err = run("convert", str(golden / "ps"), "--out", str(out))
+    assert status == 2 and "is not empty: name another folder, or add --force" in err
+    assert run("convert", str(golden / "ps"), "--out", str(out), "--force")[0] == 0

@@ -1,6 +1,7 @@
 import pytest
 
-from caduceus_jax.cli.errors import in_options
+from caduceus_jax import UserError
+from caduceus_jax.cli.errors import in_options, rewritten
 from caduceus_jax.cli.signature import signature
 
 
@@ -25,10 +26,17 @@ def command(model: str, *, genome: str = "", max_length: int = 1, window: int = 
     ],
 )
 def test_arguments_become_options(library, shell):
-    assert in_options(library, signature(command), {}) == shell
+    assert rewritten(library, signature(command), {}) == shell
 
 
 def test_settings_of_recipes_keep_their_name_and_get_their_line():
     lines = {"window": "recipe.yaml:3"}
     message = "window is 0; it is at least 1"
-    assert in_options(message, signature(command), lines) == f"recipe.yaml:3: {message}"
+    assert rewritten(message, signature(command), lines) == f"recipe.yaml:3: {message}"
+
+
+def test_errors_are_rewritten_as_they_pass():
+    with pytest.raises(UserError, match="^--window is 0$") as error:
+        with in_options(signature(command), {}):
+            raise UserError("window is 0")
+    assert error.value.exit_status == 2

@@ -39,3 +39,15 @@ def test_the_error_of_equivariance_is_that_of_the_logits(rcps):
     model = language_model(n_layer=1, rcps=rcps)
     assert (equivariance_error(model, 32) < 1e-5) == rcps
     assert jnp.isfinite(equivariance_error(model, 32))
+
+
+def test_info(run, golden):
+    status, out, _ = run("info")
+    assert status == 0 and f"caduceus-jax {cj.__version__}" in out and "4 cpu device(s)" in out
+    _, out, _ = run("info", str(golden / "ps"))
+    rows = dict(line.split("  ", 1) for line in out.splitlines())
+    rows = {key.strip(): value.strip() for key, value in rows.items()}
+    assert rows["parameters"] == "41,728"
+    assert rows["d_model x n_layer"] == "32 x 3"
+    assert rows["strand swap"] == "yes, as in released checkpoints"
+    assert float(rows["|f(rc(x)) - rc(f(x))|"].split()[0]) < 1e-5

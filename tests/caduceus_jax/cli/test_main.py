@@ -5,51 +5,42 @@ import sys
 
 import pytest
 
-from caduceus_jax import UserError, __version__
+from caduceus_jax import __version__
 from caduceus_jax.cli import convert, main
-from caduceus_jax.cli.arguments import read_config
-from caduceus_jax.train.config import PretrainConfig
 
 
-def run(capsys, *words):
-    """Exit status, standard output and standard error of one command."""
-    status = main.main(list(words))
-    captured = capsys.readouterr()
-    return status, captured.out, captured.err
-
-
-def test_overview(capsys):
-    status, out, _ = run(capsys, "--help")
+def test_overview(run):
+    status, out, _ = run("--help")
     assert status == 0
     for name, command in main.COMMANDS.items():
         assert f"  {name} " in out and command.summary in out
-    assert run(capsys)[0] == 2
-    assert run(capsys, "--version") == (0, f"caduceus-jax {__version__}\n", "")
+    assert run()[0] == 2
+    assert run("--version") == (0, f"caduceus-jax {__version__}\n", "")
 
 
-def test_commands_of_two_words_are_listed_by_their_first(capsys):
-    status, out, _ = run(capsys, "bench", "--help")
+def test_commands_of_two_words_are_listed_by_their_first(run):
+    status, out, _ = run("bench", "--help")
     assert status == 0
     commands = [line.split()[:2] for line in out.splitlines() if line.startswith("  ")]
     assert commands == [["bench", name] for name in ("scan", "model", "step", "data")]
-    assert run(capsys, "bench") == (2, out, "")
+    assert run("bench") == (2, out, "")
     expected = "caduceus-jax bench scna: is not a command; did you mean bench scan?\n"
-    assert run(capsys, "bench", "scna") == (2, "", expected)
-    assert run(capsys, "bench", "model", "--help")[1].startswith("usage: caduceus-jax bench model")
+    assert run("bench", "scna") == (2, "", expected)
+    assert run("bench", "model", "--help")[1].startswith("usage: caduceus-jax bench model")
 
 
-def test_help_verb_is_the_manual_page(capsys):
-    page = run(capsys, "bench", "model", "--help")
-    assert run(capsys, "help", "bench", "model") == run(capsys, "bench", "model", "-h") == page
+def test_help_verb_is_the_manual_page(run):
+    page = run("bench", "model", "--help")
+    assert run("help", "bench", "model") == run("bench", "model", "-h") == page
     # Whatever else is on the line.
-    assert run(capsys, "bench", "model", "--batch", "x", "-h") == page
-    assert run(capsys, "help", "bench") == run(capsys, "bench", "-h")
-    assert run(capsys, "help") == run(capsys, "--help")
+    assert run("bench", "model", "--batch", "x", "-h") == page
+    assert run("help", "bench") == run("bench", "-h")
+    assert run("help") == run("--help")
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)
-def test_every_command_has_a_manual_page(capsys, name):
-    status, out, _ = run(capsys, name, "--help")
+def test_every_command_has_a_manual_page(run, name):
+    status, out, _ = run(name, "--help")
     assert status == 0
     assert out.startswith(f"usage: caduceus-jax {name}")
     # Every option says what it is for.
@@ -75,34 +66,34 @@ def test_every_command_has_a_manual_page(capsys, name):
         ),
     ],
 )
-def test_bad_usage_is_one_sentence_and_status_2(capsys, words, message):
-    status, out, err = run(capsys, *words)
+def test_bad_usage_is_one_sentence_and_status_2(run, words, message):
+    status, out, err = run(*words)
     assert status == 2 and out == ""
     assert message in err
     assert len(err.strip().splitlines()) == 1
 
 
-def test_other_failures_are_one_line_and_status_1(capsys, monkeypatch, tmp_path):
+def test_other_failures_are_one_line_and_status_1(run, monkeypatch, tmp_path):
     def broken(*_):
         raise RuntimeError("the disk is gone")
 
     monkeypatch.setattr(convert.checkpoint, "open_model", broken)
     words = ["convert", "x", "--out", str(tmp_path / "out")]
     expected = "caduceus-jax convert: RuntimeError: the disk is gone (--debug shows where)\n"
-    assert run(capsys, *words) == (1, "", expected)
-    status, _, err = run(capsys, *words, "--debug")
+    assert run(*words) == (1, "", expected)
+    status, _, err = run(*words, "--debug")
     assert status == 1 and "Traceback" in err and "in broken" in err
 
 
-def test_an_interrupted_command_has_status_130(capsys, monkeypatch, tmp_path):
+def test_an_interrupted_command_has_status_130(run, monkeypatch, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(convert.checkpoint, "open_model", interrupted)
-    assert run(capsys, "convert", "x", "--out", str(tmp_path / "out"))[0] == 130
+    assert run("convert", "x", "--out", str(tmp_path / "out"))[0] == 130
 
 
-def test_a_missing_extra_is_named():
+def test_a_missing_extra_is_named(run):
     # In a process of its own: modules imported anew here would be strangers to the other tests.
     code = "import sys, flax.nnx; sys.modules['optax'] = None; "
     code += "from caduceus_jax.cli.main import main; "
@@ -112,69 +103,28 @@ def test_a_missing_extra_is_named():
     assert done.stderr == "caduceus-jax pretrain: needs optax: pip install 'caduceus-jax[train]'\n"
 
 
-def test_python_m_is_the_same_door():
+def test_python_m_is_the_same_door(run):
     words = [sys.executable, "-m", "caduceus_jax", "--version"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout == f"caduceus-jax {__version__}\n"
 
 
-def test_a_reader_that_leaves_early_is_no_error():
+def test_a_reader_that_leaves_early_is_no_error(run):
     command = f"{sys.executable} -m caduceus_jax pretrain --help | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: caduceus-jax pretrain") and done.stderr == ""
 
 
-def test_convert(capsys, golden, tmp_path):
-    out = tmp_path / "out"
-    status, report, _ = run(capsys, "convert", str(golden / "ps_vocabulary8"), "--out", str(out))
-    assert status == 0
-    assert "mixer.submodule.mamba_fwd.A_log                 48 x 16 in 4 layers" in report
-    assert report.splitlines()[-2:] == [
-        "70 tensors, 36,792 parameters",
-        f"wrote {out}/config.json and {out}/model.safetensors",
-    ]
-    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-    assert {path.name for path in out.iterdir()} == names
-    status, _, err = run(capsys, "convert", str(golden / "ps"), "--out", str(out))
-    assert status == 2 and "is not empty: name another folder, or add --force" in err
-    assert run(capsys, "convert", str(golden / "ps"), "--out", str(out), "--force")[0] == 0
-
-
-def test_info(capsys, golden):
-    status, out, _ = run(capsys, "info")
-    assert status == 0 and f"caduceus-jax {__version__}" in out and "4 cpu device(s)" in out
-    _, out, _ = run(capsys, "info", str(golden / "ps"))
-    rows = dict(line.split("  ", 1) for line in out.splitlines())
-    rows = {key.strip(): value.strip() for key, value in rows.items()}
-    assert rows["parameters"] == "41,728"
-    assert rows["d_model x n_layer"] == "32 x 3"
-    assert rows["strand swap"] == "yes, as in released checkpoints"
-    assert float(rows["|f(rc(x)) - rc(f(x))|"].split()[0]) < 1e-5
-
-
-def test_the_manual_page_of_pretrain_fits_on_three_screens(capsys, monkeypatch):
+def test_the_manual_page_of_pretrain_fits_on_three_screens(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    page = run(capsys, "pretrain", "--help")[1]
+    page = run("pretrain", "--help")[1]
     assert page.count("\n") <= 150
-    everything = run(capsys, "pretrain", "--help-all")[1]
+    everything = run("pretrain", "--help-all")[1]
     for name in ("hf-json", "dt-init-floor", "n-residuals-per-layer", "initializer-range"):
         assert name not in everything
     assert "--optimizer.beta1" in everything and "--optimizer.beta1" not in page
 
 
-def test_what_is_not_an_option_is_a_setting_of_recipes(capsys, tmp_path):
-    message = "--model.dt-init-floor is a setting of recipes (--config), not an option"
-    assert message in run(capsys, "pretrain", "--model.dt-init-floor", "0.1")[2]
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("model:\n  dt_init_floor: 0.1\n  rcps: false\n")
-    config = read_config(PretrainConfig, ["--config", str(recipe), "--data.rc-mode", "none"])
-    assert config.model.dt_init_floor == 0.1
-
-
-def test_pretrain_refuses_contradictions(capsys):
-    status, _, err = run(capsys, "pretrain", "--model.rcps", "true", "--data.rc_mode", "augment")
+def test_pretrain_refuses_contradictions(run):
+    status, _, err = run("pretrain", "--model.rcps", "true", "--data.rc_mode", "augment")
     assert status == 2 and "model.rcps reads both strands by construction" in err
-
-
-def test_user_errors_are_value_errors():
-    assert issubclass(UserError, ValueError)

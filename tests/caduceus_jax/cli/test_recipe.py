@@ -84,7 +84,7 @@ def test_what_comes_later_wins(tmp_path):
         (["loose"], "there is one word too many: loose; the command takes only options"),
         (["--config", "quickstrat"], "there is no recipe quickstrat; did you mean quickstart?"),
         (["--config", "splice"], "there is no recipe splice; did you mean finetune/splice?"),
-        (["--steps", "13"], "steps is 13"),
+        (["--steps", "13"], "--steps is 13"),
     ],
 )
 def test_wrong_words_are_explained(words, message):

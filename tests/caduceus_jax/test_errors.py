@@ -1,0 +1,5 @@
+from caduceus_jax import UserError
+
+
+def test_user_errors_are_value_errors():
+    assert issubclass(UserError, ValueError)
