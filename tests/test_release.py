@@ -1,7 +1,9 @@
 """Packaging: metadata, recipes for containers, Bioconda and workflows agree with each other."""
 
+import gzip
 import pathlib
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -119,3 +121,28 @@ def test_snakefile_and_nextflow_call_the_command():
         joined = re.sub(r'\\\n\s*|"\n\s*"', "", text)
         command = re.search(r"caduceus-jax score-variants.*--genome.*--out", joined)
         assert command, name
+
+
+def _script(process):
+    """The shell script of a process of main.nf, as Nextflow would run it."""
+    text = (ROOT / "docs/workflows/main.nf").read_text()
+    body = text.split(f"process {process} ")[1].split('"""')[1]
+    for name, value in {"vcf": "calls.vcf.gz", "params.pieces": "3"}.items():
+        body = body.replace(f"${{{name}}}", value)
+    return body.replace("\\$", "$")
+
+
+@pytest.mark.parametrize("records", [7, 2, 0])
+def test_the_pieces_of_the_nextflow_workflow_are_the_whole(tmp_path, records):
+    header = "##fileformat=VCFv4.3\n#CHROM\tPOS\n"
+    lines = [f"chr1\t{i}\n" for i in range(records)]
+    whole = header + "".join(lines)
+    (tmp_path / "calls.vcf.gz").write_bytes(gzip.compress(whole.encode()))
+    run = {"cwd": tmp_path, "check": True}
+    subprocess.run(["bash", "-euc", _script("SPLIT")], **run)
+    pieces = sorted(tmp_path.glob("piece-*.vcf"))
+    assert len(pieces) == 3 and all(p.read_text().startswith(header) for p in pieces)
+    for piece in pieces:
+        piece.rename(tmp_path / f"{piece.stem}.scored.vcf")
+    subprocess.run(["bash", "-euc", _script("GATHER")], **run)
+    assert (tmp_path / "scored.vcf").read_text() == whole

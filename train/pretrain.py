@@ -63,7 +63,7 @@ def pretrain(config: PretrainConfig) -> None:
     and the same command continues it as if nothing had happened.
 
     On several hosts, start the same command on each, with --out on a file system that all of them
-    see; docs/pods.md has the commands.
+    see. Commands for pods and clusters: https://caduceus-jax.github.io/caduceus-jax/pods/
 
     examples:
       caduceus-jax pretrain --config quickstart

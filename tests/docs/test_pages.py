@@ -13,9 +13,10 @@ from docs.tools import outputs
 from tests.models import language_model
 
 ROOT = pathlib.Path(__file__).parents[2]
+SITE = "https://caduceus-jax.github.io/caduceus-jax/"
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
 API = sorted((ROOT / "docs/api").glob("*.md"))
-_SHELL = re.compile(r"^ *```(?:sh|console)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_SHELL = re.compile(r"^ *```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -25,10 +26,10 @@ def _name(path):
 
 def _commands(text):
     """The words after `caduceus-jax` of each command in the shell blocks of a page."""
-    for block in _SHELL.findall(text):
-        joined = block.replace("\\\n", " ")
-        for line in joined.splitlines():
-            line = line.strip().removeprefix("$ ")
+    typed = [command for block in outputs.transcripts(text) for command in outputs.commands(block)]
+    for block in (*_SHELL.findall(text), *typed):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = line.strip()
             for part in re.split(r"&&|\|\||[|;]", line.partition(" #")[0]):
                 part = re.sub(r"\d?>+ *\S+", "", part).strip()
                 if part.startswith("caduceus-jax "):
@@ -82,6 +83,25 @@ def test_every_public_name_is_documented():
 def _exported(package):
     text = (ROOT / package / "__init__.py").read_text()
     return re.findall(r"import (\w+) as \1", text) + re.findall(r"^    (\w+) as \1", text, re.M)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_manual_pages_name_pages_of_the_site_by_their_address(name, capsys):
+    with pytest.raises(SystemExit):
+        parse(f"caduceus-jax {name}", signature_of(COMMANDS[name]), ["--help-all"])
+    page = "".join(capsys.readouterr().out.split())
+    assert "docs/" not in page
+    for link in re.findall(SITE + r"([\w-]+)/", page):
+        assert (ROOT / f"docs/{link}.md").is_file()
+
+
+def test_tutorials_link_to_pages_of_the_site_by_their_address():
+    for path in sorted((ROOT / "docs/tutorials").glob("*.ipynb")):
+        text = path.read_text()
+        links = re.findall(SITE + r"([\w/-]+)/", text)
+        assert links and all((ROOT / f"docs/{link}.md").is_file() for link in links)
+        assert f"blob/main/docs/tutorials/{path.name}" in text  # opens itself in Colab
+        assert "](../" not in text
 
 
 def test_transcripts_start_with_a_command():

@@ -65,8 +65,8 @@ class EqtlEvaluation:
         test_contigs: contig, or a list [chr9,chr10], to test on where the table has no column
             split.
         rc_mode: "none" averages over the + strand only; any other value over both strands.
-        protocol: "clean", or "paper" with the original's choices; docs/benchmarks-protocols.md
-            lists the differences.
+        protocol: "clean", or "paper" with the original's choices; the differences are listed at
+            https://caduceus-jax.github.io/caduceus-jax/benchmarks-protocols/
         seeds: of the training rows that are drawn; one result for each.
         dtype: of activations and matrix products.
         batch_size: windows per batch; null chooses it for the device.

@@ -152,7 +152,7 @@ class FinetuneConfig:
             goes with models that read both by construction.
         protocol: "clean", or "paper" with the original's quirks: padding on the left that the model
             reads, and a schedule that is as long as if the test sequences were trained on too.
-            docs/benchmarks-protocols.md has the whole list.
+            The whole list: https://caduceus-jax.github.io/caduceus-jax/benchmarks-protocols/
         metric: which validation score chooses the epoch that is tested; null takes the task's.
         epochs: passes over the training sequences.
         patience: stop after so many epochs without a better validation score; null never stops.
