@@ -14,7 +14,9 @@ from caduceus_jax.model import convert as weights
 log = logging.getLogger(__name__)
 
 
-def convert(source: str, *, out: pathlib.Path, force: bool = False) -> None:
+def convert(
+    source: str, *, out: pathlib.Path, base: str | None = None, force: bool = False
+) -> None:
     """Converts a stored model into a Hugging Face folder (config.json, model.safetensors).
 
     The folder loads in the original PyTorch code and here alike. Every tensor is accounted for:
@@ -27,8 +29,11 @@ def convert(source: str, *, out: pathlib.Path, force: bool = False) -> None:
 
     Args:
         source: a Hugging Face folder, a pretraining run's folder (its newest checkpoint, also while
-            the run goes on) or one of its checkpoints, a Lightning .ckpt, or a hub id.
+            the run goes on) or one of its checkpoints, a Lightning .ckpt or another file of
+            weights, a folder with a LoRA adapter of the PEFT library, a hub id, or a short name.
         out: the folder to write.
+        base: the model that a low-rank adapter (PEFT's LoRA) is merged into; by default the one
+            that its adapter_config.json names.
         force: write into a folder that is not empty.
 
     Raises:
@@ -41,7 +46,7 @@ def convert(source: str, *, out: pathlib.Path, force: bool = False) -> None:
         print(f"from {trained}")
         stored = checkpoint.open_model(trained)
     else:
-        stored = checkpoint.open_model(source)
+        stored = checkpoint.open_model(source, base=base)
     checkpoint.save(out, stored.config, stored.state, tokenizer=stored.tokenizer, task=stored.task)
     if stored.folder is not None:
         _copy_beside(stored.folder, out)

@@ -10,13 +10,14 @@ from jaxtyping import Array, Float
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import causal_conv1d, selective_scan, sequence_parallel
-from caduceus_jax.model import checkpoint
+from caduceus_jax.model import checkpoint, inputs
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
+from caduceus_jax.model.inputs import ArrayInput
 from caduceus_jax.model.mamba import BiMamba, Conv, Scan, UniMamba, UntiedBiMamba
 from caduceus_jax.model.pretrained import PretrainedModel, build
-from caduceus_jax.model.rcps import embed_strands, swap_strands, to_original_layout
-from caduceus_jax.model.typing import Hidden, PaddingMask, Strands, TokenIds
+from caduceus_jax.model.rcps import swap_strands, to_original_layout
+from caduceus_jax.model.typing import Hidden, PaddingMask, Strands
 from caduceus_jax.tokenizer import Tokenizer
 
 BlockInputs = Float[Array, "layer batch strand length d_model"]
@@ -110,6 +111,7 @@ class Caduceus(PretrainedModel):
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: Path | None = None,
+        base: Path | None = None,
     ) -> "Caduceus":
         """Loads the backbone of any model; its head is left out.
 
@@ -123,11 +125,15 @@ class Caduceus(PretrainedModel):
             revision: branch, tag or commit of the hub's repository; the newest by default.
             token: of an account on the hub; by default the one that is logged in.
             cache_dir: where downloads are kept; by default Hugging Face's own cache.
+            base: the model that a low-rank adapter (PEFT's LoRA) at `path` is merged into; by
+                default the one that its adapter_config.json names.
 
         Raises:
             UserError: nothing usable at `path`, or names and shapes that do not fit.
         """
-        stored = checkpoint.open_model(path, revision=revision, token=token, cache_dir=cache_dir)
+        stored = checkpoint.open_model(
+            path, revision=revision, token=token, cache_dir=cache_dir, base=base
+        )
         return build(
             lambda: cls(
                 stored.config,
@@ -143,9 +149,11 @@ class Caduceus(PretrainedModel):
 
     def __call__(
         self,
-        input_ids: TokenIds,
-        padding_mask: PaddingMask | None = None,
+        input_ids: ArrayInput | None = None,
+        padding_mask: ArrayInput | None = None,
         *,
+        inputs_one_hot: ArrayInput | None = None,
+        inputs_embeds: ArrayInput | None = None,
         output_hidden_states: bool = False,
         both_strands: bool = False,
         n_blocks: int | None = None,
@@ -156,6 +164,11 @@ class Caduceus(PretrainedModel):
         Args:
             input_ids: (batch, length) token ids.
             padding_mask: (batch, length) bool, True on real tokens.
+            inputs_one_hot: (batch, length, 4) weights of A, C, G, T in place of token ids, or
+                (batch, length, vocab) of all tokens; the model is linear in them up to its first
+                norm, and strand 1 reads the complements with the same weights.
+            inputs_embeds: (batch, length, d_model) embeddings in place of token ids, 2 * d_model
+                with rcps, as the original lays them out.
             output_hidden_states: also return each block's input.
             both_strands: read the reverse complement too where the model is not equivariant:
                 strand 1 is then what the model makes of the other strand, in the + strand's
@@ -167,20 +180,89 @@ class Caduceus(PretrainedModel):
             The final state (batch, strand, length, d_model), and None or the blocks' inputs
             (n_layer, batch, strand, length, d_model); `last_hidden_state` is the final state as
             the original lays it out.
+
+        Raises:
+            UserError: an input of another type or shape, a token id out of range, or none or
+                several of the three inputs; the sentence names the argument.
         """
+        given = inputs.checked(
+            self.config, self.tokenizer, input_ids, padding_mask, inputs_one_hot, inputs_embeds
+        )
+        # Where a program asks for strict promotion, Flax's norms in bfloat16 would be refused.
+        with jax.numpy_dtype_promotion("standard"):
+            embedded = self._embed(given, both_strands, added)
+            final, outputs = self._run(embedded, given.padding_mask, n_blocks, output_hidden_states)
+        if outputs is None:
+            return CaduceusOutput(final, None)
+        return CaduceusOutput(final, jnp.concatenate([embedded[None], outputs[:-1]]))
+
+    def layer_states(
+        self,
+        input_ids: ArrayInput | None = None,
+        padding_mask: ArrayInput | None = None,
+        *,
+        inputs_one_hot: ArrayInput | None = None,
+        inputs_embeds: ArrayInput | None = None,
+    ) -> dict[str, Hidden]:
+        """Computes the state after every layer, by the layer's name.
+
+        Args:
+            input_ids: (batch, length) token ids.
+            padding_mask: (batch, length) bool, True on real tokens.
+            inputs_one_hot: (batch, length, 4 or vocab) weights in place of token ids.
+            inputs_embeds: (batch, length, d_model or 2 * d_model) embeddings in place of them.
+
+        Returns:
+            "embedding", "layers.0" to "layers.N", the residual stream after each block, and
+            "norm_f", the final state; each (batch, length, d_model or 2 * d_model), with both
+            strands as the original lays them out.
+        """
+        given = inputs.checked(
+            self.config, self.tokenizer, input_ids, padding_mask, inputs_one_hot, inputs_embeds
+        )
+        with jax.numpy_dtype_promotion("standard"):
+            embedded = self._embed(given, False, None)
+            final, residuals = self._run(embedded, given.padding_mask, None, True, residuals=True)
+        states = {"embedding": embedded}
+        states |= {f"layers.{i}": state for i, state in enumerate(residuals)}
+        states["norm_f"] = final
+        return {name: to_original_layout(state) for name, state in states.items()}
+
+    def _embed(
+        self,
+        given: inputs.Inputs,
+        both_strands: bool,
+        added: Float[jax.Array, "batch length d_model"] | None,
+    ) -> Strands:
+        """Embeds the inputs, in the dtype of activations."""
+        if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(self.embedding)):
+            raise UserError(
+                "the model has shapes in place of parameters, as nnx.eval_shape makes it: load "
+                "parameters into it with nnx.update, or call it inside jax.eval_shape"
+            )
         other = complement(self.config) if self.config.rcps or both_strands else None
         # Rounded after the look-up: the gradient of a token is summed over all places where it
         # occurs, and in bfloat16 such a sum stops growing after some hundred of them.
-        hidden = embed_strands(self.embedding[...], input_ids, other)
+        hidden = inputs.embed(given, self.embedding[...], self.config, self.tokenizer, other)
         if added is not None:
             hidden = hidden + jnp.broadcast_to(added[:, None], hidden.shape)
-        embedded = hidden.astype(self.dtype)
+        return hidden.astype(self.dtype)
+
+    def _run(
+        self,
+        embedded: Strands,
+        padding_mask: PaddingMask | None,
+        n_blocks: int | None,
+        output: bool,
+        residuals: bool = False,
+    ) -> tuple[Strands, BlockInputs | None]:
+        """Runs blocks and the final norm; also returns each block's output, or the sum so far."""
 
         # Only the sum is carried, as the original's pair of it and the newest output would be kept
         # for the backward pass of every block.
-        def layer(residual: Strands, block: Block):
+        def layer(residual: Strands, block: Block) -> tuple[Strands, Strands | None]:
             residual, mixed = block(residual, padding_mask)
-            return residual, mixed if output_hidden_states else None
+            return residual, (residual if residuals else mixed) if output else None
 
         if self.remat:
             # What other devices have sent is small: it is kept, and not sent again.
@@ -191,10 +273,7 @@ class Caduceus(PretrainedModel):
             layers = jax.tree.map(lambda stacked: stacked[:n_blocks], layers)
         residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
         residual, outputs = jax.lax.scan(layer, embedded.astype(residual_dtype), layers)
-        if outputs is None:
-            return CaduceusOutput(self.norm_f(residual), None)
-        inputs = jnp.concatenate([embedded[None], outputs[:-1]])
-        return CaduceusOutput(self.norm_f(residual), inputs)
+        return self.norm_f(residual), outputs
 
 
 def _norm(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:

@@ -2,6 +2,8 @@
 
 import logging
 import pathlib
+import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +15,7 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.files import write_text
 from caduceus_jax.model import convert
 from caduceus_jax.model.config import CaduceusConfig
-from caduceus_jax.model.files import hf_config, tensor_names, weights
+from caduceus_jax.model.files import hf_config, lora, tensor_names, tokenizer_files, weights
 from caduceus_jax.model.files.locate import CONFIG, Path
 from caduceus_jax.model.files.locate import RUN_MODEL as RUN_MODEL
 from caduceus_jax.model.files.locate import locate as locate
@@ -44,6 +46,7 @@ def open_model(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: Path | None = None,
+    base: Path | None = None,
 ) -> StoredModel:
     """Reads a model and what belongs to it from wherever it is.
 
@@ -55,6 +58,8 @@ def open_model(
         revision: branch, tag or commit of the hub's repository; the newest by default.
         token: of an account on the hub; by default the one that is logged in.
         cache_dir: where downloads are kept; by default Hugging Face's own cache.
+        base: the model that a low-rank adapter (PEFT's LoRA) is merged into; by default the one
+            that its adapter_config.json names.
 
     Raises:
         UserError: nothing usable there; the message says what was looked for.
@@ -69,6 +74,8 @@ def open_model(
     if (trained := _run(local)) is not None:
         return trained
     folder = locate(path, revision=revision, token=token, cache_dir=cache_dir)
+    if (folder / lora.CONFIG).is_file() and not any(folder.glob("model*.safetensors")):
+        return _adapted(path, folder, base)
     hf = hf_config.read(folder / CONFIG)
     found = weights.Checkpoint(weights.from_folder(folder), {}, "")
     return _assembled(path, hf, found, folder)
@@ -127,6 +134,61 @@ def save(
         tokenizer.save_pretrained(folder)
 
 
+def save_adapter(
+    path: Path,
+    config: CaduceusConfig,
+    low_rank: Mapping[str, np.ndarray],
+    whole: Mapping[str, np.ndarray],
+    *,
+    rank: int,
+    alpha: float,
+    base: str,
+    tokenizer: Tokenizer | None = None,
+    task: TaskDescription | None = None,
+) -> None:
+    """Writes a low-rank adapter that PEFT loads onto the original's model, and ours back.
+
+    PEFT merges it with `PeftModel.from_pretrained(model, path).merge_and_unload()`. Where both
+    reading directions share a projection its change is stored once, for the forward one, since a
+    merge in PEFT adds to the shared weight as often as there are changes of it.
+
+    Args:
+        path: the folder, made if it is not there.
+        config: the architecture.
+        low_rank: factors by the path of the parameter, such as
+            `caduceus/layers/mixer/in_proj/kernel/a` (layers, in, rank) and `.../b` (layers, rank,
+            out); the change is `a @ b * alpha / rank`.
+        whole: parameters that are trained whole, by their path, such as `score`.
+        rank: of the factors.
+        alpha: scales the change.
+        base: folder or hub id of the model that was adapted.
+        tokenizer: the model's.
+        task: what the outputs mean.
+
+    Raises:
+        UserError: a path that is not one of this architecture.
+    """
+    factors, names, left = {}, {}, {*low_rank, *whole}
+    for row in convert.rows(config, [name for name in whole if "/" not in name]):
+        name = "/".join(row.path)
+        if name in whole:
+            names[row.name] = row.theirs(np.asarray(whole[name]))
+            left.discard(name)
+        elif f"{name}/a" in low_rank:
+            a, b = (np.asarray(low_rank[f"{name}/{factor}"])[row.layer] for factor in "ab")
+            factors[row.name] = (a.T, b.T)
+            left -= {f"{name}/a", f"{name}/b"}
+    if left:
+        raise UserError(f"the model has no parameter {', '.join(sorted(left))}")
+    folder = pathlib.Path(path)
+    lora.write(folder, factors, names, rank=rank, alpha=alpha, base=base)
+    if (score := names.get("score.weight")) is not None:
+        hf = _described(config, {"score.weight": score}, ["score"], task)
+        write_text(folder / CONFIG, hf_config.text(hf))
+    if tokenizer := tokenizer or Tokenizer.of_config(config):
+        tokenizer.save_pretrained(folder)
+
+
 def read(path: Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
     """Reads the parsed `config.json`, None where a file of weights has none, and the tensors.
 
@@ -181,6 +243,29 @@ def _assembled(
         at = f" ({', '.join(where)})" if where else ""
         raise UserError(f"{path}{at}: {error}") from None
     tokenizer = _tokenizer(folder, config)
+    return StoredModel(config, state, tokenizer, TaskDescription.recorded(hf), hf, folder)
+
+
+def _adapted(path: Path, folder: pathlib.Path, base: Path | None) -> StoredModel:
+    """The base model of an adapter, with the adapter merged into it."""
+    adapter = lora.read(folder)
+    if not (base or adapter.base):
+        raise UserError(f"{path} is an adapter and does not name its base model: pass base")
+    stored = open_model(base or adapter.base)
+    hf = hf_config.read(folder / CONFIG) if (folder / CONFIG).is_file() else stored.hf
+    tied = stored.config.bidirectional and stored.config.bidirectional_weight_tie
+    log.info("%s: the adapter is merged into %s", path, base or adapter.base)
+    try:
+        tensors = lora.merge(convert.to_torch(stored.config, stored.state), adapter, tied=tied)
+        with warnings.catch_warnings():
+            # That the directions are no longer tied is what such an adapter says.
+            warnings.simplefilter("ignore", UserWarning)
+            config, tensors = convert.reconcile(CaduceusConfig.from_hf(hf), tensors)
+        state = convert.from_torch(config, tensors)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    own = any((folder / name).is_file() for name in tokenizer_files.NAMES)
+    tokenizer = _tokenizer(folder, config) if own else stored.tokenizer
     return StoredModel(config, state, tokenizer, TaskDescription.recorded(hf), hf, folder)
 
 

@@ -1,6 +1,6 @@
 """Weights from and to the original's PyTorch names: one table, strict both ways.
 
-`_table` lists every parameter once: the original's name, our path, and how the array turns. Both
+`rows` lists every parameter once: the original's name, our path, and how the array turns. Both
 directions, the errors and the report of `caduceus-jax convert` read that table and nothing else.
 """
 
@@ -55,6 +55,14 @@ class Row(NamedTuple):
     layer: int | None  # index along the leading axis of our array
     turn: str  # "same", "transpose" or "conv"
 
+    def theirs(self, array: np.ndarray) -> np.ndarray:
+        """Returns the original's tensor.
+
+        Args:
+            array: ours, with its layer axis where it has one.
+        """
+        return _turned(_layer(array, self.layer), self.turn)
+
 
 def to_torch(config: CaduceusConfig, state: Any) -> dict[str, np.ndarray]:
     """Parameters, or gradients, under the original's parameter names.
@@ -72,9 +80,9 @@ def to_torch(config: CaduceusConfig, state: Any) -> dict[str, np.ndarray]:
     if isinstance(state, nnx.Module):
         state = nnx.state(state, nnx.Param)
     arrays = {_full(path): np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)}
-    rows = list(_table(config, heads=[str(path[0]) for path in arrays if len(path) == 1]))
-    _match({row.path for row in rows}, set(arrays), "parameter")
-    return {row.name: _turned(_layer(arrays[row.path], row.layer), row.turn) for row in rows}
+    table = list(rows(config, heads=[str(path[0]) for path in arrays if len(path) == 1]))
+    _match({row.path for row in table}, set(arrays), "parameter")
+    return {row.name: row.theirs(arrays[row.path]) for row in table}
 
 
 def from_torch(config: CaduceusConfig, tensors: Mapping[str, np.ndarray]) -> nnx.State:
@@ -95,13 +103,13 @@ def from_torch(config: CaduceusConfig, tensors: Mapping[str, np.ndarray]) -> nnx
     _pop_complement_maps(config, tensors)
     _pop_ties(config, tensors)
     heads = [head for head, names in _HEADS.items() if names[config.rcps] in tensors]
-    rows = list(_table(config, heads))
+    table = list(rows(config, heads))
     hint = functools.partial(_hint, config, tensors)
-    _match({row.name for row in rows}, set(tensors), "tensor", hint)
+    _match({row.name for row in table}, set(tensors), "tensor", hint)
     shapes = _shapes(config, tensors)
     wrong = []
     leaves: dict[tuple[str, ...], list[np.ndarray]] = {}
-    for row in rows:
+    for row in table:
         # The turns are their own inverses but for the convolution's extra axis.
         array = _turned(np.asarray(tensors[row.name]), row.turn, inverse=True)
         if array.dtype.kind in "biuc":
@@ -116,7 +124,7 @@ def from_torch(config: CaduceusConfig, tensors: Mapping[str, np.ndarray]) -> nnx
         leaves.setdefault(row.path, []).append(array.astype(np.float32))
     if wrong:
         raise UserError(f"tensors of another shape than the config says: {_some(wrong)}{hint()}")
-    layered = {row.path for row in rows if row.layer is not None}
+    layered = {row.path for row in table if row.layer is not None}
     return nnx.from_flat_state(
         [
             (path, nnx.Param(jnp.asarray(np.stack(a) if path in layered else a[0])))
@@ -174,8 +182,13 @@ def complement_maps(config: CaduceusConfig, heads: list[str]) -> dict[str, np.nd
     return {name: np.asarray(config.complement_map, np.int64) for name in names}
 
 
-def _table(config: CaduceusConfig, heads: list[str]) -> Iterator[Row]:
-    """Every stored tensor of this architecture, `heads` (of `_HEADS`) included."""
+def rows(config: CaduceusConfig, heads: list[str]) -> Iterator[Row]:
+    """Yields one row per stored tensor of this architecture.
+
+    Args:
+        config: the architecture.
+        heads: "lm_head", "score", "score_bias" and "signals", as far as the model has them.
+    """
     yield Row(_BACKBONE + _embedding_name(config), ("caduceus", "embedding"), None, "same")
     norm = "submodule." if config.rcps and not config.fused_add_norm else ""
     parts = [("weight", "scale")] + ([] if config.rms_norm else [("bias", "bias")])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, get_args
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
@@ -21,11 +22,12 @@ from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.files.task import Pooling as Pooling
 from caduceus_jax.model.files.task import RcMode, TaskDescription
+from caduceus_jax.model.inputs import ArrayInput, checked_mask
 from caduceus_jax.model.linear_head import LinearHead, agreed, stored_head
 from caduceus_jax.model.mamba import Conv, Scan
 from caduceus_jax.model.pretrained import PretrainedModel, build
 from caduceus_jax.model.rcps import strand_logits, to_original_layout
-from caduceus_jax.model.typing import Hidden, Logits, PaddingMask, Strands, TokenIds
+from caduceus_jax.model.typing import Hidden, Logits, PaddingMask, Strands
 from caduceus_jax.tokenizer import Tokenizer
 
 
@@ -41,6 +43,13 @@ class SequenceClassifierOutput(NamedTuple):
     """What `CaduceusForSequenceClassification` returns."""
 
     logits: Float[Array, "batch labels"]  # float32
+
+
+# So that a program that returns these can be serialised.
+for _output in (MaskedLMOutput, SequenceClassifierOutput):
+    jax.export.register_namedtuple_serialization(
+        _output, serialized_name=f"caduceus_jax.{_output.__name__}"
+    )
 
 
 class CaduceusForMaskedLM(PretrainedModel):
@@ -102,6 +111,7 @@ class CaduceusForMaskedLM(PretrainedModel):
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: Path | None = None,
+        base: Path | None = None,
     ) -> "CaduceusForMaskedLM":
         """Loads weights of the original or of this project.
 
@@ -118,12 +128,16 @@ class CaduceusForMaskedLM(PretrainedModel):
             revision: branch, tag or commit of the hub's repository; the newest by default.
             token: of an account on the hub; by default the one that is logged in.
             cache_dir: where downloads are kept; by default Hugging Face's own cache.
+            base: the model that a low-rank adapter (PEFT's LoRA) at `path` is merged into; by
+                default the one that its adapter_config.json names.
 
         Raises:
             UserError: nothing usable at `path`, or names and shapes that do not fit: all of them
                 are listed.
         """
-        stored = checkpoint.open_model(path, revision=revision, token=token, cache_dir=cache_dir)
+        stored = checkpoint.open_model(
+            path, revision=revision, token=token, cache_dir=cache_dir, base=base
+        )
         if "score" in stored.state:
             raise UserError(
                 f"{path} is a classifier, without a language-model head: load it with "
@@ -149,9 +163,12 @@ class CaduceusForMaskedLM(PretrainedModel):
 
     def __call__(
         self,
-        input_ids: TokenIds,
-        padding_mask: PaddingMask | None = None,
+        input_ids: ArrayInput | None = None,
+        padding_mask: ArrayInput | None = None,
         output_hidden_states: bool = False,
+        *,
+        inputs_one_hot: ArrayInput | None = None,
+        inputs_embeds: ArrayInput | None = None,
     ) -> MaskedLMOutput:
         """Predicts every token.
 
@@ -160,9 +177,22 @@ class CaduceusForMaskedLM(PretrainedModel):
             padding_mask: (batch, length) bool, True on real tokens. Outputs on real tokens are
                 then those of the sequence without its padding, on whichever side that is.
             output_hidden_states: also return the input of each block and the final state.
+            inputs_one_hot: (batch, length, 4) weights of A, C, G, T in place of token ids, or
+                (batch, length, vocab) of all tokens, on both strands: for gradients by base,
+                integrated gradients and design.
+            inputs_embeds: (batch, length, d_model) embeddings in place of token ids, 2 * d_model
+                with rcps, as the original lays them out.
+
+        Raises:
+            UserError: an input of another type or shape, a token id out of range, or none or
+                several of the three inputs; the sentence names the argument.
         """
         hidden, inputs = self.caduceus(
-            input_ids, padding_mask, output_hidden_states=output_hidden_states
+            input_ids,
+            padding_mask,
+            inputs_one_hot=inputs_one_hot,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=output_hidden_states,
         )
         hidden_states = None
         if inputs is not None:
@@ -274,6 +304,7 @@ class CaduceusForSequenceClassification(LinearHead):
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: Path | None = None,
+        base: Path | None = None,
     ) -> "CaduceusForSequenceClassification":
         """Loads a classifier as it was trained, or the backbone of any model under a new head.
 
@@ -296,12 +327,16 @@ class CaduceusForSequenceClassification(LinearHead):
             revision: branch, tag or commit of the hub's repository; the newest by default.
             token: of an account on the hub; by default the one that is logged in.
             cache_dir: where downloads are kept; by default Hugging Face's own cache.
+            base: the model that a low-rank adapter (PEFT's LoRA) at `path` is merged into; by
+                default the one that its adapter_config.json names.
 
         Raises:
             UserError: nothing usable at `path`, a stored head of another size, or an option that
                 contradicts what is recorded with the model.
         """
-        stored = checkpoint.open_model(path, revision=revision, token=token, cache_dir=cache_dir)
+        stored = checkpoint.open_model(
+            path, revision=revision, token=token, cache_dir=cache_dir, base=base
+        )
         task, heads = stored_head(
             path, stored, num_labels, num_signals, rngs, new_head=new_head, tracks=False
         )
@@ -337,36 +372,69 @@ class CaduceusForSequenceClassification(LinearHead):
 
     def __call__(
         self,
-        input_ids: TokenIds,
-        padding_mask: PaddingMask | None = None,
+        input_ids: ArrayInput | None = None,
+        padding_mask: ArrayInput | None = None,
         signals: Float[Array, "batch length signals"] | None = None,
+        *,
+        inputs_one_hot: ArrayInput | None = None,
+        inputs_embeds: ArrayInput | None = None,
     ) -> SequenceClassifierOutput:
         """Classifies sequences.
 
         Args:
             input_ids: (batch, length) int token ids.
-            padding_mask: (batch, length) bool, True on real tokens; padding changes nothing.
+            padding_mask: (batch, length) bool, True on real tokens; padding changes nothing. A
+                sequence of padding alone gets the logits of a state of zeros.
             signals: (batch, length, num_signals), in the order of `input_ids`.
+            inputs_one_hot: (batch, length, 4 or vocab) weights in place of token ids.
+            inputs_embeds: (batch, length, d_model or 2 * d_model) embeddings in place of them.
 
         Raises:
-            UserError: signals are given to a model that reads none, or missing where it does.
+            UserError: an input of another type or shape, a token id out of range, or signals that
+                are given to a model that reads none, or missing where it does.
         """
-        hidden = self.states(input_ids, padding_mask, signals)
-        pooled = _pool(hidden, padding_mask, self.pooling)
+        hidden = self.states(
+            input_ids,
+            padding_mask,
+            signals,
+            inputs_one_hot=inputs_one_hot,
+            inputs_embeds=inputs_embeds,
+        )
+        mask = None
+        if padding_mask is not None:
+            mask = checked_mask(padding_mask, (hidden.shape[0], hidden.shape[2]))
+        pooled = pool(hidden, mask, self.pooling)
         return SequenceClassifierOutput(logits=self.head(pooled).mean(axis=1))
 
 
-def _pool(
+def pool(
     hidden: Strands, padding_mask: PaddingMask | None, pooling: Pooling
 ) -> Float[Array, "batch strand d_model"]:
-    """Pools each strand over its real tokens."""
+    """Pools each strand over its real tokens.
+
+    Args:
+        hidden: (batch, strand, length, d_model), both strands in the + strand's coordinates.
+        padding_mask: (batch, length) bool, True on real tokens.
+        pooling: "mean", "max", "first" or "last"; the latter two count from each strand's own 5'
+            end.
+
+    Returns:
+        (batch, strand, d_model); zeros for a row of padding alone, but with "first" and "last",
+        where it is one of its states.
+    """
     batch, strands, length, _ = hidden.shape
     real = jnp.ones((batch, length), bool) if padding_mask is None else padding_mask
     if pooling in ("mean", "max"):
-        real = real[:, None, :, None]
+        if padding_mask is None:
+            return hidden.mean(axis=2) if pooling == "mean" else hidden.max(axis=2)
+        # A row of padding alone becomes zeros, and not the mean or the largest of nothing.
+        some = real.any(axis=1)[:, None, None]
+        real = (real | ~some[:, 0])[:, None, :, None]
         if pooling == "max":
-            return jnp.max(hidden, axis=2, where=real, initial=-jnp.inf)
-        return jnp.mean(hidden, axis=2, where=real)
+            pooled = jnp.max(hidden, axis=2, where=real, initial=-jnp.inf)
+        else:
+            pooled = jnp.mean(hidden, axis=2, where=real)
+        return jnp.where(some, pooled, 0)
     ends = jnp.argmax(real, axis=1), length - 1 - jnp.argmax(real[:, ::-1], axis=1)
     if pooling == "last":
         ends = ends[::-1]

@@ -14,9 +14,10 @@ from caduceus_jax.model.checkpoint import StoredModel
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.files.task import RcMode, TaskDescription
+from caduceus_jax.model.inputs import ArrayInput
 from caduceus_jax.model.mamba import Conv, Scan
 from caduceus_jax.model.pretrained import PretrainedModel
-from caduceus_jax.model.typing import PaddingMask, Strands, TokenIds
+from caduceus_jax.model.typing import Strands
 from caduceus_jax.tokenizer import Tokenizer
 
 Heads = dict[str, nnx.Param | None]  # "score", "score_bias" and "signals"
@@ -84,9 +85,12 @@ class LinearHead(PretrainedModel):
 
     def states(
         self,
-        input_ids: TokenIds,
-        padding_mask: PaddingMask | None,
+        input_ids: ArrayInput | None,
+        padding_mask: ArrayInput | None,
         signals: Float[Array, "batch length signals"] | None,
+        *,
+        inputs_one_hot: ArrayInput | None = None,
+        inputs_embeds: ArrayInput | None = None,
     ) -> Strands:
         """Computes the final states of the strands that the head reads, float32.
 
@@ -94,19 +98,32 @@ class LinearHead(PretrainedModel):
             input_ids: (batch, length) int token ids.
             padding_mask: (batch, length) bool, True on real tokens.
             signals: (batch, length, num_signals), in the order of `input_ids`.
+            inputs_one_hot: (batch, length, 4 or vocab) weights in place of token ids.
+            inputs_embeds: (batch, length, d_model or 2 * d_model) embeddings in place of them.
 
         Raises:
-            UserError: signals are given to a model that reads none, or missing where it does.
+            UserError: an input of another type or shape, or signals that are given to a model that
+                reads none, or missing where it does.
         """
         if (signals is None) != (self.signals is None):
             wrong = "reads none" if self.signals is None else "needs them"
             raise UserError(f"signals: the model {wrong}; num_signals is chosen when it is made")
         added = None
         if signals is not None and self.signals is not None:
+            if signals.ndim != 3 or signals.shape[-1] != self.signals.shape[0]:
+                raise UserError(
+                    f"signals has shape {signals.shape}; it is (batch, length, "
+                    f"{self.signals.shape[0]})"
+                )
             added = jnp.einsum("blc,cd->bld", signals, self.signals[...], precision="highest")
-        hidden, _ = self.caduceus(
-            input_ids, padding_mask, both_strands=self.rc_mode == "posthoc", added=added
-        )
+        hidden = self.caduceus(
+            input_ids,
+            padding_mask,
+            inputs_one_hot=inputs_one_hot,
+            inputs_embeds=inputs_embeds,
+            both_strands=self.rc_mode == "posthoc",
+            added=added,
+        ).state
         return hidden.astype(jnp.float32)
 
     def head(self, states: Float[Array, "batch places d_model"]) -> jax.Array:

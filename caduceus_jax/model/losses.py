@@ -4,9 +4,11 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.model.inputs import check_values
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 
@@ -28,6 +30,15 @@ def masked_lm_loss(
 
     Returns:
         A float32 scalar; 0 with zero gradients, not NaN, where no label counts.
+
+    Raises:
+        UserError: labels of another shape or type, or, where their values are known while a
+            function is traced, a label that is no token; a compiled function gives NaN for one.
+
+    >>> logits = jnp.log(jnp.asarray([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]]))
+    >>> labels = jnp.asarray([[1, 4]])  # the second is ignored
+    >>> print(masked_lm_loss(logits, labels).round(4))  # log(4)
+    1.3863
     """
     nats, weight = masked_lm_sums(logits, labels, weights, ignore_index)
     return nats / jnp.where(weight == 0, 1, weight)
@@ -39,17 +50,28 @@ def masked_lm_sums(
     weights: Float[Array, "batch length"] | None = None,
     ignore_index: int = 4,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """What `masked_lm_loss` divides: both add up over the parts of a batch.
+    """Computes what `masked_lm_loss` divides: both sums add up over the parts of a batch.
 
     Args:
-        logits: see there.
-        labels: see there.
-        weights: see there.
-        ignore_index: see there.
+        logits: (batch, length, vocab).
+        labels: (batch, length) token ids; `ignore_index` where there is nothing to predict.
+        weights: (batch, length) weight of each label.
+        ignore_index: the label that does not count.
 
     Returns:
         Weighted nats, and the sum of the weights that count.
+
+    Raises:
+        UserError: labels of another shape or type, or a label that is known to be no token.
     """
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise UserError(f"labels is {labels.dtype}; labels are token ids, which are integers")
+    for name, array in (("labels", labels), ("weights", weights)):
+        if array is not None and array.shape != logits.shape[:-1]:
+            raise UserError(
+                f"{name} has shape {array.shape}; it is (batch, length), {logits.shape[:-1]}"
+            )
+    _check_labels(labels, logits.shape[-1], ignore_index)
     logits = logits.astype(jnp.float32)
     real = labels != ignore_index
     counted = real.astype(jnp.float32)
@@ -76,7 +98,12 @@ def classification_loss(
             integer labels, multi-label classification otherwise.
 
     Raises:
-        UserError: labels whose shape or type does not fit.
+        UserError: labels whose shape or type does not fit, or a class that is known to be out of
+            range; a compiled function gives NaN for one.
+
+    >>> logits = jnp.asarray([[0.0, 0.0], [0.0, 0.0]])
+    >>> print(classification_loss(logits, jnp.asarray([0, 1])).round(4))  # log(2)
+    0.6931
     """
     logits = logits.astype(jnp.float32)
     integer = jnp.issubdtype(labels.dtype, jnp.integer)
@@ -93,14 +120,26 @@ def classification_loss(
                 f"single-label classification takes integer labels (batch,), not "
                 f"{labels.dtype} {labels.shape}"
             )
+        if labels.shape[0] != logits.shape[0]:
+            raise UserError(f"labels has {labels.shape[0]} classes for {logits.shape[0]} sequences")
+        check_values("labels", labels, logits.shape[-1], "the classes of this head")
         at_label = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1)
         return -jnp.mean(at_label)
     if labels.size != logits.size:
         raise UserError(
-            f"{problem_type} takes one value a logit: {logits.shape}, not {labels.shape}"
+            f"{problem_type} takes one value per logit: {logits.shape}, not {labels.shape}"
         )
     labels = labels.reshape(logits.shape).astype(jnp.float32)
     if problem_type == "regression":
         return jnp.mean((logits - labels) ** 2)
     # Binary cross-entropy from logits, stable for either sign.
     return jnp.mean(jnp.maximum(logits, 0) - logits * labels + jax.nn.softplus(-jnp.abs(logits)))
+
+
+def _check_labels(labels: jax.Array, vocab: int, ignore_index: int) -> None:
+    """Refuses labels that are known to be no tokens."""
+    if isinstance(labels, jax.core.Tracer):
+        return
+    counted = np.asarray(labels)[np.asarray(labels) != ignore_index]
+    hint = "the model's tokens (pass ignore_index for labels that do not count)"
+    check_values("labels", counted, vocab, hint)

@@ -16,12 +16,14 @@ from caduceus_jax.model.typing import PaddingMask, Strands, StrandsInner
 T = TypeVar("T")
 Scan = Callable[..., jax.Array]
 Conv = Callable[..., jax.Array]
+# Parameters of a `MambaCore` that every one has.
+_CORE = ("a_log", "d_skip", "conv_weight", "x_proj", "dt_proj", "delta_bias")
 
 
 class MambaCore(nnx.Module):
     """Parameters of one reading direction: convolution, projections to delta, B and C, and A, D.
 
-    `read` walks over sequences with them (Gu & Dao 2023, sections 3.2 and 3.4).
+    `selective_ssm` walks over sequences with them (Gu & Dao 2023, sections 3.2 and 3.4).
 
     Args:
         config: the architecture.
@@ -41,19 +43,19 @@ class MambaCore(nnx.Module):
         self.dt_proj = nnx.Param(
             _uniform(rngs, (rank, d_inner), dt_range)
             if config.dt_init == "random"
-            else jnp.full((rank, d_inner), dt_range)
+            else jnp.full((rank, d_inner), dt_range, jnp.float32)
         )
         # softplus(delta_bias) is log-uniform in [dt_min, dt_max].
         low, high = math.log(config.dt_min), math.log(config.dt_max)
-        log_dt = jax.random.uniform(rngs.params(), (d_inner,), minval=low, maxval=high)
+        log_dt = jax.random.uniform(rngs.params(), (d_inner,), jnp.float32, minval=low, maxval=high)
         dt = jnp.maximum(jnp.exp(log_dt), config.dt_init_floor)
         self.delta_bias = nnx.Param(dt + jnp.log(-jnp.expm1(-dt)))
         states = jnp.arange(1, d_state + 1, dtype=jnp.float32)
         self.a_log = nnx.Param(jnp.tile(jnp.log(states), (d_inner, 1)))
-        self.d_skip = nnx.Param(jnp.ones(d_inner))
+        self.d_skip = nnx.Param(jnp.ones(d_inner, jnp.float32))
 
 
-def read(
+def selective_ssm(
     cores: Sequence[MambaCore],
     x: StrandsInner,
     z: StrandsInner | None = None,
@@ -66,7 +68,7 @@ def read(
     """Walks over every strand in one direction, strand s with the parameters `cores[s]`.
 
     Args:
-        cores: the reader of each strand.
+        cores: the parameters that read each strand.
         x: (batch, strand, length, d_inner), the first half of `in_proj`.
         z: (batch, strand, length, d_inner), the gate; None leaves gating to the caller.
         padding_mask: (batch, length), True on real tokens; the others leave no trace.
@@ -78,31 +80,35 @@ def read(
     Returns:
         (batch, strand, length, d_inner).
     """
-    core = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cores)
+    # Of each strand by name, since cores may differ in what else is attached to them.
+    a_log, d_skip, conv_weight, x_proj, dt_proj, delta_bias = (
+        jnp.stack([getattr(core, name)[...] for core in cores]) for name in _CORE
+    )
+    biases = [core.conv_bias[...] for core in cores if core.conv_bias is not None]
     batch, strands, length, d_inner = x.shape
     rows = (batch * strands, length)  # strand s of sequence i is row i * strands + s
     with jax.named_scope("mamba_core"):
         x = _clear_padding(x, padding_mask)
         u = conv(
             x.reshape(*rows, d_inner),
-            core.conv_weight[...],
-            None if core.conv_bias is None else core.conv_bias[...],
+            conv_weight,
+            jnp.stack(biases) if biases else None,
             reverse=reverse,
         )
         u = _clear_padding(u.reshape(x.shape), padding_mask)
-        rank, d_state = core.dt_proj.shape[1], core.a_log.shape[-1]
-        projected = _project(u, core.x_proj[...])
+        rank, d_state = dt_proj.shape[1], a_log.shape[-1]
+        projected = _project(u, x_proj)
         delta, b, c = jnp.split(projected, (rank, rank + d_state), axis=-1)
-        delta = _project(delta, core.dt_proj[...])
+        delta = _project(delta, dt_proj)
         y = scan(
             u.reshape(*rows, d_inner),
             delta.reshape(*rows, d_inner),
-            -jnp.exp(core.a_log[...]),
+            -jnp.exp(a_log),
             b.reshape(*rows, d_state),
             c.reshape(*rows, d_state),
-            core.d_skip[...],
+            d_skip,
             None if z is None else z.reshape(*rows, d_inner),
-            core.delta_bias[...],
+            delta_bias,
             delta_softplus=True,
             reverse=reverse,
         )
@@ -137,8 +143,8 @@ class BiMamba(nnx.Module):
         x, z = _in_halves(self.in_proj, hidden)
         gate = jax.nn.silu(z)
         y, y_reverse = (
-            read(
-                _readers(self.fwd, self.rev, x.shape[1], reverse),
+            selective_ssm(
+                _cores_by_strand(self.fwd, self.rev, x.shape[1], reverse),
                 x,
                 None,
                 padding_mask,
@@ -171,7 +177,7 @@ class UntiedBiMamba(nnx.Module):
         """Mixes along the length of every strand in both directions."""
         out, out_reverse = (
             _mix(
-                _readers(self.fwd, self.rev, hidden.shape[1], reverse),
+                _cores_by_strand(self.fwd, self.rev, hidden.shape[1], reverse),
                 hidden,
                 padding_mask,
                 reverse=reverse,
@@ -224,15 +230,15 @@ def _mix(
     halves = [_in_halves(mamba.in_proj, hidden[:, s]) for s, mamba in enumerate(mambas)]
     x, z = (jnp.stack(strands, axis=1) for strands in zip(*halves, strict=True))
     cores = [mamba.core for mamba in mambas]
-    y = read(cores, x, z, padding_mask, reverse=reverse, scan=scan, conv=conv)
+    y = selective_ssm(cores, x, z, padding_mask, reverse=reverse, scan=scan, conv=conv)
     return jnp.stack([mamba.out_proj(y[:, s]) for s, mamba in enumerate(mambas)], axis=1)
 
 
-def _readers(fwd: T, rev: T, strands: int, reverse: bool) -> list[T]:
-    """Who reads each strand when all are walked over in one direction.
+def _cores_by_strand(fwd: T, rev: T, strands: int, reverse: bool) -> list[T]:
+    """Tells which parameters read each strand when all are walked over in one direction.
 
     Reading the reverse complement from left to right is reading the + strand's coordinates from
-    right to left. So strand 1 stays in place, and the two readers exchange roles on it.
+    right to left. So strand 1 stays in place, and the two directions exchange roles on it.
     """
     return [(fwd, rev)[reverse ^ (strand == 1)] for strand in range(strands)]
 
@@ -259,7 +265,7 @@ def _project(x: StrandsInner, weight: Float[jax.Array, "strand inputs outputs"])
     """Each strand's own linear map, in the dtype of the activations."""
     # With a copy of the small weight for each sequence, this is a batch of products over axes as
     # they lie in memory; XLA would otherwise transpose the activations.
-    weight = jnp.broadcast_to(weight.astype(x.dtype), (len(x), *weight.shape))
+    weight = jnp.broadcast_to(weight.astype(x.dtype), (x.shape[0], *weight.shape))
     return jnp.einsum("bsli,bsio->bslo", x, weight)
 
 
@@ -294,4 +300,4 @@ def _linear(
 
 
 def _uniform(rngs: nnx.Rngs, shape: tuple[int, ...], bound: float) -> jax.Array:
-    return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+    return jax.random.uniform(rngs.params(), shape, jnp.float32, minval=-bound, maxval=bound)

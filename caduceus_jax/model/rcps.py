@@ -7,6 +7,7 @@ the second one with its channels reversed; only this file knows that layout.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jaxtyping import Float
 
@@ -16,10 +17,39 @@ from caduceus_jax.model.typing import Hidden, Strands, TokenIds
 def embed_strands(
     embedding: Float[jax.Array, "vocab d_model"], input_ids: TokenIds, complement: jax.Array | None
 ) -> Strands:
-    """Embeds each base on strand 0 and, where `complement` is given, its complement on strand 1."""
-    if complement is None:
-        return embedding[input_ids][:, None]
-    return embedding[jnp.stack([input_ids, complement[input_ids]], axis=1)]
+    """Embeds each base on strand 0 and, where `complement` is given, its complement on strand 1.
+
+    A token id beyond the table gives NaN, where an index of JAX would take the nearest row.
+    """
+    ids = input_ids[:, None]
+    if complement is not None:
+        other = complement.at[ids].get(mode="clip", wrap_negative_indices=False)
+        ids = jnp.concatenate([ids, other.astype(ids.dtype)], axis=1)
+    return embedding.at[ids].get(mode="fill", wrap_negative_indices=False)
+
+
+def mix_strands(
+    embedding: Float[jax.Array, "vocab d_model"],
+    one_hot: Float[jax.Array, "batch length tokens"],
+    tokens: np.ndarray,
+    complement: jax.Array | None,
+) -> Strands:
+    """Embeds weights of tokens in place of tokens; both strands are linear in them.
+
+    Args:
+        embedding: (vocab, d_model).
+        one_hot: (batch, length, tokens), the weight of each token at each position.
+        tokens: id of each column.
+        complement: complement of each token id, (vocab,); None where one strand is read.
+
+    Returns:
+        (batch, strand, length, d_model); strand 1 gets the complements' embeddings.
+    """
+    ids = jnp.asarray(tokens)[None]
+    if complement is not None:
+        ids = jnp.concatenate([ids, complement[ids]])
+    weights = one_hot.astype(embedding.dtype)
+    return jnp.einsum("blt,std->bsld", weights, embedding[ids], precision="highest")
 
 
 def strand_logits(

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
+import jax.export
 import jax.numpy as jnp
 from einops import reduce
 from flax import nnx
@@ -15,10 +17,10 @@ from caduceus_jax.model import checkpoint
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.files.task import RcMode, TaskDescription
+from caduceus_jax.model.inputs import ArrayInput
 from caduceus_jax.model.linear_head import LinearHead, agreed, stored_head
 from caduceus_jax.model.mamba import Conv, Scan
 from caduceus_jax.model.pretrained import build
-from caduceus_jax.model.typing import PaddingMask, TokenIds
 from caduceus_jax.tokenizer import Tokenizer
 
 
@@ -26,6 +28,11 @@ class TracksOutput(NamedTuple):
     """What `CaduceusForTracks` returns."""
 
     logits: Float[Array, "batch bins tracks"]  # float32
+
+
+jax.export.register_namedtuple_serialization(
+    TracksOutput, serialized_name="caduceus_jax.TracksOutput"
+)
 
 
 class CaduceusForTracks(LinearHead):
@@ -111,6 +118,7 @@ class CaduceusForTracks(LinearHead):
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: Path | None = None,
+        base: Path | None = None,
     ) -> "CaduceusForTracks":
         """Loads a model with this head as it was trained, or any backbone under a new head.
 
@@ -133,12 +141,16 @@ class CaduceusForTracks(LinearHead):
             revision: branch, tag or commit of the hub's repository; the newest by default.
             token: of an account on the hub; by default the one that is logged in.
             cache_dir: where downloads are kept; by default Hugging Face's own cache.
+            base: the model that a low-rank adapter (PEFT's LoRA) at `path` is merged into; by
+                default the one that its adapter_config.json names.
 
         Raises:
             UserError: nothing usable at `path`, a stored head of another size, no `bin_size`
                 where none is recorded, or an option that contradicts what is recorded.
         """
-        stored = checkpoint.open_model(path, revision=revision, token=token, cache_dir=cache_dir)
+        stored = checkpoint.open_model(
+            path, revision=revision, token=token, cache_dir=cache_dir, base=base
+        )
         task, heads = stored_head(
             path, stored, num_tracks, num_signals, rngs, new_head=new_head, tracks=True
         )
@@ -176,9 +188,12 @@ class CaduceusForTracks(LinearHead):
 
     def __call__(
         self,
-        input_ids: TokenIds,
-        padding_mask: PaddingMask | None = None,
+        input_ids: ArrayInput | None = None,
+        padding_mask: ArrayInput | None = None,
         signals: Float[Array, "batch length signals"] | None = None,
+        *,
+        inputs_one_hot: ArrayInput | None = None,
+        inputs_embeds: ArrayInput | None = None,
     ) -> TracksOutput:
         """Predicts the tracks.
 
@@ -187,18 +202,27 @@ class CaduceusForTracks(LinearHead):
             padding_mask: (batch, length) bool, True on real tokens; bins of padding alone get
                 meaningless values.
             signals: (batch, length, num_signals), in the order of `input_ids`.
+            inputs_one_hot: (batch, length, 4 or vocab) weights in place of token ids.
+            inputs_embeds: (batch, length, d_model or 2 * d_model) embeddings in place of them.
 
         Returns:
             Values of bin i, bases i * bin_size to (i + 1) * bin_size (0-based).
 
         Raises:
-            UserError: the length is not a multiple of the bin.
+            UserError: an input of another type or shape, or a length that is not a multiple of the
+                bin.
         """
-        if input_ids.shape[1] % self.bin_size:
+        hidden = self.states(
+            input_ids,
+            padding_mask,
+            signals,
+            inputs_one_hot=inputs_one_hot,
+            inputs_embeds=inputs_embeds,
+        )
+        if hidden.shape[2] % self.bin_size:
             raise UserError(
-                f"input_ids has {input_ids.shape[1]} tokens, which is not a multiple of bin_size "
+                f"the inputs have {hidden.shape[2]} tokens, which is not a multiple of bin_size "
                 f"({self.bin_size})"
             )
-        hidden = self.states(input_ids, padding_mask, signals)
         states = reduce(hidden, "b s (bins bases) d -> b bins d", "mean", bases=self.bin_size)
         return TracksOutput(logits=self.head(states))

@@ -49,5 +49,30 @@ def test_labels_that_do_not_fit_are_refused():
         cj.classification_loss(
             jnp.zeros((2, 3)), jnp.zeros(2), problem_type="single_label_classification"
         )
-    with pytest.raises(cj.UserError, match=r"one value a logit: \(2, 3\), not \(2, 2\)"):
+    with pytest.raises(cj.UserError, match=r"one value per logit: \(2, 3\), not \(2, 2\)"):
         cj.classification_loss(jnp.zeros((2, 3)), jnp.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (jnp.asarray([[0, 3]]), "labels holds 3, and the model's tokens .* are 0 to 2"),
+        (jnp.asarray([[0, -100]]), r"labels holds -100, .* \(pass ignore_index for labels"),
+    ],
+)
+def test_labels_that_are_no_tokens_are_refused(labels, message):
+    with pytest.raises(cj.UserError, match=message):
+        cj.masked_lm_loss(jnp.zeros((1, 2, 3)), labels)
+
+
+def test_a_compiled_loss_makes_wrong_labels_visible():
+    logits = jnp.zeros((1, 2, 3))
+    loss = jax.jit(cj.masked_lm_loss)
+    assert jnp.isnan(loss(logits, jnp.asarray([[0, 7]])))
+    assert jnp.isfinite(loss(logits, jnp.asarray([[0, 2]])))
+    assert jnp.isnan(jax.jit(cj.classification_loss)(logits[0], jnp.asarray([0, 5])))
+
+
+def test_classes_out_of_range_are_refused():
+    with pytest.raises(cj.UserError, match="labels holds 2, and the classes of this head are 0 to"):
+        cj.classification_loss(jnp.zeros((2, 2)), jnp.asarray([0, 2]))

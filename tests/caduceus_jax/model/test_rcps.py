@@ -83,7 +83,9 @@ def test_a_model_of_one_strand_is_not_equivariant():
 
 
 def test_equivariance_breaks_when_the_directions_keep_their_roles_on_strand_1(monkeypatch):
-    monkeypatch.setattr(mamba, "_readers", lambda fwd, rev, n, reverse: [(fwd, rev)[reverse]] * n)
+    monkeypatch.setattr(
+        mamba, "_cores_by_strand", lambda fwd, rev, n, reverse: [(fwd, rev)[reverse]] * n
+    )
     assert equivariance_error(language_model(), jax.jit(lambda m, i: m(i))) > 0.01
 
 
