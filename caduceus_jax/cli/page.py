@@ -74,7 +74,7 @@ def _is_path(hint: Any) -> bool:
 _PLAIN = {
     int: "a whole number",
     float: "a number",
-    str: "a text",
+    str: "text",
     bool: "true or false",
     types.NoneType: "null",
 }

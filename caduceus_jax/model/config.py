@@ -65,7 +65,7 @@ class CaduceusConfig:
     bidirectional_weight_tie: bool = advanced(True)
     rms_norm: bool = advanced(True)
     norm_epsilon: float = recipe_only(1e-5)
-    fused_add_norm: bool = recipe_only(False)
+    fused_add_norm: bool = advanced(False)
     residual_in_fp32: bool = advanced(False)
     d_state: int = 16
     d_conv: int = advanced(4)

@@ -103,9 +103,9 @@ def test_page(monkeypatch):
         (float | None, "a number or null"),
         (Literal["a", "b"] | bool, "a or b or true or false"),
         (list[int], "a list of whole numbers: [a,b]"),
-        (str | list[str], "a text or a list of texts: [a,b]"),
+        (str | list[str], "text or a list of texts: [a,b]"),
         (pathlib.Path, "a path"),
-        (str | os.PathLike, "a text or a path"),
+        (str | os.PathLike, "text or a path"),
     ],
 )
 def test_types_are_plain_words(hint, words):
