@@ -74,7 +74,7 @@ def test_bad_usage_is_one_sentence_and_status_2(run, words, message):
 
 
 def test_other_failures_are_one_line_and_status_1(run, monkeypatch, tmp_path):
-    def broken(*_):
+    def broken(*_, **__):
         raise RuntimeError("the disk is gone")
 
     monkeypatch.setattr(convert.checkpoint, "open_model", broken)
@@ -86,7 +86,7 @@ def test_other_failures_are_one_line_and_status_1(run, monkeypatch, tmp_path):
 
 
 def test_an_interrupted_command_has_status_130(run, monkeypatch, tmp_path):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(convert.checkpoint, "open_model", interrupted)
