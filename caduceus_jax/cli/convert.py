@@ -3,7 +3,6 @@
 import logging
 import pathlib
 import re
-import shutil
 
 import numpy as np
 
@@ -15,7 +14,12 @@ log = logging.getLogger(__name__)
 
 
 def convert(
-    source: str, *, out: pathlib.Path, base: str | None = None, force: bool = False
+    source: str,
+    *,
+    out: pathlib.Path,
+    base: str | None = None,
+    code: pathlib.Path | None = None,
+    force: bool = False,
 ) -> None:
     """Converts a stored model into a Hugging Face folder (config.json, model.safetensors).
 
@@ -34,6 +38,8 @@ def convert(
         out: the folder to write.
         base: the model that a low-rank adapter (PEFT's LoRA) is merged into; by default the one
             that its adapter_config.json names.
+        code: folder with the original's modelling code (a clone of its repository), which is
+            copied, so that AutoModel of transformers loads the folder without a network.
         force: write into a folder that is not empty.
 
     Raises:
@@ -47,9 +53,16 @@ def convert(
         stored = checkpoint.open_model(trained)
     else:
         stored = checkpoint.open_model(source, base=base)
-    checkpoint.save(out, stored.config, stored.state, tokenizer=stored.tokenizer, task=stored.task)
-    if stored.folder is not None:
-        _copy_beside(stored.folder, out)
+    # The code that the source's auto_map names comes along.
+    beside = stored.folder is not None and (stored.folder / "modeling_caduceus.py").is_file()
+    checkpoint.save(
+        out,
+        stored.config,
+        stored.state,
+        tokenizer=stored.tokenizer,
+        task=stored.task,
+        code=code or (stored.folder if beside else None),
+    )
     print(_report(weights.to_torch(stored.config, stored.state)))
     if stored.tokenizer is None:
         log.warning(
@@ -59,14 +72,6 @@ def convert(
             out,
         )
     print(f"wrote {out}/config.json and {out}/{checkpoint.WEIGHTS}")
-
-
-def _copy_beside(folder: pathlib.Path, out: pathlib.Path) -> None:
-    """Copies the code that config.json and tokenizer_config.json name in auto_map."""
-    if folder.resolve() == out.resolve():
-        return
-    for path in sorted(folder.glob("*.py")):
-        shutil.copyfile(path, out / path.name)
 
 
 def _report(tensors: dict[str, np.ndarray]) -> str:

@@ -15,10 +15,19 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.files import write_text
 from caduceus_jax.model import convert
 from caduceus_jax.model.config import CaduceusConfig
-from caduceus_jax.model.files import hf_config, lora, tensor_names, tokenizer_files, weights
+from caduceus_jax.model.files import (
+    hf_config,
+    lora,
+    model_card,
+    original_code,
+    tensor_names,
+    tokenizer_files,
+    weights,
+)
 from caduceus_jax.model.files.locate import CONFIG, Path
 from caduceus_jax.model.files.locate import RUN_MODEL as RUN_MODEL
 from caduceus_jax.model.files.locate import locate as locate
+from caduceus_jax.model.files.model_card import ModelCard
 from caduceus_jax.model.files.task import KEY, TaskDescription
 from caduceus_jax.model.files.weights import WEIGHTS as WEIGHTS
 from caduceus_jax.tokenizer import Tokenizer
@@ -105,17 +114,24 @@ def save(
     *,
     tokenizer: Tokenizer | None = None,
     task: TaskDescription | None = None,
+    card: ModelCard | None = None,
+    code: Path | None = None,
 ) -> None:
     """Writes a folder that the original's `from_pretrained` and ours load.
 
     Args:
-        path: the folder, made if it is not there: `config.json`, `model.safetensors` and the
-            files of the tokenizer.
+        path: the folder, made if it is not there: `config.json`, `model.safetensors`, the files of
+            the tokenizer, and a model card `README.md` (one that is there and was written by
+            somebody else is left as it is).
         config: the architecture.
         state: `nnx.state(model, nnx.Param)`, or the model itself.
         tokenizer: the model's; by default the original's, where the architecture can be made for
             it.
         task: what the outputs of a classifier or track model mean.
+        card: facts for the model card that the files do not tell.
+        code: folder with the original's modelling code, which is copied, so that `AutoModel` of
+            `transformers` loads the model without a network; by default config.json of a new
+            model names the code on the hub.
     """
     folder = pathlib.Path(path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,9 +145,16 @@ def save(
     tensors |= convert.complement_maps(config, heads)
     tensors = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    write_text(folder / CONFIG, hf_config.text(_described(config, tensors, heads, task)))
+    if code is not None:
+        original_code.copy(pathlib.Path(code), folder)
+    hf = original_code.described(_described(config, tensors, heads, task), folder)
+    write_text(folder / CONFIG, hf_config.text(hf))
     if tokenizer := tokenizer or Tokenizer.of_config(config):
         tokenizer.save_pretrained(folder)
+        original_code.describe_tokenizer(folder)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state))
+    known = (task or TaskDescription.of(hf)) if "score" in heads else None
+    model_card.write(folder, config, parameters, known, card)
 
 
 def save_adapter(

@@ -6,7 +6,7 @@ import math
 from typing import Any, Literal
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.model.files import hf_config
+from caduceus_jax.model.files import hf_config, original_code
 from caduceus_jax.settings import advanced, recipe_only
 
 # Complement of each token of the default vocabulary: A7 <-> T10, C8 <-> G9, the rest themselves.
@@ -188,6 +188,7 @@ class CaduceusConfig:
 
 _HF_DEFAULTS = {
     "architectures": ["CaduceusForMaskedLM"],
+    "auto_map": original_code.auto_map(),
     "model_type": "caduceus",
     "torch_dtype": "float32",
 }

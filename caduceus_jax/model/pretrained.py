@@ -1,5 +1,6 @@
 """What all models share: loading, saving, and the Hugging Face hub."""
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from flax import nnx
 from caduceus_jax.model import checkpoint
 from caduceus_jax.model.checkpoint import StoredModel
 from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.model.files.model_card import ModelCard
 from caduceus_jax.model.files.task import TaskDescription
 from caduceus_jax.tokenizer import Tokenizer
 
@@ -29,14 +31,32 @@ class PretrainedModel(nnx.Module):
     tokenizer: Tokenizer | None
     task: TaskDescription | None = None
 
-    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+    def save_pretrained(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        card: ModelCard | None = None,
+        code: str | os.PathLike[str] | None = None,
+    ) -> None:
         """Writes a folder that the original's `from_pretrained` and ours load.
 
         Args:
-            path: the folder, made if it is not there: `config.json`, `model.safetensors` and the
-                files of the tokenizer.
+            path: the folder, made if it is not there: `config.json`, `model.safetensors`, the
+                files of the tokenizer, and a model card `README.md` (one that is there and was
+                written by somebody else is left as it is).
+            card: facts for the model card that the files do not tell.
+            code: folder with the original's modelling code, which is copied, so that `AutoModel`
+                of `transformers` loads the model without a network.
         """
-        checkpoint.save(path, self.config, self, tokenizer=self.tokenizer, task=self.task)
+        checkpoint.save(
+            path,
+            self.config,
+            self,
+            tokenizer=self.tokenizer,
+            task=self.task,
+            card=card,
+            code=code,
+        )
 
     def push_to_hub(
         self,
@@ -46,6 +66,7 @@ class PretrainedModel(nnx.Module):
         private: bool | None = None,
         token: str | bool | None = None,
         commit_message: str = "Upload a Caduceus model",
+        card: ModelCard | None = None,
     ) -> str:
         """Uploads what `save_pretrained` writes to a repository on the Hugging Face hub.
 
@@ -55,6 +76,8 @@ class PretrainedModel(nnx.Module):
             private: whether a new repository is private; by default as the owner's are.
             token: of an account on the hub; by default the one that is logged in.
             commit_message: of the commit.
+            card: facts for the model card that the files do not tell; without a name it gets that
+                of the repository.
 
         Returns:
             The address of the commit.
@@ -66,7 +89,9 @@ class PretrainedModel(nnx.Module):
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
+            card = card or ModelCard()
+            named = dataclasses.replace(card, name=card.name or repo_id.rpartition("/")[2])
+            self.save_pretrained(folder, card=named)
             commit = api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,

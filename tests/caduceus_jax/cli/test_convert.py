@@ -58,6 +58,7 @@ def test_convert(run, golden, tmp_path):
         f"wrote {out}/config.json and {out}/model.safetensors",
     ]
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    names.add("README.md")
     assert {path.name for path in out.iterdir()} == names
     status, _, err = run("convert", str(golden / "ps"), "--out", str(out))
     assert status == 2 and "is not empty: name another folder, or add --force" in err
