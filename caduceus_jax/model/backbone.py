@@ -93,7 +93,7 @@ class Caduceus(PretrainedModel):
             config.initializer_range * jax.random.normal(rngs.params(), shape, jnp.float32)
         )
 
-        def block(key):
+        def block(key: jax.Array) -> Block:
             return Block(config, dtype=dtype, scan=scan, conv=conv, rngs=nnx.Rngs(key))
 
         self.layers: Block = jax.vmap(block)(jax.random.split(rngs.params(), config.n_layer))

@@ -90,7 +90,7 @@ class CaduceusConfig:
         default="", repr=False, compare=False, metadata={"option": False}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         multiple = self.pad_vocab_size_multiple
         if min(self.d_model, self.n_layer, self.d_state, self.d_conv, self.expand) < 1:
             raise UserError("d_model, n_layer, d_state, d_conv and expand must be at least 1")

@@ -13,11 +13,11 @@ from caduceus_jax.model.backbone import Caduceus
 from caduceus_jax.model.checkpoint import StoredModel
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
-from caduceus_jax.model.files.task import RcMode, TaskDescription
+from caduceus_jax.model.files.task import Pooling, RcMode, TaskDescription
 from caduceus_jax.model.inputs import ArrayInput
 from caduceus_jax.model.mamba import Conv, Scan
 from caduceus_jax.model.pretrained import PretrainedModel
-from caduceus_jax.model.typing import Strands
+from caduceus_jax.model.typing import PaddingMask, Strands
 from caduceus_jax.tokenizer import Tokenizer
 
 Heads = dict[str, nnx.Param | None]  # "score", "score_bias" and "signals"
@@ -227,6 +227,42 @@ def agreed(path: Path, task: TaskDescription | None, **given: Any) -> dict[str, 
             )
         given[name] = recorded or value
     return given
+
+
+def pool(
+    hidden: Strands, padding_mask: PaddingMask | None, pooling: Pooling
+) -> Float[Array, "batch strand d_model"]:
+    """Pools each strand over its real tokens.
+
+    Args:
+        hidden: (batch, strand, length, d_model), both strands in the + strand's coordinates.
+        padding_mask: (batch, length) bool, True on real tokens.
+        pooling: "mean", "max", "first" or "last"; the latter two count from each strand's own 5'
+            end.
+
+    Returns:
+        (batch, strand, d_model); zeros for a row of padding alone, but with "first" and "last",
+        where it is one of its states.
+    """
+    batch, strands, length, _ = hidden.shape
+    real = jnp.ones((batch, length), bool) if padding_mask is None else padding_mask
+    if pooling in ("mean", "max"):
+        if padding_mask is None:
+            return hidden.mean(axis=2) if pooling == "mean" else hidden.max(axis=2)
+        # A row of padding alone becomes zeros, and not the mean or the largest of nothing.
+        some = real.any(axis=1)[:, None, None]
+        real = (real | ~some[:, 0])[:, None, :, None]
+        if pooling == "max":
+            pooled = jnp.max(hidden, axis=2, where=real, initial=-jnp.inf)
+        else:
+            pooled = jnp.mean(hidden, axis=2, where=real)
+        return jnp.where(some, pooled, 0)
+    ends = jnp.argmax(real, axis=1), length - 1 - jnp.argmax(real[:, ::-1], axis=1)
+    if pooling == "last":
+        ends = ends[::-1]
+    rows = jnp.arange(batch)
+    # Strand 1 is stored in the + strand's coordinates: its first token is the last one there.
+    return jnp.stack([hidden[rows, s, ends[s]] for s in range(strands)], axis=1)
 
 
 def new_head_of(config: CaduceusConfig, outputs: int, rngs: nnx.Rngs) -> nnx.Param:

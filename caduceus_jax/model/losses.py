@@ -33,7 +33,7 @@ def masked_lm_loss(
 
     Raises:
         UserError: labels of another shape or type, or, where their values are known while a
-            function is traced, a label that is no token; a compiled function gives NaN for one.
+            function is traced, a label that is not a token id; a compiled function gives NaN.
 
     >>> logits = jnp.log(jnp.asarray([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]]))
     >>> labels = jnp.asarray([[1, 4]])  # the second is ignored
@@ -62,7 +62,7 @@ def masked_lm_sums(
         Weighted nats, and the sum of the weights that count.
 
     Raises:
-        UserError: labels of another shape or type, or a label that is known to be no token.
+        UserError: labels of another shape or type, or a label that is known not to be a token id.
     """
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UserError(f"labels is {labels.dtype}; labels are token ids, which are integers")
@@ -137,7 +137,7 @@ def classification_loss(
 
 
 def _check_labels(labels: jax.Array, vocab: int, ignore_index: int) -> None:
-    """Refuses labels that are known to be no tokens."""
+    """Refuses labels that are known not to be token ids."""
     if isinstance(labels, jax.core.Tracer):
         return
     counted = np.asarray(labels)[np.asarray(labels) != ignore_index]

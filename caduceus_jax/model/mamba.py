@@ -273,7 +273,9 @@ def _clear_padding(x: StrandsInner, padding_mask: PaddingMask | None) -> Strands
     return x if padding_mask is None else jnp.where(padding_mask[:, None, :, None], x, 0)
 
 
-def _projections(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs):
+def _projections(
+    config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs
+) -> tuple[nnx.Linear, nnx.Linear]:
     """`in_proj` and `out_proj`; the latter drawn smaller the deeper the network."""
     residuals = config.n_residuals_per_layer * config.n_layer
     shrink = residuals if config.rescale_prenorm_residual else 1

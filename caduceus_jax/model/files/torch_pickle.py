@@ -223,7 +223,7 @@ class _Dict(dict):
     """Any dictionary of the standard library; what is stored beside its items is left out."""
 
     def __init__(self, *args: Any):
-        # The first argument of a defaultdict is no content, but makes what is missing.
+        # The first argument of a defaultdict makes missing items, and is not an item itself.
         super().__init__(*(value for value in args if isinstance(value, Mapping | list)))
 
     def __setstate__(self, state: Any) -> None:

@@ -6,7 +6,7 @@ from flax import nnx
 from jax.experimental import checkify
 
 import caduceus_jax as cj
-from caduceus_jax.model import heads, inputs
+from caduceus_jax.model import inputs, linear_head
 from tests.models import COMPLEMENT, classifier, language_model, random_ids, randomised
 from tests.tolerances import EQUIVARIANCE, SCAN_FP32, relative_error
 
@@ -194,10 +194,10 @@ def test_a_batch_of_none(every):
 def test_pooling_a_row_of_padding_is_finite(pooling):
     mask = jnp.ones((2, 8), bool).at[0, :3].set(False).at[1].set(False)
     hidden = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 8, 5)), jnp.float32)
-    pool = lambda hidden: heads.pool(hidden, mask, pooling)  # noqa: E731
+    pool = lambda hidden: linear_head.pool(hidden, mask, pooling)  # noqa: E731
     gradient = jax.grad(lambda hidden: pool(hidden).sum())(hidden)
     assert jnp.isfinite(pool(hidden)).all() and jnp.isfinite(gradient).all()
-    alone = heads.pool(hidden[:1, :, 3:], jnp.ones((1, 5), bool), pooling)
+    alone = linear_head.pool(hidden[:1, :, 3:], jnp.ones((1, 5), bool), pooling)
     np.testing.assert_allclose(pool(hidden)[:1], alone, atol=1e-6)
 
 

@@ -1,0 +1,46 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models import language_model, random_ids
+from tests.tolerances import SCAN_FP32, relative_error
+
+
+@pytest.fixture(scope="module")
+def model():
+    return language_model(n_layer=3, d_state=4)
+
+
+def test_states_of_every_layer_have_names(model):
+    ids = jnp.asarray(random_ids(12))
+    states = jax.jit(lambda m, i: m.caduceus.layer_states(i))(model, ids)
+    assert list(states) == ["embedding", "layers.0", "layers.1", "layers.2", "norm_f"]
+    out = jax.jit(lambda m, i: m(i, output_hidden_states=True))(model, ids)
+    assert relative_error(states["embedding"], out.hidden_states[0]) < SCAN_FP32
+    assert relative_error(states["norm_f"], out.last_hidden_state) < SCAN_FP32
+    # The residual stream after a block is the embedding and what every block so far has added.
+    added = out.hidden_states[1] + out.hidden_states[2]
+    assert relative_error(states["layers.1"], states["embedding"] + added) < SCAN_FP32
+
+
+def test_the_first_blocks_alone(model):
+    ids = jnp.asarray(random_ids(12))
+
+    @jax.jit
+    def run(backbone, ids):
+        states = backbone.layer_states(ids)
+        one, other = jnp.split(states["layers.0"], 2, axis=-1)
+        return backbone(ids, n_blocks=1).state, backbone.norm_f(one), other
+
+    short, expected, _ = run(model.caduceus, ids)
+    assert relative_error(short[:, 0], expected) < SCAN_FP32
+
+
+def test_the_final_state_is_laid_out_as_in_the_original(model):
+    ids = jnp.asarray(random_ids(12))
+    out = jax.jit(lambda m, i: m.caduceus(i))(model, ids)
+    hidden, (state, inputs) = out.last_hidden_state, out
+    assert inputs is None and hidden.shape == (2, 12, 48)
+    np.testing.assert_array_equal(hidden[..., :24], state[:, 0])
+    np.testing.assert_array_equal(hidden[..., 24:], state[:, 1, :, ::-1])
