@@ -3,30 +3,23 @@
 import json
 import logging
 import pathlib
-import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
-import jax
 import numpy as np
 import yaml
 
 from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
-from caduceus_jax.inference import TaskDescription
-from caduceus_jax.model.checkpoint import load
-from caduceus_jax.tokenizer import Tokenizer
+from caduceus_jax.files import write_json, write_text
 from caduceus_jax.train.config import plain
+from caduceus_jax.train.finetuning import progress
 from caduceus_jax.train.finetuning.config import FinetuneConfig
-from caduceus_jax.train.finetuning.examples import Examples, Task, batches, split
-from caduceus_jax.train.finetuning.metrics import better, check_metric, score
-from caduceus_jax.train.finetuning.probe import probe
-from caduceus_jax.train.finetuning.step import (
-    FinetuneProgram,
-    label_scale,
-    make_finetune_program,
-    put,
-)
+from caduceus_jax.train.finetuning.examples import Task
+from caduceus_jax.train.finetuning.metrics import check_metric
+from caduceus_jax.train.finetuning.probe import Probe
+from caduceus_jax.train.finetuning.seed import Tuner
+from caduceus_jax.train.finetuning.start import read_start
 from caduceus_jax.train.sharding import make_mesh
 from caduceus_jax.train.tasks import find_task
 
@@ -43,7 +36,8 @@ def finetune(config: FinetuneConfig) -> None:
 
     Each seed draws its own validation part, head and order of examples; the epoch with the best
     validation score is tested, once. The same command continues where it was interrupted: seeds
-    that are done are not trained again.
+    that are done are not trained again, and one that was interrupted goes on where it was. Ctrl-C
+    and SIGTERM save and end it, with status 130 and 75.
 
     examples:
       caduceus-jax finetune runs/quickstart --config finetune/splice
@@ -52,12 +46,15 @@ def finetune(config: FinetuneConfig) -> None:
           --data.task genomic_benchmarks/human_enhancers_cohn
 
     Args:
-        config: everything there is to choose.
+        config: the settings.
+
+    Raises:
+        UserError: a task or model cannot be used, or settings contradict each other.
     """
     task = find_task(config.data)
     metric = config.metric or task.metric
     check_metric(metric, task.kind)
-    tokenizer = _tokenizer(config)
+    start = read_start(config, task)
     folder = pathlib.Path(config.out)
     _begin(config, folder)
     use_cores(config.batch_size)
@@ -69,39 +66,42 @@ def finetune(config: FinetuneConfig) -> None:
         f"{counts[1] or 'no'} validation and {counts[2]:,} test sequences, up to "
         f"{task.max_length:,} tokens"
     )
+    probes = config.method == "probe"
+    runner = Probe(config, task, start) if probes else Tuner(config, task, start, make_mesh())
     results = []
     for seed in config.seeds:
         place = folder / f"seed-{seed}"
         if not (place / RESULT).exists():
             place.mkdir(parents=True, exist_ok=True)
-            run = probe if config.method == "probe" else _run
-            result, outputs = run(config, task, tokenizer, seed, place)
+            result, outputs = runner.run(seed, place)
             _write_predictions(place / "predictions.tsv", task, outputs)
-            (place / RESULT).write_text(json.dumps(result, indent=1))
+            write_json(place / RESULT, result)
+            progress.forget(place)
         results.append(json.loads((place / RESULT).read_text()))
         part = "test" if results[-1]["test"] else "validation"
-        log.info(f"seed {seed}: {part} {metric} {results[-1][part][metric]:.4f}")
+        log.info(f"seed {seed}: {part} {metric} {_number(results[-1][part][metric])}")
     summary = summarise(task, metric, results)
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=1))
+    write_json(folder / SUMMARY, summary)
     print("\n".join(lines(summary)))
     print(f"in {folder}: {SUMMARY}, and seed-*/ with result.json, predictions and model/")
-    if config.method != "probe" and task.kind != "tracks" and not task.num_signals:
+    if task.kind != "tracks" and not task.num_signals:
         tuned = folder / f"seed-{config.seeds[0]}" / "model"
         print(f"next: caduceus-jax predict {tuned} SEQUENCES --out predicted.tsv")
 
 
 def summarise(task: Task, metric: str, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and spread of every score over the seeds.
+    """Computes mean and spread of every score over the seeds.
 
     Args:
         task: what was learnt.
         metric: the score that is reported first.
-        results: of each seed.
+        results: of each seed; a score that is not defined is None.
 
     Returns:
-        The task's facts; and for "validation" and "test" (where there is one), by score, `mean`,
+        Facts of the task; and for "validation" and "test" (if there is one), by score, `mean`,
         `std` (of a sample), `range` (largest less smallest, which the paper gives after its +-),
-        and `values`.
+        and `values`. None where a score is not defined for any seed; seeds without it are left
+        out.
     """
     summary: dict[str, Any] = {
         "task": task.name,
@@ -121,142 +121,48 @@ def summarise(task: Task, metric: str, results: list[dict[str, Any]]) -> dict[st
 
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
-    """A summary as a table."""
+    """Formats a summary as a table."""
     part = "test" if summary["test"] else "validation"
     seeds = len(summary["seeds"])
     found = [f"{summary['task']}, {part}, {seeds} seed{'s' * (seeds > 1)}:"]
     scores = summary[part]
     for name in sorted(scores, key=lambda name: name != summary["metric"]):
         row = scores[name]
+        defined = [value for value in row["values"] if value is not None]
+        if not defined:
+            found.append(f"  {name:10} undefined")
+            continue
+        missing = seeds - len(defined)
         found.append(
-            f"  {name:10} {row['mean']:8.4f}   from {min(row['values']):.4f} to "
-            f"{max(row['values']):.4f}"
+            f"  {name:10} {row['mean']:8.4f}   from {min(defined):.4f} to {max(defined):.4f}"
+            + f", undefined for {missing} seed{'s' * (missing > 1)}" * bool(missing)
         )
     return found
 
 
-def _spread(values: list[float]) -> dict[str, Any]:
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+def _spread(values: list[float | None]) -> dict[str, Any]:
+    defined = [value for value in values if value is not None]
+    if not defined:
+        return {"mean": None, "std": None, "range": None, "values": values}
+    std = float(np.std(defined, ddof=1)) if len(defined) > 1 else 0.0
     return {
-        "mean": float(np.mean(values)),
+        "mean": float(np.mean(defined)),
         "std": std,
-        "range": float(np.ptp(values)),
+        "range": float(np.ptp(defined)),
         "values": values,
     }
 
 
-def _run(
-    config: FinetuneConfig, task: Task, tokenizer: Tokenizer, seed: int, folder: pathlib.Path
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Trains with one seed; the result, and the outputs for the test sequences."""
-    begun = time.monotonic()
-    # ---- Data: of the training sequences, some validate ----
-    train, validation = task.train, task.validation
-    if validation is None:
-        train, validation = split(train, config.data.validation_fraction, seed)
-    pad: Literal["left", "right"] = "left" if config.protocol == "paper" else "right"
-    shape = {"batch_size": config.batch_size, "pad": pad}
-    epoch_steps = -(-len(train.sequences) // config.batch_size)
-
-    # ---- Model ----
-    mesh = make_mesh()
-    steps = schedule_steps(config, task, epoch_steps)
-    program = make_finetune_program(config, task, mesh, seed=seed, steps=steps)
-    state, augment = program.state, config.rc_mode in ("augment", "posthoc")
-
-    def predict(trained: Any, examples: Examples) -> np.ndarray:
-        parts = [
-            np.asarray(program.predict(trained, program.frozen, put(batch, mesh)))
-            for batch in batches(examples, tokenizer, task.max_length, **shape)
-        ]
-        return np.concatenate(parts)[: len(examples.sequences)]
-
-    # ---- Epochs ----
-    metric = config.metric or task.metric
-    best: tuple[float, int, Any, dict[str, float]] | None = None
-    first_loss = None
-    rows = (folder / "metrics.jsonl").open("w")
-    with rows:
-        for epoch in range(1, config.epochs + 1):
-            rng = np.random.default_rng((seed, epoch))
-            losses = []
-            for batch in batches(
-                train, tokenizer, task.max_length, rng=rng, augment=augment, **shape
-            ):
-                state, metrics = program.train_step(state, program.frozen, put(batch, mesh))
-                losses.append(metrics["loss"])
-            values = np.asarray(jax.device_get(losses))
-            first_loss = float(values[0]) if first_loss is None else first_loss
-            scores = score(predict(state.trained, validation), validation.labels, task.kind)
-            row = {"epoch": epoch, "train_loss": float(values.mean()), **scores}
-            rows.write(json.dumps(row) + "\n")
-            rows.flush()
-            log.info(
-                f"seed {seed}, epoch {epoch}/{config.epochs}: training loss {values.mean():.4f}, "
-                f"validation {metric} {scores[metric]:.4f}, {time.monotonic() - begun:.0f} s"
-            )
-            if not np.isfinite(values).all():
-                raise UserError(
-                    f"the training loss of seed {seed} is no number in epoch {epoch}: lower "
-                    "--optimizer.lr"
-                )
-            if best is None or better(scores[metric], best[0], metric):
-                best = scores[metric], epoch, jax.device_get(state.trained), scores
-            elif config.patience and epoch - best[1] >= config.patience:
-                break
-    assert best is not None
-    _, best_epoch, trained, scores = best
-
-    # ---- Test, once, with the best epoch ----
-    outputs = predict(trained, task.test) if task.test.sequences else np.empty((0, 0))
-    _export(program, trained, config, task, folder / "model")
-    result = {
-        "seed": seed,
-        "best_epoch": best_epoch,
-        "epochs": epoch,
-        "steps": int(state.step),
-        "first_loss": first_loss,
-        "seconds": round(time.monotonic() - begun, 1),
-        "trained_parameters": int(sum(x.size for x in jax.tree.leaves(trained))),
-        "training_sequences": len(train.sequences),
-        "validation": scores,
-        "test": score(outputs, task.test.labels, task.kind) if len(outputs) else {},
-    }
-    return result, outputs
-
-
-def schedule_steps(config: FinetuneConfig, task: Task, epoch_steps: int) -> int:
-    """Length of the learning rate's schedule: the run's own, or that of the original."""
-    if config.protocol == "clean":
-        return config.epochs * epoch_steps
-    # The original's length counts the test sequences, and those that validate, as trained on.
-    held = len(task.validation.sequences) if task.validation else 0
-    rows = len(task.train.sequences) + held + len(task.test.sequences)
-    return config.epochs * -(-rows // config.batch_size)
-
-
-def _tokenizer(config: FinetuneConfig) -> Tokenizer:
-    """The model's vocabulary; makes sure of `rc_mode` before anything is written."""
-    architecture, tokenizer = config.architecture, Tokenizer()
-    if config.model:
-        from caduceus_jax.model import checkpoint
-
-        architecture, _ = load(config.model)
-        tokenizer = Tokenizer.from_pretrained(checkpoint.locate(config.model))
-    if architecture.rcps != (config.rc_mode == "equivariant"):
-        what = config.model or "architecture"
-        kind = "reads both strands by construction" if architecture.rcps else "is not equivariant"
-        way = "equivariant" if architecture.rcps else "posthoc, augment or none"
-        raise UserError(f"rc_mode is {config.rc_mode}, but {what} {kind}: use rc_mode {way}")
-    return tokenizer
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _begin(config: FinetuneConfig, folder: pathlib.Path) -> None:
-    """Records the run in its folder, or makes sure that the folder's is this one."""
+    """Records the run in its folder, or checks that the folder holds this one."""
     recorded, settings = folder / CONFIG, plain(config)
     free = ("out", "seeds")
     if recorded.exists():
-        before = yaml.safe_load(recorded.read_text())
+        before = {**plain(FinetuneConfig()), **yaml.safe_load(recorded.read_text())}
         differing = [
             key for key in settings if key not in free and before.get(key) != settings[key]
         ]
@@ -266,30 +172,11 @@ def _begin(config: FinetuneConfig, folder: pathlib.Path) -> None:
                 "another folder with --out"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    recorded.write_text(yaml.safe_dump(settings, sort_keys=False))
-
-
-def _export(
-    program: FinetuneProgram, trained: Any, config: FinetuneConfig, task: Task, folder: pathlib.Path
-) -> None:
-    """The model in Hugging Face layout, with what its outputs mean."""
-    program.export(trained).save_pretrained(str(folder))
-    # What the model says is in units of `scale`, from `centre`.
-    centre, scale = label_scale(task) if task.kind != "classification" else ((), ())
-    TaskDescription(
-        kind=task.kind,
-        max_length=task.max_length,
-        pooling=config.pooling,
-        rc_mode="posthoc" if config.rc_mode == "posthoc" else None,
-        padded=config.protocol == "paper",
-        centre=tuple(map(float, centre)),
-        scale=tuple(map(float, scale)),
-        bin_size=task.bin_size,
-    ).write(folder, task.classes)
+    write_text(recorded, yaml.safe_dump(settings, sort_keys=False))
 
 
 def _write_predictions(path: pathlib.Path, task: Task, outputs: np.ndarray) -> None:
-    """One row a test sequence, in its order; tracks as arrays, with their labels."""
+    """Writes one row per test sequence, in its order; tracks as arrays, with their labels."""
     if task.kind == "tracks":
         names = np.array(task.test.names)
         np.savez(path.with_suffix(".npz"), names=names, labels=task.test.labels, outputs=outputs)
@@ -298,7 +185,7 @@ def _write_predictions(path: pathlib.Path, task: Task, outputs: np.ndarray) -> N
     for name, label, output in zip(task.test.names, task.test.labels, outputs, strict=True):
         known = [task.classes[label]] if task.kind == "classification" else map(str, label)
         rows.append("\t".join([name, *known, *(f"{value:.6g}" for value in output)]))
-    path.write_text("\n".join(rows) + "\n")
+    write_text(path, "\n".join(rows) + "\n")
 
 
 def _label_columns(task: Task) -> Iterator[str]:

@@ -13,8 +13,9 @@ from caduceus_jax.cli.main import main
 from caduceus_jax.genomics.predict import predictions
 from caduceus_jax.train import finetune as module
 from caduceus_jax.train.config import OptimizerConfig
-from caduceus_jax.train.finetune import finetune, schedule_steps
+from caduceus_jax.train.finetune import finetune
 from caduceus_jax.train.finetuning.config import FinetuneConfig, LabelledConfig
+from caduceus_jax.train.finetuning.seed import schedule_steps
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +266,75 @@ def test_the_paper_counts_test_sequences_into_the_schedule(config):
     ten = dataclasses.replace(config, epochs=10, batch_size=256)
     assert schedule_steps(ten, task, run) == 40
     assert schedule_steps(dataclasses.replace(ten, protocol="paper"), task, run) == 50
+
+
+def test_a_model_with_its_own_vocabulary_stays_usable(golden, folder, tmp_path):
+    """The tokenizer travels with it: a model like PlantCaduceus predicts after its fine-tuning."""
+    stored = cj.CaduceusForMaskedLM.from_pretrained(golden / "ps_vocabulary8")
+    small = dataclasses.replace(stored.config, d_model=8, n_layer=1, d_state=4)
+    model = cj.CaduceusForMaskedLM(small, tokenizer=stored.tokenizer, rngs=nnx.Rngs(0))
+    model.save_pretrained(tmp_path / "plant")
+    data = LabelledConfig(train=str(folder / "train.csv"), test=str(folder / "test.csv"))
+    for method in ("lora", "probe"):
+        out = tmp_path / method
+        finetune(
+            FinetuneConfig(
+                out=str(out),
+                model=str(tmp_path / "plant"),
+                data=data,
+                method=method,
+                lora_rank=2,
+                epochs=1,
+                batch_size=32,
+                seeds=[1],
+            )
+        )
+        tuned = str(out / "seed-1" / "model")
+        table = str(folder / "test.csv")
+        assert main(["predict", tuned, table, "--out", str(tmp_path / "new.tsv")]) == 0
+        assert cj.Tokenizer.from_pretrained(tuned).mask_id == 1
+        assert (out / "seed-1" / "adapter").is_dir() == (method == "lora")
+
+
+def test_several_labels_a_sequence(config, folder, tmp_path):
+    texts = [t.split(",")[0] for t in (folder / "train.csv").read_text().splitlines()[1:]]
+    rows = [f"{t},{t.count('G') > 5:d},{t.startswith('A'):d},{t.count('C') > 5:d}" for t in texts]
+    (tmp_path / "columns.csv").write_text("\n".join(["sequence,g,a,c", *rows]) + "\n")
+    names = [
+        ";".join(n for n, v in zip("gac", r.split(",")[1:], strict=True) if v == "1") for r in rows
+    ]
+    rows = [f"{text},{name}" for text, name in zip(texts, names, strict=True)]
+    (tmp_path / "names.csv").write_text("\n".join(["sequence,label", *rows]) + "\n")
+    found = {}
+    for name, label in (("columns", ["a", "c", "g"]), ("names", "label")):
+        table = str(tmp_path / f"{name}.csv")
+        data = LabelledConfig(train=table, test=table, label=label, kind="multi_label")
+        out = tmp_path / name
+        changed = dataclasses.replace(config, out=str(out), data=data, epochs=1, seeds=[1])
+        finetune(dataclasses.replace(changed, class_weights="balanced"))
+        found[name] = read(out / "seed-1" / "result.json")
+        assert read(out / "summary.json")["classes"] == ["a", "c", "g"]
+        described = read(out / "seed-1" / "model" / "config.json")
+        assert described["problem_type"] == "multi_label_classification"
+    assert found["columns"]["test"] == found["names"]["test"]
+    assert found["names"]["test"]["auroc"] > 0.5
+
+
+def test_a_head_for_other_labels_is_not_used_silently(config, whole, folder, tmp_path, caplog):
+    """The labels sort the other way: the stored head would be right about the wrong classes."""
+    for part in ("train", "test"):
+        text = (folder / f"{part}.csv").read_text()
+        renamed = text.replace(",weak", ",a").replace(",strong", ",b")
+        (tmp_path / f"{part}.csv").write_text(renamed)
+    data = LabelledConfig(train=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"))
+    tuned = str(whole / "seed-1" / "model")
+    frozen = dataclasses.replace(config.optimizer, lr=1e-7)
+    changed = dataclasses.replace(
+        config, out=str(tmp_path / "other"), model=tuned, data=data, seeds=[1], epochs=1
+    )
+    finetune(changed)
+    assert "is replaced by a new one: it is for classification of strong, weak" in caplog.text
+    kept = dataclasses.replace(changed, out=str(tmp_path / "same"), data=config.data)
+    finetune(dataclasses.replace(kept, optimizer=frozen))
+    before = read(whole / "seed-1" / "result.json")["test"]["accuracy"]
+    assert read(tmp_path / "same" / "seed-1" / "result.json")["test"]["accuracy"] == before

@@ -79,7 +79,8 @@ def _report(columns: list[Column], rows: list[Row], tuning: FinetuneConfig) -> R
     models = [f"{column.name} ({column.path or 'random weights'})" for column in columns]
     facts = (
         f"Models: {', '.join(models)}. "
-        f"Trained: {tuning.method}; rc_mode {tuning.rc_mode}, protocol {tuning.protocol}, "
+        f"Trained: {tuning.method}; rc_mode {tuning.rc_mode or 'of the model'}, "
+        f"protocol {tuning.protocol}, "
         f"{'' if probe else f'{tuning.epochs} epochs, '}"
         f"seeds {', '.join(map(str, tuning.seeds))}. A cell is the mean of the test score over "
         f"seeds, each {'with the penalty' if probe else 'at the epoch'} of the best validation "
@@ -164,7 +165,7 @@ def _settings(
     if not suite or tuning.protocol != "paper":
         return tuning
     facts = published_task(suite, name)
-    equivariant = tuning.rc_mode == "equivariant"
+    equivariant = tuning.rc_mode in (None, "equivariant")
     optimizer = dataclasses.replace(tuning.optimizer, lr=facts.lr[equivariant])
     batch_size = tuning.batch_size if facts.batch_size is None else facts.batch_size[equivariant]
     return dataclasses.replace(tuning, optimizer=optimizer, batch_size=batch_size)
@@ -176,7 +177,7 @@ def _project(out: pathlib.Path, column: Column, task: Task, tuning: FinetuneConf
     if projection.exists() or task.kind != "classification":
         return
     trained = out / f"seed-{tuning.seeds[0]}" / "model"
-    if trained.exists():
+    if trained.exists() and tuning.method != "probe":
         model, path = CaduceusForSequenceClassification.from_pretrained(str(trained)), trained
     elif column.path:
         model, path = CaduceusForMaskedLM.from_pretrained(column.path), column.path

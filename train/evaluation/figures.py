@@ -20,8 +20,9 @@ def draw_task(columns: Sequence[Column], row: Row) -> matplotlib.figure.Figure:
     What no model of the task has, such as the learning curve of a probe, takes no room.
     """
     cells = row.cells
-    classification = next(iter(cells.values()))["kind"] == "classification"
-    panels = [_roc, _confusion] if classification else [_scatter]
+    kind = next(iter(cells.values()))["kind"]
+    classification = kind == "classification"
+    panels = {"classification": [_roc, _confusion], "multi_label": [_roc]}.get(kind, [_scatter])
     if any(_epochs(summary) for summary in cells.values()):
         panels.insert(0, _learning_curves)
     if classification and any(_projection_file(summary).is_file() for summary in cells.values()):
@@ -60,14 +61,15 @@ def _learning_curves(
     for i, (seed, rows) in enumerate(_epochs(summary).items()):
         axes.plot(
             [r["epoch"] for r in rows],
-            [r[metric] for r in rows],
+            np.array([r[metric] for r in rows], float),  # what is undefined is NaN
             f"C{i}",
             marker="o",
             markersize=3,
             label=f"seed {seed}",
         )
-    best = summary["test"][metric]["mean"]
-    axes.axhline(best, color="0.6", linestyle="--", label=f"test, mean {best:.3f}")
+    best = summary["test"].get(metric, {}).get("mean")
+    if best is not None:
+        axes.axhline(best, color="0.6", linestyle="--", label=f"test, mean {best:.3f}")
     axes.set_title(f"validation {metric}")
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -84,7 +86,7 @@ def _predictions(folder: pathlib.Path, summary: dict[str, Any]) -> tuple[np.ndar
     rows = [line.split("\t") for line in path.read_text().splitlines()[1:]]
     outputs = len(summary["classes"])
     values = np.array([row[-outputs:] for row in rows], float)
-    if summary["kind"] == "regression":
+    if summary["kind"] in ("regression", "multi_label"):
         return np.array([row[1:-outputs] for row in rows], float), values
     number = {name: i for i, name in enumerate(summary["classes"])}
     return np.array([number[row[1]] for row in rows]), values
@@ -92,11 +94,15 @@ def _predictions(folder: pathlib.Path, summary: dict[str, Any]) -> tuple[np.ndar
 
 def _roc(axes: Any, summary: dict[str, Any], labels: np.ndarray, outputs: np.ndarray) -> None:
     classes = summary["classes"]
-    shown = [1] if len(classes) == 2 else range(len(classes))
-    odds = outputs - np.logaddexp.reduce(outputs, axis=1, keepdims=True)
+    several = summary["kind"] == "multi_label"
+    shown = [1] if len(classes) == 2 and not several else range(len(classes))
+    odds = outputs
+    if not several:
+        odds = outputs - np.logaddexp.reduce(outputs, axis=1, keepdims=True)
+        labels = np.eye(len(classes), dtype=bool)[labels]
     for c in shown:
-        if 0 < (labels == c).sum() < len(labels):
-            x, y, _ = metrics.roc_curve(labels == c, odds[:, c])
+        if 0 < labels[:, c].sum() < len(labels):
+            x, y, _ = metrics.roc_curve(labels[:, c] > 0, odds[:, c])
             area = metrics.auc(x, y)
             axes.plot(x, y, label=f"{classes[c]}, area {area:.3f}")
     axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)

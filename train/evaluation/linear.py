@@ -3,8 +3,10 @@
 from typing import Any
 
 import numpy as np
+import scipy.special
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -48,9 +50,15 @@ def baselines(task: Task) -> dict[str, dict[str, float]]:
 
 def _fit(inputs: Any, test: Any, labels: np.ndarray, task: Task) -> dict[str, float]:
     scaler = StandardScaler(with_mean=False)  # counts are sparse
+    truth = task.test.labels, task.kind
     if task.kind == "regression":
         outputs = make_pipeline(scaler, Ridge()).fit(inputs, labels).predict(test)
         return score(outputs.reshape(len(task.test.labels), -1), task.test.labels, task.kind)
+    if task.kind == "multi_label":
+        several = MultiOutputClassifier(LogisticRegression(C=0.01, max_iter=2000))
+        fitted = make_pipeline(scaler, several).fit(inputs, labels.astype(int))
+        odds = [p[:, 1] if p.shape[1] > 1 else p[:, 0] * 0 for p in fitted.predict_proba(test)]
+        return score(scipy.special.logit(np.clip(np.stack(odds, 1), 1e-12, 1 - 1e-12)), *truth)
     model = make_pipeline(scaler, LogisticRegression(C=0.01, max_iter=2000)).fit(inputs, labels)
     seen = np.log(np.maximum(model.predict_proba(test), 1e-12))
     outputs = np.full((len(seen), len(task.classes)), np.log(1e-12))

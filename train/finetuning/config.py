@@ -8,11 +8,11 @@ from typing import Literal
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.model.config import CaduceusConfig
+from caduceus_jax.model.files.task import Kind as Kind
 from caduceus_jax.model.heads import Pooling
 from caduceus_jax.settings import positional
 from caduceus_jax.train.config import OptimizerConfig
 
-Kind = Literal["classification", "regression", "tracks"]
 Method = Literal["all", "lora", "probe"]
 Protocol = Literal["clean", "paper"]
 
@@ -46,7 +46,7 @@ class TracksConfig:
                 raise UserError(f"data.tracks.{name} is {value}; it is at least 1")
         if self.length % self.bin_size:
             raise UserError(
-                f"data.tracks.length is {self.length}, no multiple of bin_size {self.bin_size}"
+                f"data.tracks.length is {self.length}, not a multiple of bin_size {self.bin_size}"
             )
 
 
@@ -97,7 +97,9 @@ class LabelledConfig:
         sequence: column of the tables with the sequences.
         label: column of the tables with the labels, or with the values to regress: [a,b] for
             several. In a FASTA file the label is what follows the last | of a header line.
-        kind: of tables: "classification", or "regression" of one or several values.
+        kind: of tables: "classification"; "multi_label", any number of labels per sequence, as
+            columns [a,b] of 0 and 1 or as one column of names joined by ; or "regression" of one
+            or several values.
         max_length: longest sequence in tokens; null takes that of the longest training sequence.
             What is longer loses its end.
         validation_fraction: part of the training sequences that validates where there is no file
@@ -128,6 +130,8 @@ class LabelledConfig:
             raise UserError(f"data.max_length is {self.max_length}; it is at least 1")
         if self.task and (self.train or self.test):
             raise UserError("data.task names the files itself: leave data.train and data.test out")
+        if self.kind == "tracks":
+            raise UserError("data.kind is tracks, which is a task: use data.task tracks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +140,7 @@ class FinetuneConfig:
 
     Args:
         out: folder of the results: config.yaml, summary.json, and for each seed result.json,
-            metrics.jsonl, predictions.tsv and model/.
+            metrics.jsonl, predictions.tsv, model/ and, with the method lora, adapter/.
         model: folder or hub id of a pretrained model, or of a classifier to continue from; where it
             is empty, `architecture` is trained from scratch.
         architecture: of a model from scratch.
@@ -146,10 +150,16 @@ class FinetuneConfig:
             2022) and the head; "probe" a linear model on its frozen embeddings.
         lora_rank: rank of these changes.
         lora_alpha: they are scaled by lora_alpha / lora_rank.
-        pooling: of the hidden states, before the linear head.
+        new_head: draw a new head even if the model has one for the same labels. A head for other
+            labels, or for the same ones in another order, is always replaced.
+        class_weights: "balanced" makes every class (of several labels, both sorts of each) count
+            alike in the training loss, however rare it is.
+        pooling: of the hidden states, before the linear head; null takes what is recorded with a
+            fine-tuned model, else mean.
         rc_mode: "none"; "augment" trains on either strand with equal odds; "posthoc" does so too,
-            and averages the answers for both strands when it validates and tests; "equivariant"
-            goes with models that read both by construction.
+            and averages the predictions for both strands when it validates and tests;
+            "equivariant" goes with models that read both by construction. Null takes
+            "equivariant" for these, and otherwise what is recorded with a fine-tuned model.
         protocol: "clean", or "paper" with the original's quirks: padding on the left that the model
             reads, and a schedule that is as long as if the test sequences were trained on too.
             The whole list: https://caduceus-jax.github.io/caduceus-jax/benchmarks-protocols/
@@ -170,8 +180,10 @@ class FinetuneConfig:
     method: Method = "all"
     lora_rank: int = 8
     lora_alpha: float = 16.0
-    pooling: Pooling = "mean"
-    rc_mode: Literal["none", "augment", "posthoc", "equivariant"] = "equivariant"
+    new_head: bool = False
+    class_weights: Literal["none", "balanced"] = "none"
+    pooling: Pooling | None = None
+    rc_mode: Literal["none", "augment", "posthoc", "equivariant"] | None = None
     protocol: Protocol = "clean"
     metric: str | None = None
     epochs: int = 10
@@ -186,6 +198,8 @@ class FinetuneConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}; it is at least 1")
+        if self.class_weights == "balanced" and self.data.kind == "regression":
+            raise UserError("class_weights is balanced, but data.kind regression has no classes")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds are {self.seeds}; name at least one, and none twice")
         if wrong := [seed for seed in self.seeds if not 0 <= seed < 2**32]:

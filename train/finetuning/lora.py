@@ -15,7 +15,7 @@ from caduceus_jax.train.sharding import path_name
 Arrays = dict[str, jax.Array]  # by the path of a parameter, such as "caduceus/embedding"
 
 _PROJECTIONS = re.compile(r".*(in_proj|out_proj)/kernel|.*x_proj")
-_HEAD = {"score", "signals"}
+_HEAD = {"score", "score_bias", "signals"}
 
 
 class Tuning(NamedTuple):

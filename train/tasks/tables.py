@@ -13,11 +13,19 @@ from caduceus_jax.genomics.files.sequence_tables import checked_bases, read_fram
 from caduceus_jax.train.finetuning.config import Kind, LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
 
-METRICS: dict[Kind, str] = {"classification": "accuracy", "regression": "pearson"}
+METRICS: dict[Kind, str] = {
+    "classification": "accuracy",
+    "multi_label": "auroc",
+    "regression": "pearson",
+}
+_MOST_CLASSES = 1000
+_SEPARATOR = ";"  # between the names of several labels in one cell
+_TRUTH = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
+_WHOLE = re.compile("-?[0-9]+")
 
 
 class Rows(list):
-    """(name, sequence, label as text) of each row, and what to call a row in errors."""
+    """Holds (name, sequence, labels as text) of each row, and the file for errors."""
 
     def __init__(self, path: pathlib.Path, rows: Sequence[tuple[str, bytes, list[str]]]):
         super().__init__(rows)
@@ -25,10 +33,11 @@ class Rows(list):
 
 
 def read_task(config: LabelledConfig) -> Task:
-    """The task of the files that `config` names.
+    """Reads the task of the files that `config` names.
 
     Raises:
-        UserError: a file is missing, is no table of sequences, or has labels that others lack.
+        UserError: a file is missing, is not a table of sequences, or has labels that the training
+            rows lack.
     """
     if not config.train:
         raise UserError(
@@ -55,23 +64,31 @@ def task_of(
     metric: str | None = None,
     classes: tuple[str, ...] | None = None,
 ) -> Task:
-    """A task of the rows of each part.
+    """Makes a task of the rows of each part.
 
     Args:
         name: the task's.
         parts: "train", and perhaps "validation" and "test".
         config: kind, columns and longest sequence.
         metric: by default accuracy, or Pearson's correlation.
-        classes: order of the labels; by default numbers in their order, or else the alphabet's.
+        classes: order of the labels; by default that of numbers, or of the alphabet.
 
     Raises:
         UserError: labels that do not fit the kind, or that the training rows lack.
     """
+    columns = config.label if isinstance(config.label, list) else [config.label]
     if config.kind == "regression":
-        values = config.label if isinstance(config.label, list) else [config.label]
-        classes = classes or tuple(values)
+        classes = classes or tuple(columns)
         examples = {part: _regression(rows) for part, rows in parts.items()}
+    elif config.kind == "multi_label":
+        classes = classes or _label_names(parts["train"], columns)
+        examples = {part: _multi_label(rows, classes) for part, rows in parts.items()}
     else:
+        if len(columns) > 1:
+            raise UserError(
+                f"data.label names {len(columns)} columns, and data.kind classification has one "
+                "label per sequence: use data.kind multi_label, or regression for values"
+            )
         classes = classes or _classes(parts["train"])
         examples = {part: _classification(rows, classes) for part, rows in parts.items()}
     longest = max(map(len, examples["train"].sequences))
@@ -90,11 +107,11 @@ def task_of(
 
 
 def read_rows(path: pathlib.Path, config: LabelledConfig) -> Rows:
-    """The rows of one file.
+    """Reads the rows of one file.
 
     Raises:
         UserError: no such file, an ending that is not known, no such column, no row, or a
-            sequence that is none, with its line.
+            text that is not a sequence, with its line.
     """
     labels = config.label if isinstance(config.label, list) else [config.label]
     plain = path.name.removesuffix(".gz")
@@ -104,7 +121,7 @@ def read_rows(path: pathlib.Path, config: LabelledConfig) -> Rows:
     needed = [config.sequence, *labels]
     if missing := [name for name in needed if name not in frame.columns]:
         raise UserError(
-            f"{path} has no column {missing[0]}; it has {', '.join(frame.columns)}: say which with "
+            f"{path} has no column {missing[0]}; it has {', '.join(frame.columns)}: name them with "
             "--data.sequence and --data.label"
         )
     if not len(frame):
@@ -114,9 +131,11 @@ def read_rows(path: pathlib.Path, config: LabelledConfig) -> Rows:
     for line, (sequence, *label) in enumerate(zip(*columns, strict=True), start=first_line):
         where = row_name(path, first_line, line)
         bases = checked_bases(where, sequence)
-        if any(value is None or value == "" for value in label):
+        texts = ["" if value is None else str(value).strip() for value in label]
+        # Of several labels a sequence may have none.
+        if "" in texts and not (config.kind == "multi_label" and len(texts) == 1):
             raise UserError(f"{where}: the label is empty")
-        rows.append((f"{path.name}:{line}", bases, [str(value) for value in label]))
+        rows.append((f"{path.name}:{line}", bases, texts))
     return Rows(path, rows)
 
 
@@ -142,14 +161,55 @@ def _fasta(path: pathlib.Path, labels: int) -> Rows:
 
 def _classes(rows: Rows) -> tuple[str, ...]:
     found = {label for _, _, (label,) in rows}
-    if all(text.lstrip("-").isdecimal() for text in found):
-        return tuple(sorted(found, key=int))
-    if len(found) > 1000:
+    if len(found) < 2:
         raise UserError(
-            f"{rows.path} has {len(found):,} different labels: for numbers, say --data.kind "
+            f"{rows.path} has one class only, {next(iter(found))}: a classification needs two"
+        )
+    if len(found) > _MOST_CLASSES:
+        raise UserError(
+            f"{rows.path} has {len(found):,} different labels: for numbers, pass --data.kind "
             "regression"
         )
+    if all(_WHOLE.fullmatch(text) for text in found):
+        return tuple(sorted(found, key=int))
     return tuple(sorted(found))
+
+
+def _label_names(rows: Rows, columns: list[str]) -> tuple[str, ...]:
+    """Lists the labels: the columns, or the names that stand in a single one."""
+    if len(columns) > 1:
+        return tuple(columns)
+    found = {name for _, _, (cell,) in rows for name in _cell(cell)}
+    if not found:
+        raise UserError(f"{rows.path} has no label in the column {columns[0]}")
+    return tuple(sorted(found))
+
+
+def _cell(text: str) -> list[str]:
+    return [name.strip() for name in text.split(_SEPARATOR) if name.strip()]
+
+
+def _multi_label(rows: Rows, classes: tuple[str, ...]) -> Examples:
+    """Reads zeros and ones from several columns, or names from a single one."""
+    names, sequences, labels = zip(*rows, strict=True)
+    values = np.zeros((len(rows), len(classes)), np.float32)
+    number = {name: i for i, name in enumerate(classes)}
+    for row, (name, cells) in enumerate(zip(names, labels, strict=True)):
+        if len(cells) > 1:
+            truth = [_TRUTH.get(cell.lower()) for cell in cells]
+            if None in truth:
+                wrong = cells[truth.index(None)]
+                raise UserError(f"{rows.path}: {name} has the label {wrong}; it is 0 or 1")
+            values[row] = truth
+            continue
+        for label in _cell(cells[0]):
+            if label not in number:
+                raise UserError(
+                    f"{rows.path}: {name} has the label {label}, which no training sequence has; "
+                    f"they have {', '.join(classes)}"
+                )
+            values[row, number[label]] = 1
+    return Examples(list(names), list(sequences), values)
 
 
 def _classification(rows: Rows, classes: tuple[str, ...]) -> Examples:
@@ -175,7 +235,7 @@ def _regression(rows: Rows) -> Examples:
             values[row] = np.nan
         if not np.isfinite(values[row]).all():
             raise UserError(
-                f"{rows.path}: {name} has the label {', '.join(label)}, which is no number to "
+                f"{rows.path}: {name} has the label {', '.join(label)}, which is not a number to "
                 "regress"
             )
     return Examples(list(names), list(sequences), values)

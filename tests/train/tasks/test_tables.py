@@ -85,7 +85,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
             "train": good,
             "test": write(tmp_path / "o.csv", "sequence,label\nAC,7\n"),
         },
-        r"r.csv:2 has the label high, which is no number to regress": {
+        r"r.csv:2 has the label high, which is not a number to regress": {
             "train": write(tmp_path / "r.csv", "sequence,label\nAC,high\n"),
             "kind": "regression",
         },
