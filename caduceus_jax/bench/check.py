@@ -105,6 +105,7 @@ def _values_and_gradients(
     options = {"reverse": reverse, "implementation": implementation}
 
     def run(inputs: dict[str, Any]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Runs scan and convolution."""
         of_scan = {name: x for name, x in inputs.items() if name not in _CONVOLUTION}
         y, final = selective_scan_with_state(**of_scan, **options)
         return y, final, causal_conv1d(*(inputs[name] for name in _CONVOLUTION), **options)

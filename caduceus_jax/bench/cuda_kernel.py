@@ -45,13 +45,16 @@ def runs(inputs: dict[str, jax.Array]) -> dict[str, Callable[[], dict[str, Any]]
         theirs[name] = tensor.clone(memory_format=torch.contiguous_format).requires_grad_()
 
     def scan() -> Any:
+        """Launches the kernel."""
         return selective_scan_interface.selective_scan_fn(**theirs, delta_softplus=True)
 
     def forward() -> dict[str, Any]:
+        """Launches the forward pass alone."""
         with torch.no_grad():
             return {"y": scan()}
 
     def forward_backward() -> dict[str, Any]:
+        """Launches both passes."""
         y = scan()
         gradients = torch.autograd.grad(y, list(theirs.values()), y.detach())
         return {"y": y.detach()} | {

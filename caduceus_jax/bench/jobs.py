@@ -100,6 +100,7 @@ def checks(
         def compare(
             compiled: Any, _: Any, dtype: str = dtype, problem: Any = problem
         ) -> dict[str, Any]:
+            """Compares one implementation with float64."""
             errors = check.errors(problem(), compiled)
             return {"errors": errors, "passed": check.passes(errors, dtype)}
 
@@ -136,12 +137,16 @@ def cases(
 
     @functools.cache
     def hidden() -> Any:
+        """Draws the mixer and its input, in the memory of the scan's."""
         inputs.cache_clear()  # the mixer needs the memory
         calls.cache_clear()
         return mixer_arguments()
 
     def case(what: str, name: str, implementation: str, prepare: Any, lower: Any = None) -> Job:
+        """Makes a job that times one pass."""
+
         def work(*compiled: Any) -> dict[str, Any]:
+            """Times the pass and adds counts and floors."""
             times = measure.timed_within(*prepare(*compiled[:1]), seconds=seconds)
             cost = compiled[1] if compiled else {}
             return times | cost | _floors(counted[what][name], limits, times["median_ms"])
@@ -150,7 +155,10 @@ def cases(
         return Job("cases", about, work, lower)
 
     def ours(what: str, functions: dict[str, Any], abstract: Any, draw: Any) -> Iterator[Job]:
+        """Makes the jobs that time our implementations."""
+
         def prepare(program: Any) -> tuple[Any, Any]:
+            """Returns the call to time, and how to wait for it."""
             arguments = draw()
             return lambda: program(*arguments), jax.block_until_ready
 

@@ -53,9 +53,11 @@ def model(
     ids = jax.random.randint(jax.random.key(0), (batch, length), 7, 11)
 
     def forward(model: CaduceusForMaskedLM, ids: jax.Array) -> jax.Array:
+        """Computes the logits."""
         return model(ids).logits
 
     def gradient(model: CaduceusForMaskedLM, ids: jax.Array) -> Any:
+        """Computes the loss and the gradient of every parameter."""
         return jax.value_and_grad(lambda m: masked_lm_loss(forward(m, ids), ids))(model)
 
     report: dict[str, Any] = {

@@ -21,6 +21,7 @@ def draw(shape: Shape, dtype: Any, seed: int = 0) -> dict[str, jax.Array]:
     batch, length, channels, state = shape
 
     def normal(*shape: int, dtype: Any = dtype) -> jax.Array:
+        """Draws from the standard normal distribution."""
         return jax.random.normal(next(keys), shape, dtype)
 
     return {
@@ -44,6 +45,7 @@ def scan_gradient(implementation: Any) -> Callable[..., Any]:
     """Returns a function to the output and the gradients of every input; the cotangent is y."""
 
     def run(inputs: dict[str, jax.Array]) -> Any:
+        """Runs the function that is timed."""
         y, pull_back = jax.vjp(scan_forward(implementation), inputs)
         return y, pull_back(y)
 
@@ -69,6 +71,7 @@ def mixer_forward(implementation: Any) -> Callable[..., jax.Array]:
     """Returns the mixer as a function, with this scan and the convolution that goes with it."""
 
     def run(mixer: Any, hidden: jax.Array) -> Any:
+        """Runs the function that is timed."""
         mixer.scan = functools.partial(selective_scan, implementation=implementation)
         mixer.conv = functools.partial(causal_conv1d, implementation=implementation)
         return mixer(hidden)
@@ -80,6 +83,7 @@ def mixer_gradient(implementation: Any) -> Callable[..., Any]:
     """Returns a function to the output and the gradients of parameters and hidden state."""
 
     def run(mixer: Any, hidden: jax.Array) -> Any:
+        """Runs the function that is timed."""
         y, pull_back = jax.vjp(mixer_forward(implementation), mixer, hidden)
         return y, pull_back(y)
 

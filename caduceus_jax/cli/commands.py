@@ -112,7 +112,7 @@ def _docstring(place: str) -> str:
     for node in ast.parse(source or "").body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return ast.get_docstring(node) or ""
-    raise LookupError(f"there is no function {place}")
+    raise LookupError(place)
 
 
 def load(place: str) -> Any:

@@ -12,6 +12,7 @@ class _Bare(logging.Handler):
     """Prints messages as they are, on the first process only; warnings are marked."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Prints one message."""
         if is_first_process():
             mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
             print(f"{mark}{record.getMessage()}", file=sys.stderr, flush=True)

@@ -47,6 +47,7 @@ def _in_options(setting: Setting, signature: Signature) -> Setting:
     group = setting.name.rpartition(".")[0]
 
     def option(match: re.Match) -> str:
+        """Names a setting of the same group, or any setting, as an option."""
         near = signature.settings.get(f"{group}.{match[1]}") if group else None
         other = near or signature.settings.get(match[1])
         return other.shown if other else match[0]

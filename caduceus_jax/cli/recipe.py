@@ -1,13 +1,12 @@
 """Recipes: YAML files of settings, checked key by key before they are read."""
 
-import difflib
 import pathlib
 from collections.abc import Iterator
 
 import yaml
 
 from caduceus_jax.cli.signature import Signature
-from caduceus_jax.cli.words import near_match
+from caduceus_jax.cli.words import unknown
 from caduceus_jax.configs import recipes, resolve
 from caduceus_jax.errors import UserError
 
@@ -27,7 +26,9 @@ def check(name: str, signature: Signature) -> tuple[pathlib.Path, dict[str, str]
     """
     path = resolve(name)
     if not path.is_file():
-        raise UserError(f"there is no recipe {name}; {_nearest(name)}")
+        shipped = recipes()
+        otherwise = f"shipped are {', '.join(shipped)}"
+        raise UserError(unknown("recipe", name, shipped, otherwise))
     settings, lines = signature.settings, {}
     groups = {key.rpartition(".")[0] for key in settings if "." in key}
     for line, key, node in _keys(_root(path)):
@@ -36,20 +37,11 @@ def check(name: str, signature: Signature) -> tuple[pathlib.Path, dict[str, str]
             lines[key] = where
         elif key not in groups:
             if not any(key.startswith(f"{inside}.") for inside in settings):
-                raise UserError(f"{where}: there is no setting {key}{near_match(key, settings)}")
+                raise UserError(f"{where}: {unknown('setting', key, settings)}")
         elif not isinstance(node, yaml.MappingNode):
             first = next(name for name in settings if name.startswith(f"{key}."))
             raise UserError(f"{where}: {key} is a group of settings such as {first}")
     return path, lines
-
-
-def _nearest(name: str) -> str:
-    """What may have been meant instead of a recipe that does not exist."""
-    shipped = recipes()
-    asked = pathlib.PurePath(name).with_suffix("").as_posix()
-    same = [recipe for recipe in shipped if recipe.rpartition("/")[2] == asked.rpartition("/")[2]]
-    near = same or difflib.get_close_matches(asked, shipped, n=1)
-    return f"did you mean {near[0]}?" if near else f"shipped are {', '.join(shipped)}"
 
 
 def _root(path: pathlib.Path) -> yaml.MappingNode:

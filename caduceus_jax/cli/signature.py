@@ -97,6 +97,7 @@ def signature(function: Callable[..., Any]) -> Signature:
             settings[setting.name] = setting
 
     def build(values: dict[str, Any]) -> dict[str, Any]:
+        """Sorts the values into the function's parameters."""
         built = {name: _instance(hint, values) for name, (hint, _) in groups.items()}
         plain = {p.name: values[p.name] for p in parameters if p.name not in groups}
         return plain | built
@@ -117,6 +118,7 @@ def config_signature(config: type, doc: str = "", name: str = "config") -> Signa
     description, examples = _split(doc or inspect.getdoc(config) or "")
 
     def build(values: dict[str, Any]) -> dict[str, Any]:
+        """Sorts the values into the function's parameters."""
         return {name: _instance(config, values)}
 
     return Signature(description, examples, settings, True, build)

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -61,23 +62,25 @@ def sort_words(signature: Signature, words: Iterable[str]) -> list[Word]:
     return [*found, *placed]  # a recipe may name the model too: the command line wins
 
 
-def unknown_option(word: str, signature: Signature) -> UserError:
-    """The error about an option that does not exist, with the nearest that does."""
-    options = [s.option for s in signature.settings.values() if s.place != "recipe"]
-    options += ["--config"] if signature.recipes else []
-    return UserError(f"there is no option {word}{near_match(word, options)}")
+def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "--help lists all") -> str:
+    """Says that a name does not exist, and which one was probably meant.
 
-
-def near_match(word: str, known: Iterable[str]) -> str:
-    """The end of an error about a name: the name that was probably meant."""
-    known = list(known)
-    plain = {name.lstrip("-").replace("-", "_"): name for name in known}
-    asked = word.lstrip("-").replace("-", "_")
+    Args:
+        kind: what the name would be, such as "option".
+        name: the name that was given.
+        known: those that exist; in groups (`optimizer.lr`, `finetune/splice`) or not.
+        otherwise: said where no name is near.
+    """
+    plain = {other.lstrip("-").replace("-", "_"): other for other in known}
+    asked = name.removesuffix(".yaml").lstrip("-").replace("-", "_")
     # First the right name in the wrong group, or in none.
-    last = asked.rpartition(".")[2]
-    near = [name for key, name in plain.items() if key.rpartition(".")[2] == last]
+    near = [other for key, other in plain.items() if _last(key) == _last(asked)]
     near = near or [plain[key] for key in difflib.get_close_matches(asked, list(plain), n=1)]
-    return f"; did you mean {near[0]}?" if near else "; --help lists all"
+    return f"there is no {kind} {name}; {f'did you mean {near[0]}?' if near else otherwise}"
+
+
+def _last(name: str) -> str:
+    return re.split(r"[./]", name)[-1]
 
 
 def members(hint: Any) -> tuple[Any, ...]:
@@ -114,7 +117,9 @@ def _option(signature: Signature, word: str, queue: list[str]) -> Word:
     if setting is not None and setting.place == "recipe":
         raise UserError(f"{option} is a setting of recipes (--config), not an option")
     if setting is None:
-        raise unknown_option(option, signature)
+        options = [s.option for s in signature.settings.values() if s.place != "recipe"]
+        options += ["--config"] if signature.recipes else []
+        raise UserError(unknown("option", option, options))
     if equals:
         return Word(setting.name, value)
     if bool in members(setting.hint) and not _has_boolean(signature, setting, queue):

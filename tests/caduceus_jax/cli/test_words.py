@@ -5,7 +5,7 @@ import pytest
 
 from caduceus_jax import UserError
 from caduceus_jax.cli.signature import signature
-from caduceus_jax.cli.words import near_match, sort_words
+from caduceus_jax.cli.words import sort_words, unknown
 
 
 def command(
@@ -81,5 +81,8 @@ def test_wrong_words_are_explained(words, message):
 
 
 def test_near_matches_look_into_other_groups():
-    assert near_match("--lr", ["--optimizer.lr", "--lora"]) == "; did you mean --optimizer.lr?"
-    assert near_match("zzz", ["steps"]) == "; --help lists all"
+    known = ["--optimizer.lr", "--lora"]
+    assert unknown("option", "--lr", known) == (
+        "there is no option --lr; did you mean --optimizer.lr?"
+    )
+    assert unknown("setting", "zzz", ["steps"]) == "there is no setting zzz; --help lists all"
