@@ -70,6 +70,8 @@ class Caduceus(PretrainedModel):
         conv: the causal convolution; training passes a sharded one.
         tokenizer: of the sequences that the model is for; by default the original's, where the
             config is one for it.
+        both_strands: read the reverse complement too, by default, where the model is not
+            equivariant.
         rngs: draws the parameters.
     """
 
@@ -82,9 +84,11 @@ class Caduceus(PretrainedModel):
         scan: Scan = selective_scan,
         conv: Conv = causal_conv1d,
         tokenizer: Tokenizer | None = None,
+        both_strands: bool = False,
         rngs: nnx.Rngs,
     ):
         self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
+        self.both_strands = both_strands
         self.tokenizer = tokenizer or Tokenizer.of_config(config)
         if self.dtype not in (jnp.float32, jnp.bfloat16):
             raise UserError(f"dtype is {self.dtype}; a model computes in float32 or bfloat16")
@@ -155,7 +159,7 @@ class Caduceus(PretrainedModel):
         inputs_one_hot: ArrayInput | None = None,
         inputs_embeds: ArrayInput | None = None,
         output_hidden_states: bool = False,
-        both_strands: bool = False,
+        both_strands: bool | None = None,
         n_blocks: int | None = None,
         added: Float[jax.Array, "batch length d_model"] | None = None,
     ) -> CaduceusOutput:
@@ -172,7 +176,7 @@ class Caduceus(PretrainedModel):
             output_hidden_states: also return each block's input.
             both_strands: read the reverse complement too where the model is not equivariant:
                 strand 1 is then what the model makes of the other strand, in the + strand's
-                coordinates.
+                coordinates. By default as the model was made.
             n_blocks: run only the first ones, followed by the final norm; by default all.
             added: what else is known of each position, added to the embeddings of both strands.
 
@@ -190,7 +194,8 @@ class Caduceus(PretrainedModel):
         )
         # Where a program asks for strict promotion, Flax's norms in bfloat16 would be refused.
         with jax.numpy_dtype_promotion("standard"):
-            embedded = self._embed(given, both_strands, added)
+            both = self.both_strands if both_strands is None else both_strands
+            embedded = self._embed(given, both, added)
             final, outputs = self._run(embedded, given.padding_mask, n_blocks, output_hidden_states)
         if outputs is None:
             return CaduceusOutput(final, None)

@@ -143,6 +143,12 @@ def save(
     if "caduceus" in names and not heads:
         heads = ["lm_head"]  # tied to the embedding
     tensors |= convert.complement_maps(config, heads)
+    if "score.bias" in tensors:
+        log.warning(
+            "%s: the head has a bias, which the original's CaduceusForSequenceClassification does "
+            "not read",
+            folder,
+        )
     tensors = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     if code is not None:

@@ -187,12 +187,14 @@ class CaduceusForMaskedLM(PretrainedModel):
             UserError: an input of another type or shape, a token id out of range, or none or
                 several of the three inputs; the sentence names the argument.
         """
+        # Named only where it is set, since nnx.tabulate traces every argument of a submodule.
+        options = {"output_hidden_states": True} if output_hidden_states else {}
         hidden, inputs = self.caduceus(
             input_ids,
             padding_mask,
             inputs_one_hot=inputs_one_hot,
             inputs_embeds=inputs_embeds,
-            output_hidden_states=output_hidden_states,
+            **options,
         )
         hidden_states = None
         if inputs is not None:

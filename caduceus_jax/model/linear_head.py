@@ -67,6 +67,7 @@ class LinearHead(PretrainedModel):
             scan=scan,
             conv=conv,
             tokenizer=self.tokenizer,
+            both_strands=task.rc_mode == "posthoc",
             rngs=rngs,
         )
         self.score = new_head_of(config, outputs, rngs)
@@ -121,7 +122,6 @@ class LinearHead(PretrainedModel):
             padding_mask,
             inputs_one_hot=inputs_one_hot,
             inputs_embeds=inputs_embeds,
-            both_strands=self.rc_mode == "posthoc",
             added=added,
         ).state
         return hidden.astype(jnp.float32)

@@ -1,15 +1,39 @@
 """A model under jax.jit, jax.grad, jax.vmap and jax.export, as research code uses it."""
 
+import functools
 import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax import nnx
 
 import caduceus_jax as cj
-from tests.models import forward, language_model, random_ids
+from tests.models import classifier, forward, language_model, random_ids, randomised
 from tests.tolerances import SCAN_FP32, relative_error
+
+SMALL = {"d_model": 8, "n_layer": 1, "d_state": 4}
+IDS = jnp.asarray(random_ids(8))
+
+
+@functools.cache
+def kinds():
+    """One small model of each kind."""
+    tracks = cj.CaduceusConfig(**SMALL, rcps=True)
+    return {
+        "ps": language_model(**SMALL),
+        "ph": language_model(**SMALL, rcps=False),
+        "classifier": classifier(rc_mode="posthoc", **SMALL),
+        "tracks": randomised(
+            lambda: cj.CaduceusForTracks(tracks, num_tracks=2, bin_size=4, rngs=nnx.Rngs(0))
+        ),
+    }
+
+
+KINDS = ("ps", "ph", "classifier", "tracks")
+
 
 README = pathlib.Path(__file__).parents[3] / "README.md"
 
@@ -33,6 +57,34 @@ def test_gradient_of_the_model_is_a_model_of_gradients():
         for sign in (1, -1)
     )
     assert abs((ahead - behind) / (2 * step) - squares) < 0.02 * squares
+
+
+def test_a_model_made_under_x64_is_one_of_float32():
+    config = cj.CaduceusConfig(**SMALL, rcps=True, tie_word_embeddings=False)
+    with jax.enable_x64(True):
+        models = [
+            cj.CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)),
+            cj.CaduceusForSequenceClassification(
+                config, num_signals=1, head_bias=True, rngs=nnx.Rngs(0)
+            ),
+        ]
+        assert {x.dtype for m in models for x in jax.tree.leaves(m)} == {jnp.dtype("float32")}
+        assert jax.eval_shape(models[0], IDS).logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_of_the_model(kind):
+    model = kinds()[kind]
+    assert "caduceus" in nnx.tabulate(model, IDS)
+    assert jnp.isfinite(forward(model, IDS).logits).all()
+
+
+def test_an_ensemble_is_a_stack_of_models():
+    members = [randomised(lambda: kinds()["ph"], seed) for seed in (1, 2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    together = jax.jit(jax.vmap(lambda m: m(IDS).logits))(stacked)
+    for one, member in zip(together, members, strict=True):
+        assert relative_error(one, forward(member, IDS).logits) < SCAN_FP32
 
 
 def test_the_readme_script_runs(golden, monkeypatch, capsys):
