@@ -65,15 +65,7 @@ class Row(NamedTuple):
 
 
 def to_torch(config: CaduceusConfig, state: Any) -> dict[str, np.ndarray]:
-    """Returns parameters, or gradients, under the original's parameter names.
-
-    >>> import caduceus_jax as cj
-    >>> from flax import nnx
-    >>> config = cj.CaduceusConfig(d_model=8, n_layer=1)
-    >>> model = cj.CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
-    >>> tensors = to_torch(config, model)
-    >>> tensors["caduceus.backbone.layers.0.mixer.mamba_fwd.in_proj.weight"].shape
-    (32, 8)
+    """Parameters, or gradients, under the original's parameter names.
 
     Args:
         config: the architecture they belong to.
@@ -94,13 +86,7 @@ def to_torch(config: CaduceusConfig, state: Any) -> dict[str, np.ndarray]:
 
 
 def from_torch(config: CaduceusConfig, tensors: Mapping[str, np.ndarray]) -> nnx.State:
-    """Returns the original's tensors as the state of a model.
-
-    >>> import caduceus_jax as cj
-    >>> from flax import nnx
-    >>> config = cj.CaduceusConfig(d_model=8, n_layer=1)
-    >>> model = cj.CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
-    >>> nnx.update(model, from_torch(config, to_torch(config, model)))
+    """The original's tensors as the state of a model.
 
     Args:
         config: the architecture; `reconcile` finds whether stored weights are still tied.
@@ -155,10 +141,6 @@ def reconcile(
     Fine-tuned checkpoints exist whose tying was broken when they were loaded. Where a stored
     duplicate differs from its twin the model is untied, and used as such with one warning.
 
-    Args:
-        config: as it is stored.
-        tensors: name -> array, with or without duplicates of tied ones.
-
     Returns:
         The config that is true of the tensors, and the tensors complete for it.
     """
@@ -192,12 +174,7 @@ def reconcile(
 
 
 def complement_maps(config: CaduceusConfig, heads: list[str]) -> dict[str, np.ndarray]:
-    """Returns the integer buffers that the original stores beside its parameters.
-
-    Args:
-        config: the architecture.
-        heads: of the model; a language-model head has a buffer of its own.
-    """
+    """The integer buffers that the original stores beside its parameters."""
     if not config.rcps:
         return {}
     names = ["caduceus.backbone.embeddings.word_embeddings.complement_map"]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ class ModelCard:
     """Facts about a model that its files do not tell; what is not known is left out of the card.
 
     Args:
-        name: of the model; by default that of its folder or run.
+        name: of the model; by default that of its folder.
         data: what it was trained on, such as genomes and their assemblies.
         tokens: bases seen in training, with repetitions.
         recipe: the recipe or command it was trained with.
@@ -64,9 +63,7 @@ def write(
     path = folder / README
     if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return
-    # The model of a run is in runs/NAME/model, or in runs/NAME/seed-1/model.
-    names = [name for name in folder.resolve().parts if not re.fullmatch(r"model|seed-\d+", name)]
-    text = _text(card or ModelCard(), names[-1], config, parameters, task)
+    text = _text(card or ModelCard(), folder.resolve().name, config, parameters, task)
     path.write_text(text, encoding="utf-8")
 
 
