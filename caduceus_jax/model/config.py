@@ -17,6 +17,12 @@ _COMPLEMENT = (0, 1, 2, 3, 4, 5, 6, 10, 9, 8, 7, 11, 12, 13, 14, 15)
 class CaduceusConfig:
     """Architecture of a Caduceus model (Schiff et al. 2024, sections 3 and 4); hashable.
 
+    >>> config = CaduceusConfig(d_model=118, n_layer=4, rcps=True)
+    >>> config.d_inner, config.delta_rank, config.strands
+    (236, 8, 2)
+    >>> config == CaduceusConfig.from_hf(config.to_hf())
+    True
+
     Args:
         d_model: channels of the residual stream (of one strand).
         n_layer: number of blocks.

@@ -65,7 +65,15 @@ class Row(NamedTuple):
 
 
 def to_torch(config: CaduceusConfig, state: Any) -> dict[str, np.ndarray]:
-    """Parameters, or gradients, under the original's parameter names.
+    """Returns parameters, or gradients, under the original's parameter names.
+
+    >>> import caduceus_jax as cj
+    >>> from flax import nnx
+    >>> config = cj.CaduceusConfig(d_model=8, n_layer=1)
+    >>> model = cj.CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
+    >>> tensors = to_torch(config, model)
+    >>> tensors["caduceus.backbone.layers.0.mixer.mamba_fwd.in_proj.weight"].shape
+    (32, 8)
 
     Args:
         config: the architecture they belong to.
@@ -86,7 +94,13 @@ def to_torch(config: CaduceusConfig, state: Any) -> dict[str, np.ndarray]:
 
 
 def from_torch(config: CaduceusConfig, tensors: Mapping[str, np.ndarray]) -> nnx.State:
-    """The original's tensors as the state of a model.
+    """Returns the original's tensors as the state of a model.
+
+    >>> import caduceus_jax as cj
+    >>> from flax import nnx
+    >>> config = cj.CaduceusConfig(d_model=8, n_layer=1)
+    >>> model = cj.CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
+    >>> nnx.update(model, from_torch(config, to_torch(config, model)))
 
     Args:
         config: the architecture; `reconcile` finds whether stored weights are still tied.
@@ -141,6 +155,10 @@ def reconcile(
     Fine-tuned checkpoints exist whose tying was broken when they were loaded. Where a stored
     duplicate differs from its twin the model is untied, and used as such with one warning.
 
+    Args:
+        config: as it is stored.
+        tensors: name -> array, with or without duplicates of tied ones.
+
     Returns:
         The config that is true of the tensors, and the tensors complete for it.
     """
@@ -174,7 +192,12 @@ def reconcile(
 
 
 def complement_maps(config: CaduceusConfig, heads: list[str]) -> dict[str, np.ndarray]:
-    """The integer buffers that the original stores beside its parameters."""
+    """Returns the integer buffers that the original stores beside its parameters.
+
+    Args:
+        config: the architecture.
+        heads: of the model; a language-model head has a buffer of its own.
+    """
     if not config.rcps:
         return {}
     names = ["caduceus.backbone.embeddings.word_embeddings.complement_map"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ class ModelCard:
     """Facts about a model that its files do not tell; what is not known is left out of the card.
 
     Args:
-        name: of the model; by default that of its folder.
+        name: of the model; by default that of its folder or run.
         data: what it was trained on, such as genomes and their assemblies.
         tokens: bases seen in training, with repetitions.
         recipe: the recipe or command it was trained with.
@@ -63,7 +64,9 @@ def write(
     path = folder / README
     if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return
-    text = _text(card or ModelCard(), folder.resolve().name, config, parameters, task)
+    # The model of a run is in runs/NAME/model, or in runs/NAME/seed-1/model.
+    names = [name for name in folder.resolve().parts if not re.fullmatch(r"model|seed-\d+", name)]
+    text = _text(card or ModelCard(), names[-1], config, parameters, task)
     path.write_text(text, encoding="utf-8")
 
 

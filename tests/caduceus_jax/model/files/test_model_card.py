@@ -57,3 +57,10 @@ def test_a_card_of_somebody_else_is_left_alone(tmp_path):
     assert "# renewed" in card_of(tmp_path, language_model(n_layer=1), card=ModelCard("renewed"))
     (tmp_path / "yeast" / model_card.README).write_text("# Ours\n")
     assert card_of(tmp_path, language_model(n_layer=1)) == "# Ours\n"
+
+
+def test_a_runs_model_has_the_name_of_the_run(tmp_path):
+    model = language_model(n_layer=1)
+    for place in ("yeast/model", "yeast/seed-12/model"):
+        model.save_pretrained(tmp_path / place)
+        assert "# yeast\n" in (tmp_path / place / "README.md").read_text()
