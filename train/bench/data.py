@@ -28,6 +28,7 @@ from caduceus_jax.train.data.windows import Windows
 # Tokens of a window, and how many of them a step has: 2^20 tokens, as the recipes.
 _SIZES = {1024: 1024, 131_072: 8}
 _REPEATS = 5
+_MEGABASES = 64  # of the random genome
 _LINE = 60  # bases, of the FASTA file that is written where none is given
 
 
@@ -35,7 +36,7 @@ def data(
     *,
     genome: pathlib.Path | None = None,
     out: pathlib.Path = pathlib.Path("runs/bench"),
-    megabases: int = 64,
+    megabases: int | None = None,
     seconds: float = 5.0,
     cores: int | None = None,
 ) -> None:
@@ -56,7 +57,7 @@ def data(
     Args:
         genome: FASTA file, or folder made by caduceus-jax prepare.
         out: folder for the results.
-        megabases: size of the random genome.
+        megabases: size of the random genome; 64 by default, and not read with `genome`.
         seconds: how long each case is timed.
         cores: threads and processes; by default the cores that there are.
 
@@ -64,6 +65,9 @@ def data(
         UserError: a size below 1, or a genome that is shorter than a step.
     """
     cores = cores or os.cpu_count() or 1
+    if genome is not None and megabases is not None:
+        raise UserError("`megabases` is not read with `genome`, which has a size of its own")
+    megabases = _MEGABASES if megabases is None else megabases
     if min(megabases, cores) < 1 or not seconds > 0:
         raise UserError("megabases and cores are at least 1, and seconds above 0")
     with tempfile.TemporaryDirectory() as folder:

@@ -50,6 +50,7 @@ def test_the_three_ways_are_those_of_a_training():
         (["--cores", "-1"], "are at least 1"),
         (["--seconds", "0"], "seconds above 0"),
         (["--genome", "nowhere.fa"], "nowhere.fa does not exist"),
+        (["--genome", "x.fa", "--megabases", "3"], "--megabases is not read with --genome"),
     ],
 )
 def test_what_cannot_be_timed_is_refused(tmp_path, capsys, words, message):
