@@ -28,14 +28,26 @@ jax.devices()  # from here on no test changes their number
 jax.config.update("jax_numpy_rank_promotion", "raise")
 nnx.set_graph_mode(False)
 
-SHARED = pathlib.Path(__file__).parents[2] / "shared"
+TESTS = pathlib.Path(__file__).parent
+SHARED = TESTS.parents[1] / "shared"
 
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
 
 
+# The files that take longest, in CPU seconds: begun first, so that all workers end together.
+LONGEST = {
+    "kernels/test_selective_scan.py": 330,
+    "train/test_sharding.py": 60,
+    "train/test_sharding_eight_devices.py": 45,
+    "train/test_determinism.py": 40,
+}
+
+
 def pytest_collection_modifyitems(config, items):
+    seconds = {TESTS / name: -seconds for name, seconds in LONGEST.items()}
+    items.sort(key=lambda item: seconds.get(item.path, 0))
     skip_slow = pytest.mark.skip(reason="takes minutes: run with --slow")
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
@@ -45,7 +57,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture
 def golden():
     """Folder of small cases written by the original implementation."""
-    return pathlib.Path(__file__).parent / "golden"
+    return TESTS / "golden"
 
 
 @pytest.fixture
