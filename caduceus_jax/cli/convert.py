@@ -75,7 +75,7 @@ def convert(
 
 
 def _report(tensors: dict[str, np.ndarray]) -> str:
-    """One line a tensor, layers folded into one, and the totals."""
+    """Writes one line per tensor, layers folded into one, and the totals."""
     layers: dict[tuple[str, tuple[int, ...]], int] = {}
     for name, tensor in tensors.items():
         key = re.sub(r"\.layers\.\d+\.", ".layers.*.", name), tensor.shape

@@ -109,7 +109,7 @@ def _describe(path: str) -> str:
 
 
 def _head(task: TaskDescription, outputs: int) -> str:
-    """What a head predicts, in words."""
+    """Says what a head predicts."""
     kind = {"tracks": "tracks", "regression": "values"}.get(task.kind, "labels")
     shown = ", ".join(task.labels[:8]) + (", ..." if len(task.labels) > 8 else "")
     text = f"{task.kind}: {outputs} {kind}" + (f" ({shown})" if shown else "")

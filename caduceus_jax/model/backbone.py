@@ -24,7 +24,7 @@ BlockInputs = Float[Array, "layer batch strand length d_model"]
 
 
 class Block(nnx.Module):
-    """Add, norm, mix (Gu & Dao 2023, figure 3)."""
+    """Normalises the residual stream, mixes it and adds the result (Gu & Dao 2023, figure 3)."""
 
     def __init__(
         self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, conv: Conv, rngs: nnx.Rngs
@@ -48,19 +48,19 @@ class Block(nnx.Module):
 
 
 class CaduceusOutput(NamedTuple):
-    """What the backbone returns."""
+    """Holds what the backbone returns."""
 
     state: Strands  # (batch, strand, length, d_model), after the final norm
     block_inputs: BlockInputs | None  # (n_layer, batch, strand, length, d_model)
 
     @property
     def last_hidden_state(self) -> Hidden:
-        """The final state as the original lays it out, (batch, length, strand * d_model)."""
+        """Returns the final state as the original lays it out, (batch, length, hidden)."""
         return to_original_layout(self.state)
 
 
 class Caduceus(PretrainedModel):
-    """Embedding, blocks, final norm. The blocks' parameters are stacked along a leading layer axis.
+    """Embeds, runs blocks and a final norm; blocks are stacked along a leading layer axis.
 
     Args:
         config: the architecture.
@@ -293,5 +293,5 @@ def _norm(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs) -> nnx.RMSNor
 
 
 def complement(config: CaduceusConfig) -> jax.Array:
-    """Complement of each token id, (vocab,)."""
+    """Returns the complement of each token id, (vocab,)."""
     return jnp.asarray(config.complement_map)

@@ -39,7 +39,7 @@ _RUN_FILES = ("run.json", "checkpoints")
 
 
 class StoredModel(NamedTuple):
-    """A model as it is stored, with all that belongs to it."""
+    """Holds a model as it is stored, with all that belongs to it."""
 
     config: CaduceusConfig  # true of the weights
     state: nnx.State  # paths begin with "caduceus", or with the name of a head
@@ -236,7 +236,7 @@ def read(path: Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
 def _described(
     config: CaduceusConfig, tensors: Any, heads: list[str], task: TaskDescription | None
 ) -> dict[str, Any]:
-    """The `config.json` of a model with these heads."""
+    """Returns the `config.json` of a model with these heads."""
     hf = config.to_hf()
     if "score" in heads:
         task = task or TaskDescription.of(hf)
@@ -276,7 +276,7 @@ def _assembled(
 
 
 def _adapted(path: Path, folder: pathlib.Path, base: Path | None) -> StoredModel:
-    """The base model of an adapter, with the adapter merged into it."""
+    """Returns the base model of an adapter, with the adapter merged into it."""
     adapter = lora.read(folder)
     if not (base or adapter.base):
         raise UserError(f"{path} is an adapter and does not name its base model: pass base")
@@ -299,7 +299,7 @@ def _adapted(path: Path, folder: pathlib.Path, base: Path | None) -> StoredModel
 
 
 def _completed(hf: dict[str, Any], found: weights.Checkpoint) -> dict[str, Any]:
-    """The config, with what it leaves out and the tensors tell."""
+    """Returns the config, with what it leaves out and the tensors tell."""
     hf = hf_config.normalised(hf)
     told = ("d_model", "n_layer", "vocab_size", "rcps", "rms_norm", "bidirectional")
     absent = [key for key in (*told, "complement_map") if hf.get(key) is None]
@@ -325,7 +325,7 @@ def _tokenizer(folder: pathlib.Path | None, config: CaduceusConfig) -> Tokenizer
 
 
 def _run(path: pathlib.Path) -> StoredModel | None:
-    """The model of a run that is not finished, or of one of its checkpoints; else None."""
+    """Reads the model of an unfinished run, or of one of its checkpoints; else None."""
     if (path / RUN_MODEL / CONFIG).is_file() or (path / CONFIG).is_file():
         return None
     if not any((path / name).exists() for name in _RUN_FILES):

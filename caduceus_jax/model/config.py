@@ -127,22 +127,22 @@ class CaduceusConfig:
 
     @property
     def strands(self) -> int:
-        """Strands inside the backbone: 2 for Caduceus-PS, otherwise 1."""
+        """Counts the strands inside the backbone: 2 for Caduceus-PS, otherwise 1."""
         return 2 if self.rcps else 1
 
     @property
     def d_inner(self) -> int:
-        """Channels of the convolution and the recurrence."""
+        """Counts the channels of the convolution and the recurrence."""
         return self.expand * self.d_model
 
     @property
     def delta_rank(self) -> int:
-        """Rank of the projection to delta, resolved."""
+        """Returns the rank of the projection to delta, where it is "auto" that of the original."""
         return math.ceil(self.d_model / 16) if self.dt_rank == "auto" else int(self.dt_rank)
 
     @property
     def strand_swap(self) -> bool:
-        """Each block's norm reads the other strand, as every released PS checkpoint does."""
+        """Tells whether each block's norm reads the other strand, as in every released PS model."""
         return self.rcps and self.fused_add_norm
 
     @classmethod
@@ -201,7 +201,7 @@ _HF_DEFAULTS = {
 
 
 def _hf_fields(config: CaduceusConfig) -> dict[str, Any]:
-    """The fields under the names and in the groups of a Hugging Face config."""
+    """Returns the fields under the names and in the groups of a Hugging Face config."""
     fields: dict[str, Any] = {key: getattr(config, key) for key in hf_config.TOP}
     fields["ssm_cfg"] = {key: getattr(config, key) for key in hf_config.SSM}
     fields["ssm_cfg"]["use_fast_path"] = False

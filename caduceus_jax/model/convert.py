@@ -48,7 +48,7 @@ _TOLD_BY_TENSORS = (
 
 
 class Row(NamedTuple):
-    """One tensor of the original and where it lives here."""
+    """Says where one tensor of the original lives here."""
 
     name: str  # the original's
     path: tuple[str, ...]  # of an nnx.State
@@ -230,7 +230,7 @@ def rows(config: CaduceusConfig, heads: list[str]) -> Iterator[Row]:
 
 
 def _mixer_rows(config: CaduceusConfig) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """The original's name, our path and the turn of each tensor of one block's mixer."""
+    """Yields the original's name, our path and the turn of each tensor of a block's mixer."""
     shared = config.bidirectional and config.bidirectional_weight_tie
     for direction in ("fwd", "rev") if config.bidirectional else ("fwd",):
         own = (direction,) if shared else (direction, "core")
@@ -263,7 +263,7 @@ def _embedding_name(config: CaduceusConfig) -> str:
 
 
 def _twins(config: CaduceusConfig) -> Iterator[tuple[str, str]]:
-    """Names of the reverse direction's projections, with the forward ones they are tied to."""
+    """Yields names of the reverse projections, with the forward ones they are tied to."""
     for layer in range(config.n_layer):
         mixer = f"{_BACKBONE}layers.{layer}.mixer.{'submodule.' if config.rcps else ''}mamba_"
         for name in _projection_names(config):
@@ -296,7 +296,7 @@ def _pop_complement_maps(config: CaduceusConfig, tensors: dict[str, np.ndarray])
 def _shapes(
     config: CaduceusConfig, tensors: Mapping[str, np.ndarray]
 ) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Shape of each of our arrays by the last part of its path, without its layer axis."""
+    """Returns each array's shape by the last part of its path, without its layer axis."""
     rank, inner, states, model = (
         config.delta_rank,
         config.d_inner,
@@ -329,12 +329,12 @@ def _shapes(
 
 
 def _full(path: tuple) -> tuple:
-    """The path of a parameter in a model with a head, also of a backbone alone."""
+    """Returns the path of a parameter in a model with a head, also of a backbone alone."""
     return ("caduceus", *path) if path[0] in ("embedding", "layers", "norm_f") else path
 
 
 def _hint(config: CaduceusConfig, tensors: Mapping[str, np.ndarray]) -> str:
-    """What may be wrong where names or shapes do not fit, for the end of a sentence."""
+    """Says what may be wrong where names or shapes do not fit, to end a sentence."""
     try:
         found = infer_config(tensors)
     except UserError:
@@ -354,7 +354,7 @@ def _layer(array: np.ndarray, layer: int | None) -> np.ndarray:
 
 
 def _turned(array: np.ndarray, turn: str, inverse: bool = False) -> np.ndarray:
-    """Our layout in PyTorch's, or the other way round."""
+    """Turns our layout into PyTorch's, or the other way round."""
     if turn == "conv":  # (width, channels) and (channels, 1, width)
         return array[:, 0].T if inverse and array.ndim == 3 else array.T[:, None]
     return np.ascontiguousarray(array.T) if turn == "transpose" else array

@@ -32,7 +32,7 @@ from caduceus_jax.tokenizer import Tokenizer
 
 
 class MaskedLMOutput(NamedTuple):
-    """What `CaduceusForMaskedLM` returns."""
+    """Holds what `CaduceusForMaskedLM` returns."""
 
     logits: Logits  # (batch, length, vocab) float32
     last_hidden_state: Hidden  # (batch, length, d_model), or 2 * d_model with rcps
@@ -40,7 +40,7 @@ class MaskedLMOutput(NamedTuple):
 
 
 class SequenceClassifierOutput(NamedTuple):
-    """What `CaduceusForSequenceClassification` returns."""
+    """Holds what `CaduceusForSequenceClassification` returns."""
 
     logits: Float[Array, "batch labels"]  # float32
 
@@ -53,7 +53,7 @@ for _output in (MaskedLMOutput, SequenceClassifierOutput):
 
 
 class CaduceusForMaskedLM(PretrainedModel):
-    """Caduceus with its masked-language-model head.
+    """Predicts masked tokens: Caduceus with its language-model head.
 
     Args:
         config: the architecture.
@@ -222,7 +222,7 @@ class CaduceusForMaskedLM(PretrainedModel):
 
 
 class CaduceusForSequenceClassification(LinearHead):
-    """Caduceus with a linear head on its pooled states: labels, or values to regress.
+    """Predicts labels or values, with a linear head on pooled states of Caduceus.
 
     An equivariant model (`rcps`) and `rc_mode="posthoc"` average the logits of both strands, so
     that a sequence and its reverse complement get the same answer (Schiff et al. 2024, 4.2).
@@ -369,7 +369,7 @@ class CaduceusForSequenceClassification(LinearHead):
 
     @property
     def pooling(self) -> Pooling:
-        """How the states of a sequence become one."""
+        """Names how the states of a sequence become one."""
         return self.task.pooling
 
     def __call__(

@@ -18,7 +18,7 @@ ArrayInput = jax.Array | np.ndarray | Sequence  # checked below, and not by its 
 
 
 class Inputs(NamedTuple):
-    """What a model reads, in one of three forms, after all checks."""
+    """Holds what a model reads, in one of three forms, after all checks."""
 
     ids: TokenIds | None
     one_hot: Float[Array, "batch length tokens"] | None
@@ -159,7 +159,7 @@ def check_values(name: str, values: Any, below: int, what: str) -> None:
 
 
 def _array(name: str, value: Any) -> Any:
-    """The value as an array; lists of equal length count as one."""
+    """Returns the value as an array; lists of equal length count as one."""
     if isinstance(value, jax.Array | np.ndarray):
         return value
     try:

@@ -24,7 +24,7 @@ Heads = dict[str, nnx.Param | None]  # "score", "score_bias" and "signals"
 
 
 class LinearHead(PretrainedModel):
-    """A backbone and a linear head on its states: what classifiers and track models share.
+    """Puts a linear head on a backbone's states: what classifiers and track models share.
 
     Args:
         config: the architecture.
@@ -81,7 +81,7 @@ class LinearHead(PretrainedModel):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the outputs in their order; empty where they have none."""
+        """Lists the names of the outputs in their order; empty where they have none."""
         return self.task.labels
 
     def states(

@@ -19,7 +19,7 @@ def masked_lm_loss(
     weights: Float[Array, "batch length"] | None = None,
     ignore_index: int = 4,
 ) -> Float[Array, ""]:
-    """Cross-entropy in nats, averaged over the labels that count.
+    """Computes the cross-entropy in nats, averaged over the labels that count.
 
     Args:
         logits: (batch, length, vocab).
@@ -88,7 +88,7 @@ def classification_loss(
     labels: Num[Array, "batch ..."],
     problem_type: ProblemType | None = None,
 ) -> Float[Array, ""]:
-    """The loss of `CaduceusForSequenceClassification`, chosen as Hugging Face models choose it.
+    """Computes the loss of a classifier, chosen as Hugging Face models choose it.
 
     Args:
         logits: (batch, labels).

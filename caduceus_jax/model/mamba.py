@@ -21,7 +21,7 @@ _CORE = ("a_log", "d_skip", "conv_weight", "x_proj", "dt_proj", "delta_bias")
 
 
 class MambaCore(nnx.Module):
-    """Parameters of one reading direction: convolution, projections to delta, B and C, and A, D.
+    """Owns one reading direction: convolution, projections to delta, B and C, and A, D.
 
     `selective_ssm` walks over sequences with them (Gu & Dao 2023, sections 3.2 and 3.4).
 
@@ -116,7 +116,7 @@ def selective_ssm(
 
 
 class Mamba(nnx.Module):
-    """A whole mixer of one reading direction, with projections of its own."""
+    """Owns a whole mixer of one reading direction, with projections of its own."""
 
     def __init__(self, config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs):
         self.in_proj, self.out_proj = _projections(config, dtype=dtype, rngs=rngs)
@@ -124,7 +124,7 @@ class Mamba(nnx.Module):
 
 
 class BiMamba(nnx.Module):
-    """Two reading directions with shared projections (Schiff et al. 2024, section 3.1).
+    """Mixes in two reading directions with shared projections (Schiff et al. 2024, section 3.1).
 
     The module that shares a weight owns it: `in_proj` and `out_proj` exist once, and each is
     applied once, because `out_proj(y_fwd) + out_proj(y_rev) = out_proj(y_fwd + y_rev)`.
@@ -164,7 +164,7 @@ class BiMamba(nnx.Module):
 
 
 class UntiedBiMamba(nnx.Module):
-    """Two reading directions that share nothing."""
+    """Mixes in two reading directions that share nothing."""
 
     def __init__(
         self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, conv: Conv, rngs: nnx.Rngs
@@ -190,7 +190,7 @@ class UntiedBiMamba(nnx.Module):
 
 
 class UniMamba(nnx.Module):
-    """One reading direction: 5' to 3' on every strand."""
+    """Mixes in one reading direction: 5' to 3' on every strand."""
 
     def __init__(
         self, config: CaduceusConfig, *, dtype: Dtype, scan: Scan, conv: Conv, rngs: nnx.Rngs
@@ -225,7 +225,7 @@ def _mix(
     scan: Scan,
     conv: Conv,
 ) -> Strands:
-    """Whole mixers over every strand in one direction, strand s with `mambas[s]`."""
+    """Runs whole mixers over every strand in one direction, strand s with `mambas[s]`."""
 
     halves = [_in_halves(mamba.in_proj, hidden[:, s]) for s, mamba in enumerate(mambas)]
     x, z = (jnp.stack(strands, axis=1) for strands in zip(*halves, strict=True))
@@ -246,7 +246,7 @@ def _cores_by_strand(fwd: T, rev: T, strands: int, reverse: bool) -> list[T]:
 def _in_halves(
     in_proj: nnx.Linear, hidden: Float[jax.Array, "batch *strand length d_model"]
 ) -> list[Float[jax.Array, "batch *strand length d_inner"]]:
-    """x and z, each by its own half of the weight.
+    """Returns x and z, each by its own half of the weight.
 
     One product with the whole weight and a cut through its result would be the same, but devices
     that each have some of the channels of both would have to exchange what it cuts.
@@ -262,7 +262,7 @@ def _in_halves(
 
 
 def _project(x: StrandsInner, weight: Float[jax.Array, "strand inputs outputs"]) -> jax.Array:
-    """Each strand's own linear map, in the dtype of the activations."""
+    """Applies each strand's own linear map, in the dtype of the activations."""
     # With a copy of the small weight for each sequence, this is a batch of products over axes as
     # they lie in memory; XLA would otherwise transpose the activations.
     weight = jnp.broadcast_to(weight.astype(x.dtype), (x.shape[0], *weight.shape))
@@ -276,7 +276,7 @@ def _clear_padding(x: StrandsInner, padding_mask: PaddingMask | None) -> Strands
 def _projections(
     config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs
 ) -> tuple[nnx.Linear, nnx.Linear]:
-    """`in_proj` and `out_proj`; the latter drawn smaller the deeper the network."""
+    """Makes `in_proj` and `out_proj`; the latter is drawn smaller the deeper the network."""
     residuals = config.n_residuals_per_layer * config.n_layer
     shrink = residuals if config.rescale_prenorm_residual else 1
     width = (config.d_model, 2 * config.d_inner)
@@ -296,7 +296,7 @@ def _linear(
     dtype: Dtype,
     rngs: nnx.Rngs,
 ) -> nnx.Linear:
-    """A linear map drawn uniformly from +-1/sqrt(inputs * shrink), PyTorch's default for 1."""
+    """Draws a linear map uniformly from +-1/sqrt(inputs * shrink), PyTorch's default for 1."""
     init = nnx.initializers.variance_scaling(1 / (3 * shrink), "fan_in", "uniform")
     return nnx.Linear(inputs, outputs, use_bias=bias, kernel_init=init, dtype=dtype, rngs=rngs)
 

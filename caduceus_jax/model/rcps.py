@@ -55,24 +55,24 @@ def mix_strands(
 def strand_logits(
     hidden: Strands, weight: Float[jax.Array, "vocab d_model"], complement: jax.Array
 ) -> Float[jax.Array, "batch strand length vocab"]:
-    """Each strand's logits for the + strand's tokens: strand 1 votes for the complement."""
+    """Computes each strand's logits for the + strand's tokens: strand 1 votes for complements."""
     weights = jnp.stack([weight, weight[complement]])[: hidden.shape[1]]
     return jnp.einsum("bsld,svd->bslv", hidden.astype(jnp.float32), weights, precision="highest")
 
 
 def swap_strands(hidden: Strands) -> Strands:
-    """What the original's fused add + norm reads: the other strand, channels reversed."""
+    """Returns what the original's fused add + norm reads: the other strand, channels reversed."""
     return jnp.flip(hidden, axis=(1, 3))
 
 
 def to_original_layout(hidden: Strands) -> Hidden:
-    """(batch, strand, length, d_model) -> (batch, length, strand * d_model)."""
+    """Lays strands side by side: (batch, strand, length, d_model) -> (batch, length, hidden)."""
     if hidden.shape[1] == 1:
         return hidden[:, 0]
     return jnp.concatenate([hidden[:, 0], jnp.flip(hidden[:, 1], axis=-1)], axis=-1)
 
 
 def from_original_layout(hidden: Hidden, strands: int) -> Strands:
-    """(batch, length, strand * d_model) -> (batch, strand, length, d_model)."""
+    """Makes strands an axis: (batch, length, hidden) -> (batch, strand, length, d_model)."""
     halves = rearrange(hidden, "b l (s d) -> s b l d", s=strands)
     return jnp.stack([halves[0], *(jnp.flip(half, axis=-1) for half in halves[1:])], axis=1)

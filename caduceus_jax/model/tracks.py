@@ -25,7 +25,7 @@ from caduceus_jax.tokenizer import Tokenizer
 
 
 class TracksOutput(NamedTuple):
-    """What `CaduceusForTracks` returns."""
+    """Holds what `CaduceusForTracks` returns."""
 
     logits: Float[Array, "batch bins tracks"]  # float32
 
@@ -36,7 +36,7 @@ jax.export.register_namedtuple_serialization(
 
 
 class CaduceusForTracks(LinearHead):
-    """Caduceus with a linear head on the mean state of every bin.
+    """Predicts signals along the sequence, with a linear head on the mean state of every bin.
 
     Both strands' states are averaged, so that the tracks of a reverse complement are the tracks
     turned around, where the model reads both. Parameters are those of a sequence classifier with
@@ -183,7 +183,7 @@ class CaduceusForTracks(LinearHead):
 
     @property
     def bin_size(self) -> int:
-        """Bases per bin."""
+        """Counts the bases per bin."""
         return self.task.bin_size
 
     def __call__(

@@ -151,7 +151,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _refuse_misspelt(hf: dict[str, Any], known: Iterable[str]) -> None:
-    """A key close to one that is missing would leave that one at its default without a word."""
+    """Refuses a key close to a missing one, which would stay at its default without a word."""
     absent = [key for key in known if key not in hf]
     for key in hf.keys() - set(known) - set(_RENAMED) - set(SSM):
         if str(key).endswith(_NOT_MISSPELT):
@@ -177,7 +177,7 @@ def _typed_group(group: str, values: Any, kinds: dict[str, str]) -> dict[str, An
 
 
 def _typed(key: str, value: Any, kind: str) -> Any:
-    """The value as the type that the key has."""
+    """Returns the value as the type that the key has."""
     number = _number(value)
     if isinstance(value, str) and (kind == "str" or (kind == "rank" and number is None)):
         return value
@@ -202,7 +202,7 @@ def _number(value: Any) -> float | None:
 
 
 def _complement_map(value: Any) -> dict[str, int]:
-    """The pairs in the order of the token ids, under their names as JSON has them."""
+    """Returns the pairs in the order of the token ids, under their names in JSON."""
     pairs = enumerate(value) if isinstance(value, list) else getattr(value, "items", tuple)()
     try:
         ids = {int(token): int(other) for token, other in pairs}

@@ -84,7 +84,7 @@ def infer_config(
 
 
 def _stored(settings: Mapping[str, Any], rcps: bool) -> dict[str, Any]:
-    """What a trainer's settings say of an architecture and its tensors do not."""
+    """Takes from a trainer's settings what tensors do not tell of an architecture."""
     model = settings.get("model")
     config = model.get("config") if isinstance(model, Mapping) else None
     if not isinstance(config, Mapping):
@@ -95,7 +95,7 @@ def _stored(settings: Mapping[str, Any], rcps: bool) -> dict[str, Any]:
 
 
 def differ(tensors: Mapping[str, np.ndarray], one: str, other: str) -> bool:
-    """Whether both tensors are there and not equal bit for bit.
+    """Tells whether both tensors are there and not equal bit for bit.
 
     Args:
         tensors: name -> array.

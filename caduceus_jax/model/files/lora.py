@@ -27,7 +27,7 @@ _Tensors = dict[str, np.ndarray]
 
 
 class Adapter(NamedTuple):
-    """An adapter, under the names of the original's tensors."""
+    """Holds an adapter, under the names of the original's tensors."""
 
     base: str  # of the model that it changes: a folder or a hub id; may be empty
     changes: _Tensors  # added to the weight of this name, (out, in)
@@ -167,7 +167,7 @@ def _check_kind(folder: pathlib.Path, settings: Any) -> None:
 def _change(
     folder: pathlib.Path, settings: dict[str, Any], module: str, pair: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """The change of one weight, (out, in)."""
+    """Computes the change of one weight, (out, in)."""
     if set(pair) != {"A", "B"}:
         raise UserError(f"{folder} lacks lora_{'B' if 'A' in pair else 'A'} of {module}")
     a, b = pair["A"], pair["B"]
@@ -195,7 +195,7 @@ def _changed(name: str, weight: np.ndarray | None, change: np.ndarray) -> np.nda
 
 
 def _reverse(name: str) -> str | None:
-    """The name of the projection that a forward one is tied to; None for other tensors."""
+    """Names the projection that a forward one is tied to; None for other tensors."""
     forward = re.search(r"mamba_fwd\.(in|out)_proj\.", name)
     return name.replace("mamba_fwd.", "mamba_rev.") if forward else None
 

@@ -19,7 +19,7 @@ _ORIGINAL = "https://arxiv.org/abs/2403.03234"
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """Facts about a model that its files do not tell; what is not known is left out of the card.
+    """Holds facts that a model's files do not tell; what is not known is left out of the card.
 
     Args:
         name: of the model; by default that of its folder or run.

@@ -103,7 +103,7 @@ def _file(name: str) -> str:
 
 
 def _reachable(place: Any, folder: pathlib.Path) -> Any:
-    """The place of a class, on the hub where the folder does not hold its file."""
+    """Returns the place of a class, on the hub where the folder does not hold its file."""
     if not isinstance(place, str) or "--" in place:
         return place
     return place if (folder / f"{place.partition('.')[0]}.py").is_file() else f"{HUB}--{place}"

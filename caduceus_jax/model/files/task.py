@@ -25,7 +25,7 @@ _ELSEWHERE = ("kind", "labels")
 
 @dataclasses.dataclass(frozen=True)
 class TaskDescription:
-    """How a fine-tuned model is to be used, and what its outputs stand for.
+    """Describes how a fine-tuned model is used, and what its outputs stand for.
 
     Args:
         kind: "classification" (one label per sequence), "multi_label" (any number of them),
@@ -124,7 +124,7 @@ class TaskDescription:
 
 
 def _kind(hf: dict[str, Any]) -> Kind:
-    """As Hugging Face's models choose their loss."""
+    """Chooses the kind as Hugging Face's models choose their loss."""
     for kind, problem_type in _PROBLEM_TYPES.items():
         if hf.get("problem_type") == problem_type:
             return kind
@@ -133,7 +133,7 @@ def _kind(hf: dict[str, Any]) -> Kind:
 
 
 def _labels(hf: dict[str, Any]) -> tuple[str, ...]:
-    """Names in the order of the outputs; none where they only count."""
+    """Reads the names in the order of the outputs; none where they only count."""
     stored = hf.get("id2label")
     if not isinstance(stored, dict) or not all(str(i).isdecimal() for i in stored):
         return ()

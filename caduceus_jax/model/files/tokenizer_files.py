@@ -26,7 +26,7 @@ _NO_LIMIT = int(1e30)
 
 
 class TokenizerFiles(NamedTuple):
-    """A tokenizer as it is stored."""
+    """Holds a tokenizer as it is stored."""
 
     vocabulary: dict[str, int]
     names: dict[str, str]  # "pad_token": "[PAD]" and so on, where the files tell
@@ -57,7 +57,7 @@ def read(folder: pathlib.Path) -> TokenizerFiles | None:
 def _vocabulary(
     present: Mapping[str, pathlib.Path], settings: Mapping[str, Any]
 ) -> dict[str, int] | None:
-    """Token -> id, from the first file that tells."""
+    """Reads token -> id from the first file that tells."""
     if FULL in present:
         stored = hf_config.read(present[FULL])
         tokens = (stored.get("model") or {}).get("vocab")
@@ -160,7 +160,7 @@ def _one_case(letters: list[str]) -> dict[str, Any] | None:
 
 
 def _appends(token: str, i: int) -> dict[str, Any]:
-    """A post-processor that ends each sequence with one token."""
+    """Makes a post-processor that ends each sequence with one token."""
 
     def ended(*sequences: str) -> list[dict[str, Any]]:
         parts: list[dict[str, Any]] = []

@@ -54,7 +54,7 @@ _SAFE_BUILTINS = {t.__name__: t for t in (list, set, frozenset, tuple, float, bo
 
 
 class Storage:
-    """The memory that one or more tensors lie in.
+    """Stands for the memory that one or more tensors lie in.
 
     Args:
         dtype: of its elements.
@@ -72,7 +72,7 @@ class Storage:
 
 
 class Tensor(NamedTuple):
-    """A tensor whose elements have not been read yet."""
+    """Stands for a tensor whose elements have not been read yet."""
 
     storage: Storage
     offset: int
@@ -213,14 +213,14 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _DType(str):
-    """A storage class or dtype of torch, by name."""
+    """Stands for a storage class or dtype of torch, by name."""
 
     def __call__(self, *_: Any) -> "_DType":
         return self
 
 
 class _Dict(dict):
-    """Any dictionary of the standard library; what is stored beside its items is left out."""
+    """Stands for any dictionary of the standard library; attributes beside items are left out."""
 
     def __init__(self, *args: Any):
         # The first argument of a defaultdict makes missing items, and is not an item itself.
@@ -265,7 +265,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
 
 
 def _load_zip(path: pathlib.Path) -> Any:
-    """torch >= 1.6: a zip archive with a pickle and one entry per storage."""
+    """Reads the format of torch >= 1.6: a zip with a pickle and one entry per storage."""
     archive = zipfile.ZipFile(path)
     pickles = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
@@ -282,7 +282,7 @@ def _load_zip(path: pathlib.Path) -> Any:
 
 
 def _load_legacy(path: pathlib.Path) -> Any:
-    """torch < 1.6: three small pickles, the object, the keys of its storages, and their bytes."""
+    """Reads the format of torch < 1.6: small pickles, the object, and its storages' bytes."""
     content = path.read_bytes()
     if not content:
         raise UserError(f"{path} is empty: fetch it again")

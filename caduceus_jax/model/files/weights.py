@@ -22,7 +22,7 @@ _SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".tar")
 
 
 class Checkpoint(NamedTuple):
-    """A file of weights, and what its trainer stored beside them."""
+    """Holds the tensors of a file, and what its trainer stored beside them."""
 
     tensors: Tensors
     settings: dict[str, Any]  # a trainer's hyper-parameters, as plain values
@@ -97,7 +97,7 @@ def _torch_file(path: pathlib.Path) -> Checkpoint:
 
 
 def _state_dict(saved: Any, depth: int = 3) -> tuple[str, dict[str, torch_pickle.Tensor]]:
-    """The key that leads to a state dict, and its tensors; whole modules count as one."""
+    """Finds the key that leads to a state dict, and its tensors; whole modules count too."""
     if isinstance(saved, torch_pickle.Unknown):
         tensors = dict(torch_pickle.module_tensors(saved))
         return "", tensors or _state_dict(saved.items, depth - 1)[1] if depth else tensors
@@ -120,7 +120,7 @@ def _state_dict(saved: Any, depth: int = 3) -> tuple[str, dict[str, torch_pickle
 
 
 def _shards(index: pathlib.Path) -> list[pathlib.Path]:
-    """The files that an index names."""
+    """Lists the files that an index names."""
     parsed = hf_config.read(index)
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
