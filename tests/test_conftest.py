@@ -24,8 +24,8 @@ def model():
 WRONG = {
     "caduceus_jax.inference": lambda: embeddings.pooled_spans(IDS, "mean", None),
     "caduceus_jax.kernels": lambda: selective_scan(*[jnp.ones((2, 3))] * 5),
-    "caduceus_jax.model.backbone": lambda: model().caduceus(IDS[0]),
-    "caduceus_jax.model.heads": lambda: model()(IDS[0]),
+    "caduceus_jax.model.backbone": lambda: model().caduceus.layers(jnp.ones((2, 3)), None),
+    "caduceus_jax.model.heads": lambda: model().head(jnp.ones((2, 3))),
     "caduceus_jax.model.losses": lambda: losses.masked_lm_loss(jnp.ones((2, 3)), IDS),
     "caduceus_jax.model.mamba": lambda: mixer()(jnp.ones((2, 3))),
     "caduceus_jax.model.rcps": lambda: rcps.swap_strands(jnp.ones((2, 3))),
