@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from caduceus_jax.kernels.options import Implementation, default_platform, resolve
-from caduceus_jax.kernels.scan_inputs import check_fused_dtypes, checked_array, sum_groups
+from caduceus_jax.kernels.scan_inputs import (
+    check_fused_dtypes,
+    checked_array,
+    once_differentiable,
+    sum_groups,
+)
 from caduceus_jax.kernels.sums import sum_length
 
 
@@ -37,7 +43,7 @@ def causal_conv1d(
         silu: apply `y * sigmoid(y)`.
         implementation: that of the selective scan beside it. With "pallas_triton" and "triton" the
             backward pass is one kernel for NVIDIA GPUs, which reads and writes every array once;
-            with every other one it is XLA's.
+            with "mosaic_tpu" both passes are kernels for TPUs; with every other one they are XLA's.
 
     Returns:
         (batch, length, channels) of the dtype of `x`; summed in at least float32.
@@ -93,12 +99,14 @@ class _Plan(NamedTuple):
 
     reverse: bool
     silu: bool
-    kernels: str | None  # the module of the fused backward pass; None: it is XLA's
+    kernels: str | None  # the module of the fused kernels; None: both passes are XLA's
     interpret: Any  # of the fused kernels
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(plan: _Plan, x, weight, bias):
+    if fused := _fused(plan, "forward"):
+        return fused(plan, x, weight, bias)
     y = _convolve(x, weight, bias, plan.reverse)
     return (jax.nn.silu(y) if plan.silu else y).astype(x.dtype)
 
@@ -109,7 +117,7 @@ def _conv_fwd(plan: _Plan, x, weight, bias):
 
 def _conv_bwd(plan: _Plan, residuals, grad):
     x, weight, bias = residuals
-    gradients = _gradients if plan.kernels is None else _fused_gradients
+    gradients = _fused(plan, "gradients") or _gradients
     grad_x, per_row, bias_per_row = gradients(plan, x, weight, bias, grad)
     grad_weight = sum_groups(per_row, weight.shape[0]).astype(weight.dtype)
     if bias is None:
@@ -120,11 +128,20 @@ def _conv_bwd(plan: _Plan, residuals, grad):
 _conv.defvjp(_conv_fwd, _conv_bwd)
 
 
-def _fused_gradients(plan: _Plan, x, weight, bias, grad):
-    # Imported when it is used: it brings Pallas.
-    kernels = importlib.import_module(f"caduceus_jax.kernels.{plan.kernels}")
-    how = {"reverse": plan.reverse, "silu": plan.silu, "interpret": plan.interpret}
-    return kernels.gradients(x, weight, bias, grad, **how)
+def _fused(plan: _Plan, name: str) -> Callable[..., Any] | None:
+    """A kernel of the plan's module, called with the plan and arrays; None where it has none."""
+    if plan.kernels is None:
+        return None
+    # Imported when it is used: it brings Pallas or Triton.
+    module = importlib.import_module(f"caduceus_jax.kernels.{plan.kernels}")
+    if not hasattr(module, name):
+        return None
+
+    def run(plan: _Plan, *arrays):
+        how = {"reverse": plan.reverse, "silu": plan.silu, "interpret": plan.interpret}
+        return getattr(module, name)(*arrays, **how)
+
+    return once_differentiable(run)
 
 
 def _gradients(plan: _Plan, x, weight, bias, grad):

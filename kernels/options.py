@@ -101,7 +101,7 @@ class Triton:
     """
 
     module: ClassVar[str] = "gpu.triton_scan"
-    convolution: ClassVar[str | None] = "gpu.pallas_conv"
+    convolution: ClassVar[str | None] = "gpu.triton_conv"
     platforms: ClassVar[tuple[str, ...]] = ("gpu",)
 
     chunk_length: int | None = None
@@ -132,7 +132,7 @@ class MosaicTPU:
     """
 
     module: ClassVar[str] = "tpu.scan"
-    convolution: ClassVar[str | None] = None
+    convolution: ClassVar[str | None] = "tpu.conv"
     platforms: ClassVar[tuple[str, ...]] = ("tpu",)
 
     block: int | None = None

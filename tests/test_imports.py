@@ -25,9 +25,10 @@ DOOR = [ROOT / "caduceus_jax" / "cli" / name for name in ("main.py", "commands.p
 USES = {
     ROOT / "caduceus_jax" / "bench" / "cuda_kernel.py": {"torch", "mamba_ssm"},
     ROOT / "kernels" / "gpu" / "triton_kernels.py": {"triton"},
-    ROOT / "kernels" / "gpu" / "triton_scan.py": {"jax_triton", "torch", "triton"},
+    ROOT / "kernels" / "gpu" / "triton_conv_kernel.py": {"triton"},
+    ROOT / "kernels" / "gpu" / "triton_call.py": {"jax_triton", "torch", "triton"},
     ROOT / "kernels" / "gpu" / "triton_math.py": {"triton"},
-    ROOT / "kernels" / "ahead_of_time" / "gpu.py": {"triton"},
+    ROOT / "kernels" / "ahead_of_time" / "machine_code.py": {"triton"},
 }
 _NAMED = re.compile(r"(?<![\w.'/-])caduceus[_-]jax(?:\.\w+)*")
 _COMMAND = re.compile(r"caduceus[_-]jax")

@@ -14,18 +14,32 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from caduceus_jax.kernels.gpu import layout, polynomials, ptx
+from caduceus_jax.kernels.gpu import layout, polynomials, ptx, target
 from caduceus_jax.kernels.gpu.chunk_parallel import Plan
 from caduceus_jax.kernels.gpu.layout import KEPT_EVERY, LOG2_E, STATES_A_WARP, ChunkLayout
 from caduceus_jax.kernels.scan_inputs import ScanInputs
 
 _ALL = slice(None)
+_SMALLEST_CAPABILITY = 80
 
 
-def launch(kernel: Callable, arrays: list[jax.Array], *, warps: int = 1, **options: Any) -> Any:
-    """`pallas_call`, lowered through Triton."""
+def launch(
+    kernel: Callable, arrays: list[jax.Array], *, interpret: bool, warps: int = 1, **options: Any
+) -> Any:
+    """`pallas_call`, lowered through Triton.
+
+    Raises:
+        NotImplementedError: Pallas does not lower for the GPU.
+    """
+    capability = target.compute_capability()
+    if not interpret and capability < _SMALLEST_CAPABILITY:
+        raise NotImplementedError(
+            f"compute capability {capability / 10}; supported: {_SMALLEST_CAPABILITY / 10} and "
+            "above, or implementation='triton'"
+        )
     parameters = plgpu.CompilerParams(num_warps=warps, num_stages=1)
-    return pl.pallas_call(kernel, compiler_params=parameters, **options)(*arrays)
+    options |= {"compiler_params": parameters, "interpret": interpret}
+    return pl.pallas_call(kernel, **options)(*arrays)
 
 
 def load(at, mask: jax.Array | None) -> jax.Array:
@@ -315,7 +329,7 @@ class TokenLoop(NamedTuple):
         bound where little else is computed.
         """
         exponent = delta[None, :] * a
-        if share is None:
+        if share is None or not ptx.mixing_pays():
             decay = self.math.exp2(exponent)
         else:
             decay = self.math.mixed_exp2(exponent, share, self.exp2)

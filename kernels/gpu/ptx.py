@@ -6,6 +6,8 @@
 import struct
 from collections.abc import Sequence
 
+from caduceus_jax.kernels.gpu import target
+
 EXP2 = "ex2.approx.ftz.f32 $0, $1;"
 RECIPROCAL = "rcp.approx.ftz.f32 $0, $1;"
 MULTIPLY_ADD = "fma.rn.f32 $0, $1, $2, $3;"
@@ -13,6 +15,14 @@ MULTIPLY_ADD = "fma.rn.f32 $0, $1, $2, $3;"
 # Added to a small number, it leaves the number rounded to an integer in the low bits.
 ROUND = 1.5 * 2**23
 SMALLEST_EXPONENT = -126.0
+
+
+def mixing_pays() -> bool:
+    """Returns whether `mixed_exp2` is faster than the special-function unit alone.
+
+    It moves work to the float32 units, of which T4 and A100 have half as many as other GPUs.
+    """
+    return target.float32_lanes(target.compute_capability()) == 128
 
 
 def mixed_exp2(count: int, coefficients: Sequence[float]) -> tuple[str, str]:

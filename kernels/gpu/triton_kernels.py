@@ -12,8 +12,7 @@ Names are those of `layout`; an array that a scan does not have is not touched. 
 `no_type_check` keeps checkers of annotations off functions that Triton reads as text.
 """
 
-import dataclasses
-from typing import Any, NamedTuple, no_type_check
+from typing import NamedTuple, no_type_check
 
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
@@ -21,16 +20,6 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from caduceus_jax.kernels.gpu import layout, triton_math
 
 _LOG2_E = tl.constexpr(layout.LOG2_E)
-
-
-@dataclasses.dataclass(frozen=True)
-class Constants:
-    """A `Program` every field of which is a constant to Triton's compiler."""
-
-    program: Any
-
-    def __getattr__(self, name: str) -> tl.constexpr:
-        return tl.constexpr(getattr(self.program, name))
 
 
 class _Place(NamedTuple):
@@ -354,10 +343,10 @@ def _token_gradients(inputs, outputs, decay_rate, bias, skip, t, token, carry, a
 
 # Arguments that kernels write, which are the last ones, in their order.
 WRITES = {
-    "summaries": ("states", "steps"),
-    "outputs": ("y", "states", "ungated"),
-    "adjoints": ("checkpointed_states", "states"),
-    "gradients": (
+    "selective_scan_summaries": ("states", "steps"),
+    "selective_scan_outputs": ("y", "states", "ungated"),
+    "selective_scan_adjoints": ("checkpointed_states", "states"),
+    "selective_scan_gradients": (
         "grad_u",
         "grad_delta",
         "grad_z",

@@ -4,7 +4,8 @@
 `no_type_check` keeps checkers of annotations off functions that Triton reads as text.
 """
 
-from typing import no_type_check
+import dataclasses
+from typing import Any, no_type_check
 
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
@@ -15,6 +16,16 @@ _LOG2_E = tl.constexpr(layout.LOG2_E)
 _RECIPROCAL = tl.constexpr(ptx.RECIPROCAL)
 _ROUND = tl.constexpr(ptx.ROUND)
 _SMALLEST_EXPONENT = tl.constexpr(ptx.SMALLEST_EXPONENT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constants:
+    """A `Program` every field of which is a constant to Triton's compiler."""
+
+    program: Any
+
+    def __getattr__(self, name: str) -> tl.constexpr:
+        return tl.constexpr(getattr(self.program, name))
 
 
 @triton.jit

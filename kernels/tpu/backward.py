@@ -17,6 +17,7 @@ from caduceus_jax.kernels.tpu.program import (
     TokenLoop,
     memory_per_round,
     prepared,
+    sigmoid,
 )
 from caduceus_jax.kernels.tpu.sums import Sums, fold_lanes, sums_of
 
@@ -97,8 +98,8 @@ def _ungated(loop: TokenLoop, i) -> tuple[jax.Array, Any]:
     if "z" not in loop.refs:
         return grad, None
     z = loop.load("z", i)
-    sigmoid = loop.sigmoid(z)
-    return grad * z * sigmoid, grad * sigmoid * (1 + z * (1 - sigmoid))
+    gate = sigmoid(z, loop.plan.interpret)
+    return grad * z * gate, grad * gate * (1 + z * (1 - gate))
 
 
 def _round(loop: TokenLoop, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: jax.Array):
@@ -163,7 +164,7 @@ def _store(loop: TokenLoop, i, sums: dict[str, jax.Array]) -> None:
     loop.store("grad_u", i, grad_u)
     grad_delta = sums["sums_drive"] * u + sums["sums_decay"] * (1 / LOG2_E)
     if loop.plan.delta_softplus:
-        grad_delta = grad_delta * loop.sigmoid(loop.before_softplus(i))
+        grad_delta = grad_delta * sigmoid(loop.before_softplus(i), loop.plan.interpret)
     grad_delta = loop.mask(i, grad_delta)
     loop.store("grad_delta", i, grad_delta)
     if "delta_bias" in refs:

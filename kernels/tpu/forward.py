@@ -8,7 +8,7 @@ from jax.experimental import pallas as pl
 
 from caduceus_jax.kernels.scan_inputs import ScanInputs
 from caduceus_jax.kernels.tpu.plan import Plan
-from caduceus_jax.kernels.tpu.program import KernelCall, TokenLoop, prepared
+from caduceus_jax.kernels.tpu.program import KernelCall, TokenLoop, prepared, sigmoid
 from caduceus_jax.kernels.tpu.sums import Sums, sums_of
 
 
@@ -57,5 +57,5 @@ def _gated(loop: TokenLoop, i, y: jax.Array) -> jax.Array:
         y = y + loop.refs["d_skip"][...] * loop.load("u", i)
     if "z" in loop.refs:
         z = loop.load("z", i)
-        y = y * (z * loop.sigmoid(z))
+        y = y * (z * sigmoid(z, loop.plan.interpret))
     return y

@@ -25,7 +25,7 @@ ROUND = SUBLANES
 _ROUNDS = LANES // ROUND  # of a tile of 128 tokens
 _PARTS = 3  # bfloat16 numbers of which a float32 is the sum
 # More than the default of 16 MiB: the states of a chunk of 256 tokens x 512 channels x 16 are 8.
-_VMEM_BYTES = 64 * 2**20
+VMEM_BYTES = 64 * 2**20
 # Since jax 0.12 it is the TPU's.
 _reciprocal = getattr(pltpu, "reciprocal", None) or pl.reciprocal
 
@@ -81,7 +81,7 @@ class KernelCall:
             scratch_shapes=list(scratch.values()),
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=("parallel", "parallel", "arbitrary"),
-                vmem_limit_bytes=_VMEM_BYTES,
+                vmem_limit_bytes=VMEM_BYTES,
             ),
             interpret=self.plan.interpret,
             name=f"selective_scan{kernel.__name__}",
@@ -141,6 +141,16 @@ class KernelCall:
         like = {"y": "u", "grad_u": "u", "grad_delta": "delta", "grad_z": "z"}
         dtype = self.arrays[like[name]].dtype if name in like else jnp.float32
         return jax.ShapeDtypeStruct(shape, dtype), spec
+
+
+def sigmoid(x: jax.Array, interpret: Any) -> jax.Array:
+    """1 / (1 + e^-x); the exponential stays finite, because infinity x 0 is not a number."""
+    x = 1 + jnp.exp2(jnp.minimum(x * -LOG2_E, 126.0))
+    if interpret:
+        return 1 / x
+    # The hardware's estimate and one step of Newton's, without the fix-ups of a division.
+    estimate = _reciprocal(x, approx=True)
+    return estimate * (2 - x * estimate)
 
 
 def softplus(x: jax.Array) -> jax.Array:
@@ -290,15 +300,6 @@ class TokenLoop:
         """(ROUND, channels) what time steps are made of."""
         before = self.load("delta", i)
         return before + self.refs["delta_bias"][...] if "delta_bias" in self.refs else before
-
-    def sigmoid(self, x: jax.Array) -> jax.Array:
-        """1 / (1 + e^-x); the exponential stays finite, because infinity x 0 is not a number."""
-        x = 1 + jnp.exp2(jnp.minimum(x * -LOG2_E, 126.0))
-        if self.plan.interpret:
-            return 1 / x
-        # The hardware's estimate and one step of Newton's, without the fix-ups of a division.
-        estimate = _reciprocal(x, approx=True)
-        return estimate * (2 - x * estimate)
 
     def steps(self, i: Round) -> jax.Array:
         """(ROUND, channels) time steps; 0 where there is no token: decay 1, input 0."""

@@ -56,7 +56,7 @@ def scan(
             f"block is {block}; it must divide the channels, {padded.u.shape[-1]} when padded to "
             "whole lanes"
         )
-    chunk = options.chunk_length or default_chunk(length)
+    chunk = options.chunk_length or default_chunk(length, state)
     interpret = options.for_platform(default_platform()).interpret
     plan = Plan(block, chunk, length, delta_softplus, reverse, interpret)
     results: Any = _scan(plan, padded)

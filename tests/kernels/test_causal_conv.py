@@ -1,3 +1,5 @@
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,31 +79,62 @@ def test_gradients_are_those_of_the_sum_written_out(silu, reverse):
         assert relative_error(one, other) < SCAN_FP32
 
 
+FUSED = ["pallas_triton", "mosaic_tpu"]
+if os.environ.get("TRITON_INTERPRET") == "1":
+    FUSED.append(pytest.param("triton", marks=pytest.mark.triton))
+
+
+@pytest.mark.parametrize("implementation", FUSED)
 @pytest.mark.parametrize(
     ("length", "width", "reverse", "silu", "dtype"),
     [
         (300, 4, False, True, jnp.float32),
         (256, 4, True, True, jnp.float32),
         (5, 3, True, False, jnp.float32),
-        (130, 4, True, True, jnp.bfloat16),
+        (9, 1, False, True, jnp.float32),
+        (530, 4, True, True, jnp.bfloat16),
     ],
 )
-def test_the_fused_gradients_are_the_same(length, width, reverse, silu, dtype):
+def test_the_kernels_compute_the_same(length, width, reverse, silu, dtype, implementation):
     rng = np.random.default_rng(length)
     shapes = ((4, length, 20), (2, width, 20), (2, 20), (4, length, 20))
     x, weight, bias, cotangent = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes)
     x, cotangent = x.astype(dtype), cotangent.astype(dtype)
 
-    def gradients(implementation, cotangent):
+    def value_and_gradients(implementation, cotangent):
         options = {"reverse": reverse, "silu": silu, "implementation": implementation}
-        return jax.vjp(lambda *a: causal_conv1d(*a, **options), x, weight, bias)[1](cotangent)
+        y, pull_back = jax.vjp(lambda *a: causal_conv1d(*a, **options), x, weight, bias)
+        return y, *pull_back(cotangent)
 
-    found = jax.jit(lambda g: gradients("pallas_triton", g))(cotangent)
-    expected = gradients(None, cotangent)
+    found = jax.jit(lambda g: value_and_gradients(implementation, g))(cotangent)
+    expected = value_and_gradients("chunked", cotangent)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype
         bound = SCAN_BF16 if one.dtype == jnp.bfloat16 else SCAN_FP32
         assert relative_error(one, other) < bound
+
+
+@pytest.mark.parametrize("implementation", FUSED)
+def test_the_kernels_need_no_bias_and_take_several_blocks_of_channels(implementation):
+    rng = np.random.default_rng(0)
+    x, weight = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((1, 40, 260), (4, 260)))
+
+    def gradients(implementation):
+        convolve = lambda *a: causal_conv1d(*a, implementation=implementation)  # noqa: E731
+        return jax.grad(lambda *a: jnp.sum(jnp.sin(convolve(*a))), (0, 1))(x, weight)
+
+    for one, other in zip(gradients(implementation), gradients("chunked"), strict=True):
+        assert relative_error(one, other) < SCAN_FP32
+
+
+@pytest.mark.parametrize("implementation", FUSED)
+def test_the_kernels_refuse_second_derivatives(implementation):
+    def slope(x):
+        convolve = lambda x: causal_conv1d(x, jnp.ones((4, 2)), implementation=implementation)  # noqa: E731
+        return jnp.sum(jax.grad(lambda x: jnp.sum(convolve(x) ** 2))(x))
+
+    with pytest.raises(NotImplementedError, match="second derivatives .* use .*'chunked'"):
+        jax.grad(slope)(jnp.ones((1, 5, 2)))
 
 
 @pytest.mark.filterwarnings("ignore:.*Triton.*:DeprecationWarning")

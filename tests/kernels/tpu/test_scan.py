@@ -1,16 +1,11 @@
 """What interpretation does not show: every kernel lowers for TPUs, and what is refused."""
 
-import importlib.util
-import sys
-
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from caduceus_jax.kernels import MosaicTPU, selective_scan
-from caduceus_jax.kernels.ahead_of_time.tpu import Schedule, estimated_cycles, main, parse_schedule
-from caduceus_jax.kernels.tpu.plan import default_block
 from tests.kernels.scan_cases import (
     assert_close,
     cast,
@@ -65,18 +60,6 @@ def test_several_chunks_and_blocks_with_groups():
     assert_close(found, in_float64(arguments, reverse=True), SCAN_FP32)
 
 
-def test_blocks_are_as_wide_as_divides_the_channels():
-    assert [default_block(n) for n in (128, 256, 384, 512, 640, 768, 1024)] == [
-        128,
-        256,
-        384,
-        512,
-        128,
-        384,
-        512,
-    ]
-
-
 def test_second_derivatives_are_refused():
     arguments = cast(example(8, batch=1, channels=3))
 
@@ -108,52 +91,3 @@ def test_a_block_that_does_not_divide_the_channels_is_refused():
 def test_float64_is_refused():
     with jax.enable_x64(True), pytest.raises(NotImplementedError, match="float64; .* float32 and"):
         selective_scan(**cast(example(8), jnp.float64), implementation="mosaic_tpu")
-
-
-def test_bundles_are_counted_by_loop():
-    text = """
-     0   :  { vst [a] }
-   0x1 LB: > { vld [b] }
-   0x2   : > { }
-   0x3 LB: >> { vld [c] }
-   0x4   : > { %p1 vst [d] }
-   0x5   : >> { sbr.rel }
-   0x6 LB: >> { vld [e] }
-   0x7 PF: >> { sbr.rel }
-   0x8   : > { sbr.rel }
-   0x9   :  { } /* exit bundle */
-"""
-    assert parse_schedule(text) == Schedule(outside=3, loops=(3, 2))
-
-
-def test_the_compilers_estimates_are_multiplied_by_how_often_loops_run():
-    text = """
-inner (x: f32[2]) -> f32[2] {
-  %a = f32[2] fusion(%x), backend_config={"estimated_cycles":"5"}
-}
-outer (x: f32[2]) -> f32[2] {
-  %b = f32[2] fusion(%x), backend_config={"estimated_cycles":"7"}
-  %c = f32[2] while(%b), condition=%less, body=%inner
-}
-ENTRY main.1 (x: f32[2]) -> f32[2] {
-  %d = f32[2] while(%x), condition=%less, body=%outer
-  %e = f32[2] copy(%d), backend_config={"estimated_cycles":"11"}
-}
-"""
-    assert estimated_cycles(text, (10, 3)) == 11 + 10 * (7 + 3 * 5)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is here")
-def test_without_the_compiler_it_says_where_to_get_it(capsys):
-    assert main([]) == 2
-    assert 'pip install "jax[tpu]"' in capsys.readouterr().err
-
-
-@pytest.mark.tpu
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
-def test_the_bars_are_met_on_v5e():
-    import subprocess
-
-    command = [sys.executable, "-m", "caduceus_jax.kernels.ahead_of_time.tpu"]
-    subprocess.run([*command, "--chips", "v5e", "--no-memory"], check=True)
