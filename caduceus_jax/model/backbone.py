@@ -17,7 +17,7 @@ from caduceus_jax.model.inputs import ArrayInput
 from caduceus_jax.model.mamba import BiMamba, Conv, Scan, UniMamba, UntiedBiMamba
 from caduceus_jax.model.pretrained import PretrainedModel, build
 from caduceus_jax.model.rcps import swap_strands, to_original_layout
-from caduceus_jax.model.typing import Hidden, PaddingMask, Strands
+from caduceus_jax.model.typing import Hidden, PaddingMask, SegmentIds, Strands
 from caduceus_jax.tokenizer import Tokenizer
 
 BlockInputs = Float[Array, "layer batch strand length d_model"]
@@ -38,12 +38,15 @@ class Block(nnx.Module):
         self.mixer = mixer(config, dtype=dtype, scan=scan, conv=conv, rngs=rngs)
 
     def __call__(
-        self, residual: Strands, padding_mask: PaddingMask | None = None
+        self,
+        residual: Strands,
+        padding_mask: PaddingMask | None = None,
+        segment_ids: SegmentIds | None = None,
     ) -> tuple[Strands, Strands]:
         """Returns the residual stream with the mixer's output added, and that output alone."""
         if self.swap:
             residual = swap_strands(residual)
-        mixed = self.mixer(self.norm(residual), padding_mask)
+        mixed = self.mixer(self.norm(residual), padding_mask, segment_ids)
         return residual + mixed.astype(residual.dtype), mixed
 
 
@@ -158,6 +161,7 @@ class Caduceus(PretrainedModel):
         *,
         inputs_one_hot: ArrayInput | None = None,
         inputs_embeds: ArrayInput | None = None,
+        segment_ids: ArrayInput | None = None,
         output_hidden_states: bool = False,
         both_strands: bool | None = None,
         n_blocks: int | None = None,
@@ -173,6 +177,8 @@ class Caduceus(PretrainedModel):
                 norm, and strand 1 reads the complements with the same weights.
             inputs_embeds: (batch, length, d_model) embeddings in place of token ids, 2 * d_model
                 with rcps, as the original lays them out.
+            segment_ids: (batch, length) integers, one per sequence packed into a row: each
+                sequence is read as if it were alone in a row.
             output_hidden_states: also return each block's input.
             both_strands: read the reverse complement too where the model is not equivariant:
                 strand 1 is then what the model makes of the other strand, in the + strand's
@@ -190,13 +196,19 @@ class Caduceus(PretrainedModel):
                 several of the three inputs; the sentence names the argument.
         """
         given = inputs.checked(
-            self.config, self.tokenizer, input_ids, padding_mask, inputs_one_hot, inputs_embeds
+            self.config,
+            self.tokenizer,
+            input_ids,
+            padding_mask,
+            inputs_one_hot,
+            inputs_embeds,
+            segment_ids,
         )
         # Where a program asks for strict promotion, Flax's norms in bfloat16 would be refused.
         with jax.numpy_dtype_promotion("standard"):
             both = self.both_strands if both_strands is None else both_strands
             embedded = self._embed(given, both, added)
-            final, outputs = self._run(embedded, given.padding_mask, n_blocks, output_hidden_states)
+            final, outputs = self._run(embedded, given, n_blocks, output_hidden_states)
         if outputs is None:
             return CaduceusOutput(final, None)
         return CaduceusOutput(final, jnp.concatenate([embedded[None], outputs[:-1]]))
@@ -227,7 +239,7 @@ class Caduceus(PretrainedModel):
         )
         with jax.numpy_dtype_promotion("standard"):
             embedded = self._embed(given, False, None)
-            final, residuals = self._run(embedded, given.padding_mask, None, True, residuals=True)
+            final, residuals = self._run(embedded, given, None, True, residuals=True)
         states = {"embedding": embedded}
         states |= {f"layers.{i}": state for i, state in enumerate(residuals)}
         states["norm_f"] = final
@@ -256,7 +268,7 @@ class Caduceus(PretrainedModel):
     def _run(
         self,
         embedded: Strands,
-        padding_mask: PaddingMask | None,
+        given: inputs.Inputs,
         n_blocks: int | None,
         output: bool,
         residuals: bool = False,
@@ -266,7 +278,7 @@ class Caduceus(PretrainedModel):
         # Only the sum is carried, as the original's pair of it and the newest output would be kept
         # for the backward pass of every block.
         def layer(residual: Strands, block: Block) -> tuple[Strands, Strands | None]:
-            residual, mixed = block(residual, padding_mask)
+            residual, mixed = block(residual, given.padding_mask, given.segment_ids)
             return residual, (residual if residuals else mixed) if output else None
 
         if self.remat:

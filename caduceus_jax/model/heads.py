@@ -22,7 +22,7 @@ from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.files.task import Pooling as Pooling
 from caduceus_jax.model.files.task import RcMode, TaskDescription
-from caduceus_jax.model.inputs import ArrayInput, checked_mask
+from caduceus_jax.model.inputs import ArrayInput, checked_mask, checked_segments
 from caduceus_jax.model.linear_head import LinearHead, agreed, pool, stored_head
 from caduceus_jax.model.mamba import Conv, Scan
 from caduceus_jax.model.pretrained import PretrainedModel, build
@@ -42,7 +42,7 @@ class MaskedLMOutput(NamedTuple):
 class SequenceClassifierOutput(NamedTuple):
     """Holds what `CaduceusForSequenceClassification` returns."""
 
-    logits: Float[Array, "batch labels"]  # float32
+    logits: Float[Array, "batch *segments labels"]  # float32
 
 
 # So that a program that returns these can be serialised.
@@ -169,6 +169,7 @@ class CaduceusForMaskedLM(PretrainedModel):
         *,
         inputs_one_hot: ArrayInput | None = None,
         inputs_embeds: ArrayInput | None = None,
+        segment_ids: ArrayInput | None = None,
     ) -> MaskedLMOutput:
         """Predicts every token.
 
@@ -182,6 +183,8 @@ class CaduceusForMaskedLM(PretrainedModel):
                 integrated gradients and design.
             inputs_embeds: (batch, length, d_model) embeddings in place of token ids, 2 * d_model
                 with rcps, as the original lays them out.
+            segment_ids: (batch, length) integers, one per sequence packed into a row: each
+                sequence is read as if it were alone in a row.
 
         Raises:
             UserError: an input of another type or shape, a token id out of range, or none or
@@ -194,6 +197,7 @@ class CaduceusForMaskedLM(PretrainedModel):
             padding_mask,
             inputs_one_hot=inputs_one_hot,
             inputs_embeds=inputs_embeds,
+            segment_ids=segment_ids,
             **options,
         )
         hidden_states = None
@@ -380,6 +384,8 @@ class CaduceusForSequenceClassification(LinearHead):
         *,
         inputs_one_hot: ArrayInput | None = None,
         inputs_embeds: ArrayInput | None = None,
+        segment_ids: ArrayInput | None = None,
+        num_segments: int | None = None,
     ) -> SequenceClassifierOutput:
         """Classifies sequences.
 
@@ -390,20 +396,40 @@ class CaduceusForSequenceClassification(LinearHead):
             signals: (batch, length, num_signals), in the order of `input_ids`.
             inputs_one_hot: (batch, length, 4 or vocab) weights in place of token ids.
             inputs_embeds: (batch, length, d_model or 2 * d_model) embeddings in place of them.
+            segment_ids: (batch, length) integers, one per sequence packed into a row, from 1 on; 0
+                is padding.
+            num_segments: sequences packed into a row at most; needed with `segment_ids`.
+
+        Returns:
+            (batch, num_labels) logits; of packed sequences (batch, num_segments, num_labels),
+            those of sequence n at n - 1.
 
         Raises:
             UserError: an input of another type or shape, a token id out of range, or signals that
                 are given to a model that reads none, or missing where it does.
         """
+        if (segment_ids is None) != (num_segments is None):
+            raise UserError("segment_ids and num_segments belong together: pass both or neither")
         hidden = self.states(
             input_ids,
             padding_mask,
             signals,
             inputs_one_hot=inputs_one_hot,
             inputs_embeds=inputs_embeds,
+            segment_ids=segment_ids,
         )
         mask = None
         if padding_mask is not None:
             mask = checked_mask(padding_mask, (hidden.shape[0], hidden.shape[2]))
-        pooled = pool(hidden, mask, self.pooling)
-        return SequenceClassifierOutput(logits=self.head(pooled).mean(axis=1))
+        if segment_ids is None or num_segments is None:
+            pooled = pool(hidden, mask, self.pooling)
+            return SequenceClassifierOutput(logits=self.head(pooled).mean(axis=1))
+        segments = checked_segments(segment_ids, (hidden.shape[0], hidden.shape[2]))
+
+        def one(number: jax.Array) -> jax.Array:
+            members = segments == jnp.broadcast_to(number.astype(segments.dtype), segments.shape)
+            members = members if mask is None else members & mask
+            return self.head(pool(hidden, members, self.pooling)).mean(axis=1)
+
+        logits = jax.lax.map(one, jnp.arange(1, num_segments + 1))
+        return SequenceClassifierOutput(logits=jnp.swapaxes(logits, 0, 1))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from caduceus_jax.errors import UserError
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.rcps import embed_strands, from_original_layout, mix_strands
-from caduceus_jax.model.typing import PaddingMask, Strands, TokenIds
+from caduceus_jax.model.typing import PaddingMask, SegmentIds, Strands, TokenIds
 from caduceus_jax.tokenizer import Tokenizer
 
 ArrayInput = jax.Array | np.ndarray | Sequence  # checked below, and not by its annotation
@@ -24,6 +24,7 @@ class Inputs(NamedTuple):
     one_hot: Float[Array, "batch length tokens"] | None
     embeds: Float[Array, "batch length hidden"] | None
     padding_mask: PaddingMask | None
+    segment_ids: SegmentIds | None
 
 
 def checked(
@@ -33,6 +34,7 @@ def checked(
     padding_mask: ArrayInput | None,
     inputs_one_hot: ArrayInput | None = None,
     inputs_embeds: ArrayInput | None = None,
+    segment_ids: ArrayInput | None = None,
 ) -> Inputs:
     """Checks what is given to a model.
 
@@ -46,6 +48,7 @@ def checked(
         padding_mask: (batch, length) bool, or numbers that are 0 on padding.
         inputs_one_hot: (batch, length, 4) weights of A, C, G, T, or (batch, length, vocab).
         inputs_embeds: (batch, length, d_model), or 2 * d_model with rcps.
+        segment_ids: (batch, length) integers, one per sequence packed into a row.
 
     Raises:
         UserError: a wrong type, shape or token id; the sentence names the argument.
@@ -70,8 +73,11 @@ def checked(
     mask = None
     if padding_mask is not None:
         mask = checked_mask(padding_mask, array.shape[:2])
+    segments = None
+    if segment_ids is not None:
+        segments = checked_segments(segment_ids, array.shape[:2])
     forms = [array if name == given[0] else None for name in named]
-    return Inputs(*forms, padding_mask=mask)
+    return Inputs(*forms, padding_mask=mask, segment_ids=segments)
 
 
 def embed(
@@ -133,6 +139,27 @@ def checked_mask(padding_mask: ArrayInput, shape: tuple) -> PaddingMask:
             f"{tuple(shape)}"
         )
     return jnp.asarray(mask if mask.dtype == bool else mask != 0)
+
+
+def checked_segments(segment_ids: ArrayInput, shape: tuple) -> SegmentIds:
+    """Checks the numbers of packed sequences.
+
+    Args:
+        segment_ids: (batch, length) integers.
+        shape: (batch, length) of the inputs.
+
+    Raises:
+        UserError: it has another shape or type.
+    """
+    segments = _array("segment_ids", segment_ids)
+    if not jnp.issubdtype(segments.dtype, jnp.integer):
+        raise UserError(f"segment_ids is {segments.dtype}; it numbers sequences with integers")
+    if segments.shape != tuple(shape):
+        raise UserError(
+            f"segment_ids has shape {segments.shape}; it is (batch, length) like the inputs, "
+            f"{tuple(shape)}"
+        )
+    return jnp.asarray(segments)
 
 
 def check_values(name: str, values: Any, below: int, what: str) -> None:

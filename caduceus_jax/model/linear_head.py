@@ -76,7 +76,7 @@ class LinearHead(PretrainedModel):
 
     @property
     def rc_mode(self) -> Literal["posthoc"] | None:
-        """ "posthoc" where a model that is not equivariant reads both strands."""
+        """Is "posthoc" where a model that is not equivariant reads both strands, else None."""
         return self.task.rc_mode
 
     @property
@@ -92,6 +92,7 @@ class LinearHead(PretrainedModel):
         *,
         inputs_one_hot: ArrayInput | None = None,
         inputs_embeds: ArrayInput | None = None,
+        segment_ids: ArrayInput | None = None,
     ) -> Strands:
         """Computes the final states of the strands that the head reads, float32.
 
@@ -101,6 +102,7 @@ class LinearHead(PretrainedModel):
             signals: (batch, length, num_signals), in the order of `input_ids`.
             inputs_one_hot: (batch, length, 4 or vocab) weights in place of token ids.
             inputs_embeds: (batch, length, d_model or 2 * d_model) embeddings in place of them.
+            segment_ids: (batch, length) integers, one per sequence packed into a row.
 
         Raises:
             UserError: an input of another type or shape, or signals that are given to a model that
@@ -122,6 +124,7 @@ class LinearHead(PretrainedModel):
             padding_mask,
             inputs_one_hot=inputs_one_hot,
             inputs_embeds=inputs_embeds,
+            segment_ids=segment_ids,
             added=added,
         ).state
         return hidden.astype(jnp.float32)

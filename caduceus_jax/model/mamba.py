@@ -11,7 +11,7 @@ from flax.typing import Dtype
 from jaxtyping import Float
 
 from caduceus_jax.model.config import CaduceusConfig
-from caduceus_jax.model.typing import PaddingMask, Strands, StrandsInner
+from caduceus_jax.model.typing import PaddingMask, SegmentIds, Strands, StrandsInner
 
 T = TypeVar("T")
 Scan = Callable[..., jax.Array]
@@ -60,6 +60,7 @@ def selective_ssm(
     x: StrandsInner,
     z: StrandsInner | None = None,
     padding_mask: PaddingMask | None = None,
+    segment_ids: SegmentIds | None = None,
     *,
     reverse: bool,
     scan: Scan,
@@ -72,6 +73,8 @@ def selective_ssm(
         x: (batch, strand, length, d_inner), the first half of `in_proj`.
         z: (batch, strand, length, d_inner), the gate; None leaves gating to the caller.
         padding_mask: (batch, length), True on real tokens; the others leave no trace.
+        segment_ids: (batch, length), one number per sequence packed into a row; convolution and
+            recurrence begin anew where it changes.
         reverse: walk from the last token to the first. Position t of the output belongs to token
             t either way: nothing is flipped.
         scan: the selective scan.
@@ -87,6 +90,9 @@ def selective_ssm(
     biases = [core.conv_bias[...] for core in cores if core.conv_bias is not None]
     batch, strands, length, d_inner = x.shape
     rows = (batch * strands, length)  # strand s of sequence i is row i * strands + s
+    packed = (
+        {} if segment_ids is None else {"segment_ids": jnp.repeat(segment_ids, strands, axis=0)}
+    )
     with jax.named_scope("mamba_core"):
         x = _clear_padding(x, padding_mask)
         u = conv(
@@ -94,6 +100,7 @@ def selective_ssm(
             conv_weight,
             jnp.stack(biases) if biases else None,
             reverse=reverse,
+            **packed,
         )
         u = _clear_padding(u.reshape(x.shape), padding_mask)
         rank, d_state = dt_proj.shape[1], a_log.shape[-1]
@@ -111,6 +118,7 @@ def selective_ssm(
             delta_bias,
             delta_softplus=True,
             reverse=reverse,
+            **packed,
         )
         return y.reshape(x.shape)
 
@@ -138,7 +146,12 @@ class BiMamba(nnx.Module):
         self.fwd = MambaCore(config, rngs=rngs)
         self.rev = MambaCore(config, rngs=rngs)
 
-    def __call__(self, hidden: Strands, padding_mask: PaddingMask | None = None) -> Strands:
+    def __call__(
+        self,
+        hidden: Strands,
+        padding_mask: PaddingMask | None = None,
+        segment_ids: SegmentIds | None = None,
+    ) -> Strands:
         """Mixes along the length of every strand in both directions."""
         x, z = _in_halves(self.in_proj, hidden)
         gate = jax.nn.silu(z)
@@ -148,6 +161,7 @@ class BiMamba(nnx.Module):
                 x,
                 None,
                 padding_mask,
+                segment_ids,
                 reverse=reverse,
                 scan=self.scan,
                 conv=self.conv,
@@ -173,13 +187,19 @@ class UntiedBiMamba(nnx.Module):
         self.fwd = Mamba(config, dtype=dtype, rngs=rngs)
         self.rev = Mamba(config, dtype=dtype, rngs=rngs)
 
-    def __call__(self, hidden: Strands, padding_mask: PaddingMask | None = None) -> Strands:
+    def __call__(
+        self,
+        hidden: Strands,
+        padding_mask: PaddingMask | None = None,
+        segment_ids: SegmentIds | None = None,
+    ) -> Strands:
         """Mixes along the length of every strand in both directions."""
         out, out_reverse = (
             _mix(
                 _cores_by_strand(self.fwd, self.rev, hidden.shape[1], reverse),
                 hidden,
                 padding_mask,
+                segment_ids,
                 reverse=reverse,
                 scan=self.scan,
                 conv=self.conv,
@@ -198,7 +218,12 @@ class UniMamba(nnx.Module):
         self.scan, self.conv = scan, conv
         self.fwd = Mamba(config, dtype=dtype, rngs=rngs)
 
-    def __call__(self, hidden: Strands, padding_mask: PaddingMask | None = None) -> Strands:
+    def __call__(
+        self,
+        hidden: Strands,
+        padding_mask: PaddingMask | None = None,
+        segment_ids: SegmentIds | None = None,
+    ) -> Strands:
         """Mixes along the length of every strand."""
         return jnp.concatenate(
             [
@@ -206,6 +231,7 @@ class UniMamba(nnx.Module):
                     [self.fwd],
                     strand,
                     padding_mask,
+                    segment_ids,
                     reverse=s == 1,
                     scan=self.scan,
                     conv=self.conv,
@@ -220,6 +246,7 @@ def _mix(
     mambas: Sequence[Mamba],
     hidden: Strands,
     padding_mask: PaddingMask | None,
+    segment_ids: SegmentIds | None,
     *,
     reverse: bool,
     scan: Scan,
@@ -230,7 +257,7 @@ def _mix(
     halves = [_in_halves(mamba.in_proj, hidden[:, s]) for s, mamba in enumerate(mambas)]
     x, z = (jnp.stack(strands, axis=1) for strands in zip(*halves, strict=True))
     cores = [mamba.core for mamba in mambas]
-    y = selective_ssm(cores, x, z, padding_mask, reverse=reverse, scan=scan, conv=conv)
+    y = selective_ssm(cores, x, z, padding_mask, segment_ids, reverse=reverse, scan=scan, conv=conv)
     return jnp.stack([mamba.out_proj(y[:, s]) for s, mamba in enumerate(mambas)], axis=1)
 
 

@@ -194,6 +194,7 @@ class CaduceusForTracks(LinearHead):
         *,
         inputs_one_hot: ArrayInput | None = None,
         inputs_embeds: ArrayInput | None = None,
+        segment_ids: ArrayInput | None = None,
     ) -> TracksOutput:
         """Predicts the tracks.
 
@@ -204,6 +205,7 @@ class CaduceusForTracks(LinearHead):
             signals: (batch, length, num_signals), in the order of `input_ids`.
             inputs_one_hot: (batch, length, 4 or vocab) weights in place of token ids.
             inputs_embeds: (batch, length, d_model or 2 * d_model) embeddings in place of them.
+            segment_ids: (batch, length) integers, one per sequence packed into a row.
 
         Returns:
             Values of bin i, bases i * bin_size to (i + 1) * bin_size (0-based).
@@ -218,6 +220,7 @@ class CaduceusForTracks(LinearHead):
             signals,
             inputs_one_hot=inputs_one_hot,
             inputs_embeds=inputs_embeds,
+            segment_ids=segment_ids,
         )
         if hidden.shape[2] % self.bin_size:
             raise UserError(

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 TokenIds = Int[jax.Array, "batch length"]
 PaddingMask = Bool[jax.Array, "batch length"]
+SegmentIds = Int[jax.Array, "batch length"]
 Logits = Float[jax.Array, "batch length vocab"]
 Strands = Float[jax.Array, "batch strand length d_model"]
 StrandsInner = Float[jax.Array, "batch strand length d_inner"]

@@ -1,0 +1,96 @@
+"""Sequences packed into a row are read as if each were alone in a row."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import caduceus_jax as cj
+from caduceus_jax.kernels import selective_scan
+from caduceus_jax.model.files.task import Pooling
+from tests.models import classifier, language_model
+from tests.tolerances import PADDING
+
+needs_kernels = pytest.mark.skipif(
+    "segment_ids" not in inspect.signature(selective_scan).parameters,
+    reason="the kernels do not take segment_ids",
+)
+LENGTHS = (7, 1, 9, 4)
+SMALL = {"n_layer": 2, "d_state": 4}
+MODELS = {
+    "ps": lambda: language_model(**SMALL),
+    "swap": lambda: language_model(**SMALL, fused_add_norm=True),
+    "ph": lambda: language_model(**SMALL, rcps=False),
+    "untied": lambda: language_model(**SMALL, bidirectional_weight_tie=False),
+    "unidirectional": lambda: language_model(**SMALL, bidirectional=False),
+}
+
+
+def packed():
+    """One row of four sequences and padding, and each sequence alone."""
+    rng = np.random.default_rng(0)
+    alone = [rng.integers(7, 11, (1, n)).astype(np.int32) for n in LENGTHS]
+    ids = np.concatenate([*alone, np.full((1, 3), 4, np.int32)], axis=1)
+    numbers = np.repeat([1, 2, 3, 4, 0], [*LENGTHS, 3])[None]
+    return jnp.asarray(ids), jnp.asarray(numbers), [jnp.asarray(a) for a in alone]
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", MODELS)
+def test_packed_is_separate(kind):
+    """Values, and gradients of the parameters."""
+    model = MODELS[kind]()
+    ids, numbers, alone = packed()
+
+    def together(model):
+        logits = model(ids, segment_ids=numbers).logits[:, : sum(LENGTHS)]
+        return jnp.sum(jnp.tanh(logits)), logits
+
+    def separate(model):
+        logits = jnp.concatenate([model(a).logits for a in alone], axis=1)
+        return jnp.sum(jnp.tanh(logits)), logits
+
+    run = lambda f: jax.jit(jax.value_and_grad(f, has_aux=True))(model)  # noqa: E731
+    (_, found), gradient = run(together)
+    (_, expected), gradient_alone = run(separate)
+    assert float(jnp.abs(found - expected).max()) < PADDING
+    for one, other in zip(*map(jax.tree.leaves, (gradient, gradient_alone)), strict=True):
+        scale = max(1.0, float(jnp.abs(other).max()))
+        assert float(jnp.abs(one - other).max()) < PADDING * scale
+
+
+@needs_kernels
+@pytest.mark.parametrize("rc_mode", [None, "posthoc"])
+def test_each_packed_sequence_is_pooled_by_itself(rc_mode):
+    ids, numbers, alone = packed()
+    poolings: tuple[Pooling, ...] = ("mean", "max", "first", "last")
+    models = {p: classifier(p, rc_mode, n_layer=1, d_state=4) for p in poolings}
+
+    @jax.jit
+    def run(models):
+        return {
+            pooling: (
+                model(ids, segment_ids=numbers, num_segments=5).logits,
+                jnp.concatenate([model(a).logits for a in alone]),
+            )
+            for pooling, model in models.items()
+        }
+
+    for found, expected in run(models).values():
+        assert found.shape == (1, 5, 3)
+        assert float(jnp.abs(found[0, :4] - expected).max()) < PADDING
+        assert jnp.isfinite(found).all()
+
+
+def test_wrong_numbers_of_sequences_are_refused():
+    ids, numbers, _ = packed()
+    model = classifier(n_layer=1)
+    for options, message in (
+        ({"segment_ids": numbers}, "segment_ids and num_segments belong together"),
+        ({"segment_ids": numbers[:, 1:], "num_segments": 4}, r"segment_ids has shape \(1, 23\)"),
+        ({"segment_ids": numbers > 1, "num_segments": 4}, "segment_ids is bool"),
+    ):
+        with pytest.raises(cj.UserError, match=message):
+            model(ids, **options)
