@@ -240,6 +240,7 @@ class Caduceus(PretrainedModel):
         with jax.numpy_dtype_promotion("standard"):
             embedded = self._embed(given, False, None)
             final, residuals = self._run(embedded, given, None, True, residuals=True)
+        assert residuals is not None
         states = {"embedding": embedded}
         states |= {f"layers.{i}": state for i, state in enumerate(residuals)}
         states["norm_f"] = final

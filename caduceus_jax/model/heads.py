@@ -5,7 +5,7 @@ Modules own parameters and share none, so a model is an ordinary pytree: `jax.ji
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.export
@@ -191,7 +191,7 @@ class CaduceusForMaskedLM(PretrainedModel):
                 several of the three inputs; the sentence names the argument.
         """
         # Named only where it is set, since nnx.tabulate traces every argument of a submodule.
-        options = {"output_hidden_states": True} if output_hidden_states else {}
+        options: dict[str, Any] = {"output_hidden_states": True} if output_hidden_states else {}
         hidden, inputs = self.caduceus(
             input_ids,
             padding_mask,

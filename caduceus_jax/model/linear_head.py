@@ -1,6 +1,6 @@
 """The linear head of classifiers and track models: its parameters, and what is recorded of it."""
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,13 @@ from caduceus_jax.model.pretrained import PretrainedModel
 from caduceus_jax.model.typing import PaddingMask, Strands
 from caduceus_jax.tokenizer import Tokenizer
 
-Heads = dict[str, nnx.Param | None]  # "score", "score_bias" and "signals"
+
+class Heads(TypedDict):
+    """Holds the parameters of a head, each nnx.Param, or None where there is none."""
+
+    score: Any
+    score_bias: Any
+    signals: Any
 
 
 class LinearHead(PretrainedModel):
@@ -39,6 +45,8 @@ class LinearHead(PretrainedModel):
         tokenizer: of the sequences that the model is for.
         rngs: draws the parameters.
     """
+
+    task: TaskDescription
 
     def __init__(
         self,
@@ -171,7 +179,7 @@ def stored_head(
     Raises:
         UserError: the stored head has another size, or is for another kind of model.
     """
-    heads: Heads = {
+    heads: dict[str, Any] = {
         str(p[0]): leaf for p, leaf in nnx.to_flat_state(stored.state) if p[0] != "caduceus"
     }
     name = "num_tracks" if tracks else "num_labels"

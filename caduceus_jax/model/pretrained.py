@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from flax import nnx
@@ -101,7 +101,7 @@ class PretrainedModel(nnx.Module):
         return commit.commit_url
 
 
-def build(make: Callable[[], M], stored: StoredModel, heads: dict[str, Any] | None = None) -> M:
+def build(make: Callable[[], M], stored: StoredModel, heads: Mapping[str, Any] | None = None) -> M:
     """Makes a model and puts stored parameters into it, without drawing any.
 
     Args:

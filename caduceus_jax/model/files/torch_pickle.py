@@ -105,6 +105,9 @@ class Unknown:
     """
 
     name = "?"  # of the class, as the file gives it
+    args: tuple
+    state: Any
+    items: dict
 
     def __new__(cls, *args: Any, **settings: Any) -> "Unknown":  # noqa: D102
         unknown = super().__new__(cls)
@@ -302,7 +305,8 @@ def _load_legacy(path: pathlib.Path) -> Any:
 
     if load() != _LEGACY_MAGIC:
         raise UserError(f"{path} is a pickle, but not one that torch.save wrote")
-    load(), load()  # the version of the format, and the sizes of C's types
+    for _ in range(2):
+        load()  # the version of the format, and the sizes of C's types
     saved = load()
     for key in load():
         (count,) = struct.unpack("<q", file.read(8))
