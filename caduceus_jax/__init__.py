@@ -17,11 +17,18 @@ if TYPE_CHECKING:
     from caduceus_jax import inference as inference
     from caduceus_jax import kernels as kernels
     from caduceus_jax import model as model
+    from caduceus_jax.genomics.embed import embed as embed
     from caduceus_jax.genomics.interval import Interval as Interval
     from caduceus_jax.genomics.interval import Intervals as Intervals
+    from caduceus_jax.genomics.likelihood import likelihood as likelihood
+    from caduceus_jax.genomics.mutagenesis import mutagenesis as mutagenesis
+    from caduceus_jax.genomics.predict import predict as predict
     from caduceus_jax.genomics.reference.genome import Genome as Genome
+    from caduceus_jax.genomics.score_variants import score_variants as score_variants
     from caduceus_jax.genomics.variant import Variant as Variant
     from caduceus_jax.genomics.variant import Variants as Variants
+    from caduceus_jax.inference.loading import Pretrained as Pretrained
+    from caduceus_jax.inference.loading import load as load
     from caduceus_jax.model import convert as convert
     from caduceus_jax.model.backbone import Caduceus as Caduceus
     from caduceus_jax.model.config import CaduceusConfig as CaduceusConfig
@@ -50,6 +57,7 @@ _PLACES = {
     "Interval": "caduceus_jax.genomics.interval:Interval",
     "Intervals": "caduceus_jax.genomics.interval:Intervals",
     "MaskedLMOutput": "caduceus_jax.model.heads:MaskedLMOutput",
+    "Pretrained": "caduceus_jax.inference.loading:Pretrained",
     "SequenceClassifierOutput": "caduceus_jax.model.heads:SequenceClassifierOutput",
     "Tokenizer": "caduceus_jax.tokenizer:Tokenizer",
     "TracksOutput": "caduceus_jax.model.tracks:TracksOutput",
@@ -57,11 +65,17 @@ _PLACES = {
     "Variants": "caduceus_jax.genomics.variant:Variants",
     "classification_loss": "caduceus_jax.model.losses:classification_loss",
     "convert": "caduceus_jax.model.convert",
+    "embed": "caduceus_jax.genomics.embed:embed",
     "genomics": "caduceus_jax.genomics",
     "inference": "caduceus_jax.inference",
     "kernels": "caduceus_jax.kernels",
+    "likelihood": "caduceus_jax.genomics.likelihood:likelihood",
+    "load": "caduceus_jax.inference.loading:load",
     "masked_lm_loss": "caduceus_jax.model.losses:masked_lm_loss",
     "model": "caduceus_jax.model",
+    "mutagenesis": "caduceus_jax.genomics.mutagenesis:mutagenesis",
+    "predict": "caduceus_jax.genomics.predict:predict",
+    "score_variants": "caduceus_jax.genomics.score_variants:score_variants",
 }
 
 __all__ = [
@@ -74,6 +88,7 @@ __all__ = [
     "Interval",
     "Intervals",
     "MaskedLMOutput",
+    "Pretrained",
     "SequenceClassifierOutput",
     "Tokenizer",
     "TracksOutput",
@@ -83,11 +98,17 @@ __all__ = [
     "__version__",
     "classification_loss",
     "convert",
+    "embed",
     "genomics",
     "inference",
     "kernels",
+    "likelihood",
+    "load",
     "masked_lm_loss",
     "model",
+    "mutagenesis",
+    "predict",
+    "score_variants",
 ]
 
 

@@ -61,3 +61,10 @@ def classifier(pooling="mean", rc_mode=None, num_labels=3, **options):
             config, num_labels=num_labels, pooling=pooling, rc_mode=rc_mode, rngs=nnx.Rngs(0)
         )
     )
+
+
+def pretrained(**options):
+    """A Caduceus-PS of 16 x 2 with its tokenizer, as `cj.load` returns one."""
+    options = {"d_model": 16, "n_layer": 2, "initializer_range": 1.0} | options
+    model = language_model(**options)
+    return cj.Pretrained(model, cj.Tokenizer())

@@ -1,234 +1,139 @@
-"""Embeddings of sequences, regions and variants' surroundings: `caduceus-jax embed`."""
+"""Embeddings of sequences, regions and variants' surroundings."""
 
-import pathlib
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any, Unpack
 
-import numpy as np
-from jaxtyping import Float
+import polars
 
-from caduceus_jax import inference
-from caduceus_jax.devices import use_cores
-from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files import embedding_files
-from caduceus_jax.genomics.files.output import check_output, finish, replacing
-from caduceus_jax.genomics.reference.sequence_files import load_sequences, row_columns
-from caduceus_jax.genomics.reference.sequences import Sequences, of_bases
-from caduceus_jax.genomics.reference.windows import Edge
-from caduceus_jax.genomics.scoring.tiles import Pooling, checked_overlap, embed_tiled
-from caduceus_jax.genomics.status import Status
-from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.version import __version__
+from caduceus_jax.genomics.options import Embedding, EmbeddingFields, chosen, takes_fields
+from caduceus_jax.genomics.reference.inputs import AnyGenome, AnySequences, as_sequences
+from caduceus_jax.genomics.reference.sequences import Sequences
+from caduceus_jax.genomics.run import Part, run_work
+from caduceus_jax.genomics.scoring.embeddings import EmbeddingWork
+from caduceus_jax.inference.embeddings import Reading, reading
+from caduceus_jax.inference.loading import AnyPretrained, Pretrained, as_pretrained
 
 
-def embeddings(
-    model: inference.AnyModel,
-    sequences: Sequences | Sequence[str],
+@takes_fields(Embedding)
+def embed(
+    m: AnyPretrained,
+    sequences: AnySequences,
     *,
-    tokenizer: Tokenizer | None = None,
-    pooling: Pooling = "mean",
-    pool_window: int | None = None,
-    strands: inference.StrandMode = "average",
-    layer: int | None = None,
-    tile: int | None = None,
-    overlap: int | None = None,
-    batch_size: int | None = None,
-    show_progress: bool = False,
-) -> Any:
-    """A table of embeddings, one row a sequence.
+    genome: AnyGenome | None = None,
+    sequence: str = "sequence",
+    options: Embedding | None = None,
+    progress: bool = False,
+    **fields: Unpack[EmbeddingFields],
+) -> polars.DataFrame:
+    """Embeds DNA: one vector per sequence, or one per base.
+
+    No vector depends on the other sequences.
 
     Args:
-        model: any model with a Caduceus backbone.
-        sequences: DNA as text; or what `sequences.read_sequences`, `around_regions` or
-            `around_records` return.
-        tokenizer: of the model; the original's by default.
-        pooling: "mean" over the sequence, the "center" token, the mean over a "window" in the
-            middle (see `inference.embed`), or "none": one vector a base.
-        pool_window: bases of the window in the middle.
-        strands: "average", "concatenate" or "forward"; see `inference.embed`.
-        layer: blocks to run; see `inference.embed`.
-        tile: cut sequences longer than this many bases into tiles and stitch their vectors; see
-            `tiles.embed_tiled`. By default sequences of any length are read at once.
-        overlap: bases that neighbouring tiles share at least; by default a quarter of `tile`.
-        batch_size: sequences (tiles) in a forward pass; chosen for the device by default.
-        show_progress: say on standard error how far it is.
+        m: what `load` returns; any model with a Caduceus backbone.
+        sequences: texts of DNA of any lengths; a FASTA file; a table in a file or a polars or
+            pandas frame with a column of sequences. Or, with `genome`: a BED file, `Interval`
+            objects, texts like "chr1:101-200" (from 1, the last base included), a frame with the
+            columns chrom, start and end (0-based half-open); a VCF file, `Variant` objects, or a
+            frame with the columns chrom, pos (from 1), ref and alt.
+        genome: that regions and variants lie on: a `Genome`, a FASTA file (plain or bgzip), or a
+            folder of `caduceus-jax prepare`.
+        sequence: column of a table that has the sequences.
+        options: all of the following in one value; those that are also passed replace its own.
+        progress: show on standard error how far it is.
+        **fields: options.
 
     Returns:
-        polars.DataFrame with the columns of `sequences` (name and length for text, whose names are
-        its numbers from 0), status, and embedding: an array of float32, or with pooling "none" a
-        list of them; null where the status is not ok.
+        One row per sequence in the order given: name and length; or, for regions, name, chrom,
+        start, end, window_start, window_end (of what was read) and padding (bases of it beyond the
+        contig, read as N); for records the same with pos (from 1) for start and end. All positions
+        but pos are 0-based half-open. Then status, and embedding: an array of float32, or with
+        pooling "none" a list of them; null unless the status is ok. A region's strand is used
+        where strands are not averaged, and is then a column.
 
     Raises:
-        UserError: an option or a tokenizer that does not fit.
+        UserError: an input cannot be read, a sequence is too long, or an option or a tokenizer
+            does not fit.
+
+    Examples:
+        >>> import caduceus_jax as cj
+        >>> frame = cj.embed(cj.load(model), ["ACGTTGCA", "GGCATTA"])
+        >>> frame.select("name", "length", "status").rows()
+        [('0', 8, 'ok'), ('1', 7, 'ok')]
+        >>> frame["embedding"].to_numpy().shape
+        (2, 16)
     """
-    if not isinstance(sequences, Sequences):
-        bases = [sequence.encode("ascii", errors="replace") for sequence in sequences]
-        sequences = of_bases([str(i) for i in range(len(bases))], bases)
-    vectors = embed_tiled(
-        model,
-        sequences.bases,
-        tokenizer=tokenizer,
-        pooling=pooling,
-        pool_window=pool_window,
-        strands=strands,
-        layer=layer,
-        tile=tile,
-        overlap=overlap,
-        batch_size=batch_size,
-        show_progress=show_progress,
+    options = chosen(Embedding, options, fields)
+    pretrained = as_pretrained(m)
+    how = read_states(pretrained, options)
+    oriented = how.strands != "mean"
+    read = embedded_sequences(sequences, genome, options, oriented=oriented, sequence=sequence)
+    work, parts = embedding(pretrained, read, options, how, progress=progress)
+    return polars.concat([work.empty(), *(part.frame for part in parts)])
+
+
+def read_states(m: Pretrained, options: Embedding) -> Reading:
+    """Checks how hidden states are read from the model.
+
+    Raises:
+        UserError: a mode that contradicts the model, a layer that it does not have, or a tokenizer
+            that is not its own.
+    """
+    return reading(
+        m.model,
+        m.tokenizer,
+        rc_mode=options.rc_mode,
+        concatenate=options.concatenate,
+        layer=options.layer,
     )
-    return _frame(sequences, vectors, inference.channels(model, strands))
 
 
-def embed(
-    model: str,
-    sequences: pathlib.Path,
+def embedded_sequences(
+    sequences: AnySequences,
+    genome: AnyGenome | None,
+    options: Embedding,
     *,
-    out: pathlib.Path,
-    genome: pathlib.Path | None = None,
-    pooling: Pooling = "mean",
-    pool_window: int | None = None,
-    layer: int | None = None,
-    strands: inference.StrandMode = "average",
-    window: int | None = None,
-    edge: Edge = "pad",
-    max_length: int = 131_072,
-    tile: int | None = None,
-    overlap: int | None = None,
-    batch_size: int | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
-    skip_bad: bool = False,
-) -> None:
-    """Embeds DNA: one vector a sequence, or one a base.
-
-    Sequences are the records of a FASTA file or, with --genome, the regions of a BED file or the
-    surroundings of a VCF file's records. They may differ in length, and no vector depends on the
-    others.
-
-    Every record comes out, in its place. The columns are, for a FASTA file: name, length, status,
-    embedding; for a BED file: name, chrom, start, end (as given), window_start, window_end (what
-    was embedded), padding (bases of it beyond the contig, read as N), status, embedding; for a VCF
-    file the same with pos (1-based, as given) for start and end, and with chrom:pos as the name
-    where the record has no ID. All other positions are 0-based half-open. The status is ok, or why
-    there is no embedding (unknown_chrom, out_of_range, crosses_edge): null in a parquet file, NaN
-    elsewhere.
-
-    With --pooling none a parquet file has a list of vectors in each row; npz and HDF5 files have
-    all rows' vectors one after the other, those of row i from offsets[i] to offsets[i + 1]. An
-    AnnData file has the embeddings in X, the other columns in obs under unique names, and what
-    made it in uns.
-
-    Contigs of any length: --tile 32768 cuts what is longer into tiles of that many bases that
-    overlap (--overlap) and lie symmetrically. Each base's vector is from the tile in which it lies
-    most centrally, and the mean counts each base once; center and window are read from a tile
-    around the middle.
-
-    examples:
-      caduceus-jax embed runs/quickstart reads.fa --out reads.parquet
-      caduceus-jax embed runs/quickstart peaks.bed --genome hg38.fa --window 1023 --out peaks.h5ad
-      caduceus-jax embed runs/quickstart calls.vcf.gz --genome hg38.fa --window 1023 \\
-          --pooling window --pool-window 64 --out calls.npz
-      caduceus-jax embed runs/quickstart chrM.fa --tile 8192 --pooling none --out chrM.h5
+    oriented: bool,
+    sequence: str,
+) -> Sequences:
+    """What is embedded.
 
     Args:
-        model: folder of a model or of a pretraining run, or a hub id such as owner/name.
-        sequences: FASTA (plain or gzip) or, with --genome, BED (plain or gzip) or VCF (plain, gzip,
-            bgzip or BCF).
-        out: file to write: .parquet, .npz, .h5 or .hdf5 (HDF5), or .h5ad (AnnData). It appears
-            when it is complete.
-        genome: the genome that regions and records lie on: FASTA, plain or bgzip; its index (.fai)
-            is made where it is missing.
-        pooling: mean over the sequence, its center (0-based index length // 2), the mean over a
-            window in the middle (--pool-window), or none: one vector a base.
-        pool_window: bases in the middle that --pooling window takes the mean of; base
-            pool_window // 2 of them is the center.
-        layer: use the residual stream after this many blocks, through the final norm; -1 is the
-            last block, and the default.
-        strands: average of both strands, concatenate both (twice as many channels), or the strand
-            as given (forward).
-        window: bases to embed around each region's middle, (start + end) // 2 (0-based), or around
-            each record's position, which becomes index window // 2; by default the region as it
-            is. Only with --genome.
-        edge: what to do where a window reaches beyond the end of a contig: pad it with N, shift it
-            inward, drop the region (status crosses_edge), or stop with an error.
-        max_length: most bases that are read at once: the longest sequence that is accepted without
-            --tile. Memory grows in proportion.
-        tile: cut what is longer than this many bases into tiles of that length.
-        overlap: bases that neighbouring tiles share at least; by default a quarter of --tile.
-        batch_size: sequences, or tiles, in a forward pass; chosen for the device and the length by
-            default.
-        dtype: of matrix products and activations.
-        skip_bad: exit with status 0 although regions or records are not on the genome
-            (unknown_chrom, out_of_range).
+        sequences: in any form.
+        genome: that regions and records lie on.
+        options: of the verb.
+        oriented: read regions on the - strand as its 5' to 3'.
+        sequence: column of a table that has the sequences.
 
     Raises:
-        UserError: an input cannot be used, a sequence is too long, or regions are not on the genome
-            (then the output is written first).
+        UserError: an input cannot be read, or a sequence is too long.
     """
-    sequences, out = pathlib.Path(sequences), pathlib.Path(out)
-    ending = check_output(out, embedding_files.FORMATS)
-    if ending == ".h5ad" and pooling == "none":
-        raise UserError("an AnnData file holds one vector a row: write --pooling none to .h5")
-    if tile is not None and tile > max_length:
-        raise UserError(f"--tile is {tile:,}, more than --max-length {max_length:,}: allow more")
-    longest = None if tile is not None else max_length
-    what, read = load_sequences(sequences, genome, window, edge, longest)
-    use_cores()
-    network, tokenizer = inference.load(model, dtype=dtype)
-    frame = embeddings(
-        network,
-        read,
-        tokenizer=tokenizer,
-        pooling=pooling,
-        pool_window=pool_window,
-        strands=strands,
-        layer=layer,
-        tile=tile,
-        overlap=overlap,
-        batch_size=batch_size,
-        show_progress=True,
+    read, _ = as_sequences(
+        sequences,
+        genome,
+        context_length=options.context_length,
+        edge=options.edge,
+        max_length=None if options.tile is not None else options.max_length,
+        oriented=oriented,
+        column=sequence,
     )
-    provenance = {
-        "model": str(model),
-        "layer": inference.resolve_layer(network, layer),
-        "pooling": pooling,
-        "pool_window": pool_window,
-        "strands": strands,
-        "tile": tile,
-        "overlap": None if tile is None else checked_overlap(tile, overlap),
-        "dtype": dtype,
-        "sequences": str(sequences),
-        "genome": None if genome is None else str(genome),
-        "version": __version__,
-    }
-    with replacing(out) as partial:
-        embedding_files.write(frame, partial, ending, provenance)
-    finish(what, read.columns["name"], read.status, out, genome, skip_bad)
+    return read
 
 
-def _frame(
-    sequences: Sequences,
-    vectors: Float[np.ndarray, "sequences channels"] | list[np.ndarray],
-    channels: int,
-) -> Any:
-    import polars
-    import pyarrow
+def embedding(
+    m: Pretrained, sequences: Sequences, options: Embedding, how: Reading, **run: Any
+) -> tuple[EmbeddingWork, Iterator[Part]]:
+    """Embeds sequences in parts, for outputs that are larger than memory.
 
-    ok = sequences.status == Status.OK
-    if isinstance(vectors, list):
-        counts = np.zeros(len(ok), np.int64)
-        counts[ok] = [len(tokens) for tokens in vectors]
-        offsets = pyarrow.array(np.concatenate([[0], np.cumsum(counts)]))
-        flat = np.concatenate([np.empty((0, channels), np.float32), *vectors])
-        arrays = pyarrow.FixedSizeListArray.from_arrays(flat.reshape(-1), channels)
-        column = pyarrow.LargeListArray.from_arrays(offsets, arrays, mask=pyarrow.array(~ok))
-    else:
-        flat = vectors
-        if not ok.all():
-            flat = np.zeros((len(ok), channels), np.float32)
-            flat[ok] = vectors
-        column = pyarrow.FixedSizeListArray.from_arrays(
-            flat.reshape(-1), channels, mask=pyarrow.array(~ok)
-        )
-    frame = polars.DataFrame(row_columns(sequences))
-    return frame.with_columns(polars.Series("embedding", column))
+    Args:
+        m: the model.
+        sequences: what is embedded.
+        options: of the verb.
+        how: hidden states are read.
+        **run: the keyword arguments of `run_work`.
+
+    Returns:
+        The work, and its parts in order as they are computed.
+    """
+    work = EmbeddingWork(sequences, options, how)
+    return work, run_work(m.model, work, what="embedding", unit=sequences.what, **run)

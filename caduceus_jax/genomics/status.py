@@ -2,6 +2,11 @@
 
 import enum
 import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from caduceus_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -26,3 +31,44 @@ class Status(enum.StrEnum):
 WRONG_GENOME = (Status.UNKNOWN_CHROM, Status.OUT_OF_RANGE)
 # A dtype that holds every status as text.
 STATUS_DTYPE = f"<U{max(map(len, Status))}"
+
+
+def summarise(
+    what: str,
+    names: Sequence[str],
+    status: np.ndarray,
+    out: Sequence[object],
+    genome: object,
+    *,
+    skip_bad: bool,
+    more: str = "",
+) -> None:
+    """Logs what became of the rows and where they are.
+
+    Args:
+        what: the rows are, for example "variants".
+        names: what to call each of the rows.
+        status: (rows,) of `Status`.
+        out: the files that hold them.
+        genome: where they were looked up.
+        skip_bad: rows that are not on the genome are not an error.
+        more: comes after the counts.
+
+    Raises:
+        UserError: rows are not on the genome; everything is written all the same.
+    """
+    files = ", ".join(map(str, out))
+    log.info(f"{what}: {counted(status)}{more}; written to {files}")
+    lost = np.flatnonzero(np.isin(status, WRONG_GENOME))
+    if len(lost) and not skip_bad:
+        kinds = " or ".join(s for s in WRONG_GENOME if (status == s).any())
+        raise UserError(
+            f"{len(lost):,} of {len(status):,} {what} are not on {genome}, first {names[lost[0]]}: "
+            f"they have the status {kinds} in {files}; `skip_bad` accepts that"
+        )
+
+
+def counted(status: np.ndarray) -> str:
+    """How many rows have each status, in words."""
+    counts = [(int((status == s).sum()), s) for s in Status]
+    return ", ".join(f"{count:,} {s}" for count, s in counts if count) or "none"

@@ -10,21 +10,16 @@ they make of the second strand is kept in the + strand's coordinates: nothing is
 
 from caduceus_jax.inference.batches import TokenRows as TokenRows
 from caduceus_jax.inference.embeddings import Pooling as Pooling
-from caduceus_jax.inference.embeddings import StrandMode as StrandMode
-from caduceus_jax.inference.embeddings import channels as channels
 from caduceus_jax.inference.embeddings import embed as embed
 from caduceus_jax.inference.embeddings import embed_tokens as embed_tokens
 from caduceus_jax.inference.embeddings import iterate_embeddings as iterate_embeddings
-from caduceus_jax.inference.embeddings import pooled_spans as pooled_spans
-from caduceus_jax.inference.embeddings import resolve_layer as resolve_layer
-from caduceus_jax.inference.embeddings import sequence_lengths as sequence_lengths
 from caduceus_jax.inference.loading import AnyModel as AnyModel
+from caduceus_jax.inference.loading import AnyPretrained as AnyPretrained
+from caduceus_jax.inference.loading import Pretrained as Pretrained
 from caduceus_jax.inference.loading import load as load
 from caduceus_jax.inference.masked import (
     iterate_masked_log_probabilities as iterate_masked_log_probabilities,
 )
 from caduceus_jax.inference.masked import masked_log_probabilities as masked_log_probabilities
-from caduceus_jax.inference.tasks import TaskDescription as TaskDescription
-from caduceus_jax.inference.tasks import TaskModel as TaskModel
-from caduceus_jax.inference.tasks import load_task as load_task
-from caduceus_jax.inference.tasks import predict as predict
+from caduceus_jax.inference.strands import RcMode as RcMode
+from caduceus_jax.model.files.task import TaskDescription as TaskDescription

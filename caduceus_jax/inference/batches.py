@@ -1,24 +1,29 @@
 """Which sequences run together, and running them on all local devices."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.inference.loading import AnyModel
 
 # Tokens of a batch on each device when the caller names no batch size. A CPU core is fastest with
 # what its cache holds; an accelerator needs many to be busy, and a large model still fits.
-_TOKENS_A_DEVICE = {"cpu": 1_024}
-_TOKENS_A_DEVICE_ELSEWHERE = 65_536
+_TOKENS_PER_DEVICE = {"cpu": 1_024}
+_TOKENS_PER_DEVICE_ELSEWHERE = 65_536
 _SHORTEST_BUCKET = 32
 # Padding tokens that take no longer than compiling one more shape.
-_TOKENS_A_SHAPE = {"cpu": 32_768}
-_TOKENS_A_SHAPE_ELSEWHERE = 1_048_576
+_TOKENS_PER_SHAPE = {"cpu": 32_768}
+_TOKENS_PER_SHAPE_ELSEWHERE = 1_048_576
+# Batches that devices work on, or wait for, while the host reads the results of the one before.
+_AHEAD = 1
+
+Lengths = Int[np.ndarray, " sequences"]
 
 
 @runtime_checkable
@@ -43,18 +48,68 @@ class Batch(NamedTuple):
     length: int  # tokens that are run of each
 
 
-def plan(lengths: np.ndarray, batch_size: int | None) -> list[Batch]:
-    """Batches of few shapes, the longest sequences first: what does not fit fails at once."""
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}; it must be at least 1")
-    buckets = np.array([_bucket(length) for length in lengths.tolist()], np.int64)
-    buckets = _merged(np.minimum(buckets, lengths.max(initial=1)))
-    batches = []
-    for length in np.unique(buckets)[::-1].tolist():
-        rows = np.flatnonzero(buckets == length)
-        size = min(batch_size or _default_size(length), 1 << (len(rows) - 1).bit_length())
-        batches += [Batch(rows[i : i + size], size, length) for i in range(0, len(rows), size)]
-    return batches
+class Shapes:
+    """The few shapes that sequences of some lengths run in.
+
+    Args:
+        lengths: (sequences,) tokens of all sequences there are.
+        batch_size: sequences per batch; by default as many as keep the devices busy.
+
+    Attributes:
+        padded: whether some sequences run as part of longer rows, so that padding is to be masked.
+
+    Raises:
+        UserError: a batch size below 1.
+    """
+
+    def __init__(self, lengths: Lengths, batch_size: int | None):
+        if batch_size is not None and batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; it must be at least 1")
+        different, counts = np.unique(lengths, return_counts=True)
+        buckets = np.array([_bucket(length) for length in different.tolist()], np.int64)
+        buckets = np.minimum(buckets, lengths.max(initial=1))
+        buckets = _merged(np.repeat(buckets, counts))[np.cumsum(counts) - counts]
+        self.padded = bool((buckets != different).any())
+        self._bucket = dict(zip(different.tolist(), buckets.tolist(), strict=True))
+        self._size = {
+            length: min(
+                batch_size or _default_size(length),
+                1 << (int(counts[buckets == length].sum()) - 1).bit_length(),
+            )
+            for length in np.unique(buckets).tolist()
+        }
+
+    def plan(self, lengths: Lengths) -> list[Batch]:
+        """Divides sequences into batches, the longest first: what does not fit fails at once.
+
+        Args:
+            lengths: (sequences,) tokens of some of the sequences.
+        """
+        order = np.argsort(-lengths, kind="stable")
+        buckets = np.array([self._bucket[length] for length in lengths.tolist()], np.int64)
+        batches, first = [], 0
+        while first < len(order):
+            length = int(buckets[order[first]])
+            size = self._size[length]
+            rows = order[first : first + size]
+            # What is much shorter runs by itself rather than as padding.
+            rows = rows[(buckets[rows] == length) | (2 * lengths[rows] > length)]
+            batches.append(Batch(np.sort(rows), size, length))
+            first += len(rows)
+        return batches
+
+
+def plan(lengths: Lengths, batch_size: int | None) -> list[Batch]:
+    """Divides sequences into batches of few shapes, the longest first.
+
+    Args:
+        lengths: (sequences,) tokens of each.
+        batch_size: sequences per batch; by default as many as keep the devices busy.
+
+    Raises:
+        UserError: a batch size below 1.
+    """
+    return Shapes(lengths, batch_size).plan(lengths)
 
 
 def _bucket(length: int) -> int:
@@ -65,7 +120,7 @@ def _bucket(length: int) -> int:
 
 def _merged(buckets: np.ndarray) -> np.ndarray:
     """Each row's bucket, or the next longer one where filling that up costs less than a shape."""
-    most = _TOKENS_A_SHAPE.get(jax.default_backend(), _TOKENS_A_SHAPE_ELSEWHERE)
+    most = _TOKENS_PER_SHAPE.get(jax.default_backend(), _TOKENS_PER_SHAPE_ELSEWHERE)
     buckets = buckets.copy()
     ladder = np.unique(buckets).tolist()
     for length, longer in zip(ladder[:-1], ladder[1:], strict=True):
@@ -75,22 +130,68 @@ def _merged(buckets: np.ndarray) -> np.ndarray:
     return buckets
 
 
+def tokens_per_batch(length: int, batch_size: int | None) -> int:
+    """Tokens of a batch of sequences of this length.
+
+    Args:
+        length: tokens of each.
+        batch_size: sequences per batch; by default as many as keep the devices busy.
+    """
+    return (batch_size or _default_size(length)) * length
+
+
 def _default_size(length: int) -> int:
-    tokens = _TOKENS_A_DEVICE.get(jax.default_backend(), _TOKENS_A_DEVICE_ELSEWHERE)
+    tokens = _TOKENS_PER_DEVICE.get(jax.default_backend(), _TOKENS_PER_DEVICE_ELSEWHERE)
     return max(1, tokens // length) * jax.local_device_count()
+
+
+Inputs = Callable[[Batch], tuple]
 
 
 def run(
     forward: Callable[..., jax.Array],
-    model: AnyModel,
-    batches: list[Batch],
-    inputs: Callable[[Batch], tuple],
+    model: Any,
+    batches: Iterable[Batch],
+    inputs: Inputs,
     **static: Any,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(number, result) of every sequence of every batch; the host prepares while devices work."""
-    placed: dict[tuple, AnyModel] = {}
-    running: tuple[Batch, jax.Array] | None = None
-    for batch in batches:
+    """Runs sequences and yields their results one by one.
+
+    Args:
+        forward: (model, *inputs, **static) -> (rows, ...).
+        model: its first argument.
+        batches: of the sequences.
+        inputs: makes the other arguments of `forward`, arrays with a row per sequence of a batch.
+        **static: further arguments, for which it is compiled.
+
+    Yields:
+        (number, result) of every sequence of every batch.
+    """
+    pairs = ((batch, inputs) for batch in batches)
+    for batch, results in run_batches(forward, model, pairs, **static):
+        yield from zip(batch.rows.tolist(), results, strict=True)
+
+
+def run_batches(
+    forward: Callable[..., jax.Array],
+    model: Any,
+    batches: Iterable[tuple[Batch, Inputs]],
+    **static: Any,
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Runs batches in order; the host prepares the next one while devices work.
+
+    Args:
+        forward: (model, *inputs, **static) -> (rows, ...).
+        model: its first argument.
+        batches: each with what makes the other arguments of `forward`.
+        **static: further arguments, for which it is compiled.
+
+    Yields:
+        (batch, results), a row per sequence of the batch.
+    """
+    placed: dict[tuple, Any] = {}
+    running: deque[tuple[Batch, jax.Array]] = deque()
+    for batch, inputs in batches:
         devices = tuple(jax.local_devices())
         devices = devices if batch.size % len(devices) == 0 else devices[:1]
         compiled, replicated, split = _compiled(forward, devices, **static)
@@ -99,17 +200,16 @@ def run(
         # Rows that only fill the last batch repeat its first one.
         fill = np.resize(np.arange(len(batch.rows)), batch.size)
         arguments = jax.device_put(jax.tree.map(lambda x: x[fill], inputs(batch)), split)  # noqa: B023
-        started = batch, compiled(placed[devices], *arguments)
-        if running is not None:
-            yield from _rows(*running)
-        running = started
-    if running is not None:
-        yield from _rows(*running)
+        running.append((batch, compiled(placed[devices], *arguments)))
+        if len(running) > _AHEAD:
+            yield _fetched(*running.popleft())
+    while running:
+        yield _fetched(*running.popleft())
 
 
-def _rows(batch: Batch, results: jax.Array) -> Iterator[tuple[int, np.ndarray]]:
+def _fetched(batch: Batch, results: jax.Array) -> tuple[Batch, np.ndarray]:
     # Rows that fill the batch stay behind: there are more results than rows.
-    return zip(batch.rows.tolist(), np.asarray(results), strict=False)
+    return batch, np.asarray(results)[: len(batch.rows)]
 
 
 @functools.lru_cache

@@ -1,6 +1,7 @@
 """A model with the tokenizer that belongs to it."""
 
-import pathlib
+import os
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax.typing import Dtype
@@ -8,27 +9,67 @@ from flax.typing import Dtype
 from caduceus_jax.errors import UserError
 from caduceus_jax.model import checkpoint
 from caduceus_jax.model.heads import CaduceusForMaskedLM, CaduceusForSequenceClassification
+from caduceus_jax.model.tracks import CaduceusForTracks
 from caduceus_jax.tokenizer import Tokenizer
 
-AnyModel = CaduceusForMaskedLM | CaduceusForSequenceClassification
+AnyModel = CaduceusForMaskedLM | CaduceusForSequenceClassification | CaduceusForTracks
 
 
-def load(
-    path: str | pathlib.Path, *, dtype: Dtype = jnp.float32
-) -> tuple[CaduceusForMaskedLM, Tokenizer]:
-    """A language model and the tokenizer that belongs to it.
+class Pretrained(NamedTuple):
+    """A model with its tokenizer, as `load` returns them and every verb of genomics takes them.
+
+    Attributes:
+        model: a language model, a classifier or a track model.
+        tokenizer: of the sequences that the model reads.
+    """
+
+    model: AnyModel
+    tokenizer: Tokenizer
+
+
+AnyPretrained = Pretrained | AnyModel | str | os.PathLike[str]
+
+
+def load(path: str | os.PathLike[str], dtype: Dtype = jnp.float32) -> Pretrained:
+    """Loads a model of any kind, with its own tokenizer.
 
     Args:
-        path: as for `CaduceusForMaskedLM.from_pretrained`.
+        path: a Hugging Face folder (`config.json` with weights), the folder of a pretraining run
+            or of a fine-tuned model, a Lightning `.ckpt`, or a hub id such as owner/name.
         dtype: of activations and matrix products: float32 or bfloat16.
+
+    Returns:
+        The model: a language model, or a classifier or track model where the weights have such a
+        head; and the tokenizer.
 
     Raises:
         UserError: nothing usable at `path`.
     """
-    model = CaduceusForMaskedLM.from_pretrained(str(path), dtype=dtype)
-    file = pathlib.Path(path)
-    folder = file.parent if file.is_file() else checkpoint.locate(path)
-    return model, Tokenizer.from_pretrained(folder)
+    stored: Any = checkpoint.open_model(path)
+    if "score" not in stored.state:
+        model = CaduceusForMaskedLM.from_pretrained(stored, dtype=dtype)
+    elif stored.task is not None and stored.task.kind == "tracks":
+        model = CaduceusForTracks.from_pretrained(stored, dtype=dtype)
+    else:
+        model = CaduceusForSequenceClassification.from_pretrained(stored, dtype=dtype)
+    return Pretrained(model, model.tokenizer or Tokenizer())
+
+
+def as_pretrained(m: AnyPretrained) -> Pretrained:
+    """A model with its tokenizer, of whatever a caller has.
+
+    Args:
+        m: what `load` returns; a model alone, which comes with its own tokenizer or the original's;
+            or what `load` takes.
+
+    Raises:
+        UserError: nothing usable at a path.
+    """
+    if isinstance(m, Pretrained):
+        return m
+    if isinstance(m, str | os.PathLike):
+        return load(m)
+    return Pretrained(m, getattr(m, "tokenizer", None) or Tokenizer())
 
 
 def checked_tokenizer(

@@ -1,4 +1,4 @@
-"""Masked log-probabilities: what a model expects where it sees nothing."""
+"""Masked log-probabilities: what a model predicts for bases that it does not see."""
 
 from collections.abc import Iterator
 
@@ -9,8 +9,9 @@ from einops import rearrange
 from jaxtyping import Float, Int
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.inference.batches import Batch, TokenRows, plan, run
+from caduceus_jax.inference.batches import Batch, Inputs, TokenRows, plan, run
 from caduceus_jax.inference.loading import checked_tokenizer
+from caduceus_jax.inference.strands import RcMode, resolve_rc_mode
 from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.model.typing import TokenIds
 from caduceus_jax.progress import track
@@ -25,13 +26,11 @@ def masked_log_probabilities(
     positions: Positions,
     *,
     tokenizer: Tokenizer | None = None,
+    rc_mode: RcMode | None = None,
     batch_size: int | None = None,
-    show_progress: bool = False,
+    progress: bool = False,
 ) -> Float[np.ndarray, "rows 4"] | Float[np.ndarray, "rows masks 4"]:
-    """What the model expects at masked positions of each sequence.
-
-    Caduceus-PS sums both strands' logits; of any other model the log-probabilities of both strands
-    are averaged ("post-hoc conjoining", Schiff et al. 2024).
+    """Predicts masked positions of each sequence.
 
     Args:
         model: a masked language model.
@@ -39,21 +38,25 @@ def masked_log_probabilities(
         positions: (rows,) index of the token that is masked, 0-based; or (rows, masks), which are
             masked together, -1 where a sequence has fewer.
         tokenizer: of the model; the original's by default.
-        batch_size: sequences a batch; by default as many as the device keeps busy.
-        show_progress: say on standard error how far it is.
+        rc_mode: "equivariant", which sums both strands' logits as the model does; "posthoc", which
+            averages the log-probabilities of both strands (Schiff et al. 2024, section 4.2);
+            "none", the strand as given. None chooses by the model.
+        batch_size: sequences per batch; by default as many as keep the device busy.
+        progress: show on standard error how far it is.
 
     Returns:
         (rows, 4) or (rows, masks, 4) float32 natural logarithms for A, C, G and T, normalised over
         the vocabulary; NaN where a position is -1.
 
     Raises:
-        UserError: a position outside its sequence, or a tokenizer that is not the model's.
+        UserError: a position outside its sequence, a mode that contradicts the model, or a
+            tokenizer that is not the model's.
     """
     log_probabilities = np.empty((*positions.shape, 4), np.float32)
     results = iterate_masked_log_probabilities(
-        model, ids, positions, tokenizer=tokenizer, batch_size=batch_size
+        model, ids, positions, tokenizer=tokenizer, rc_mode=rc_mode, batch_size=batch_size
     )
-    if show_progress:
+    if progress:
         results = track(results, total=len(positions), what="scoring", unit="positions")
     for row, values in results:
         log_probabilities[row] = values
@@ -66,49 +69,106 @@ def iterate_masked_log_probabilities(
     positions: Positions,
     *,
     tokenizer: Tokenizer | None = None,
+    rc_mode: RcMode | None = None,
     batch_size: int | None = None,
 ) -> Iterator[tuple[int, Float[np.ndarray, "*masks 4"]]]:
-    """`masked_log_probabilities`, one sequence at a time as they are computed.
+    """Predicts masked positions, one sequence at a time as they are computed.
 
-    Returns:
+    Args:
+        model: a masked language model.
+        ids: (rows, length) token ids.
+        positions: (rows,) or (rows, masks) indices of masked tokens, 0-based.
+        tokenizer: of the model; the original's by default.
+        rc_mode: as for `masked_log_probabilities`.
+        batch_size: sequences per batch; by default as many as keep the device busy.
+
+    Yields:
         (row, log-probabilities) of every row, in the order of the rows.
+
+    Raises:
+        UserError: as `masked_log_probabilities`, before anything is computed.
     """
     rows, length = ids.shape
-    tokenizer = checked_tokenizer(model, tokenizer, both_strands=True)
+    static = masked_options(model, tokenizer, rc_mode)
     single = positions.ndim == 1
     least = 0 if single else -1
     if len(positions) != rows or not ((least <= positions) & (positions < length)).all():
         raise UserError(f"positions must be {rows} indices from 0 to {length - 1}, one a sequence")
     masks = positions[:, None] if single else positions
     batches = plan(np.full(rows, length), batch_size)
+    results = run(masked_batch, model, batches, masked_inputs(ids, masks), **static)
+    return ((row, values[0]) for row, values in results) if single else results
+
+
+def masked_options(
+    model: CaduceusForMaskedLM, tokenizer: Tokenizer | None, rc_mode: RcMode | None
+) -> dict[str, object]:
+    """Checks how masked positions are predicted: the keyword arguments of `masked_batch`.
+
+    Args:
+        model: a masked language model.
+        tokenizer: of the model; the original's by default.
+        rc_mode: None chooses by the model.
+
+    Raises:
+        UserError: not a language model, a mode that contradicts the model, or a tokenizer that is
+            not the model's.
+    """
+    if not isinstance(model, CaduceusForMaskedLM):
+        raise UserError(
+            f"a {type(model).__name__} has no language-model head, which predicts masked bases: "
+            "load a masked language model"
+        )
+    rc_mode = resolve_rc_mode(model.config, rc_mode, scores=True)
+    tokenizer = checked_tokenizer(model, tokenizer, both_strands=rc_mode != "none")
+    return {
+        "mask_id": tokenizer.mask_id,
+        "base_ids": tokenizer.base_ids,
+        "both_strands": rc_mode == "posthoc",
+    }
+
+
+def masked_inputs(ids: TokenRows, masks: Int[np.ndarray, "rows masks"]) -> Inputs:
+    """Makes what makes the arguments of `masked_batch` for a batch.
+
+    Args:
+        ids: (rows, length) token ids.
+        masks: (rows, masks) indices of masked tokens, 0-based; -1 where there are fewer.
+    """
 
     def inputs(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(ids[batch.rows], np.int32), masks[batch.rows].astype(np.int32)
 
-    results = run(
-        _masked_batch,
-        model,
-        batches,
-        inputs,
-        mask_id=tokenizer.mask_id,
-        base_ids=tokenizer.base_ids,
-    )
-    return ((row, values[0]) for row, values in results) if single else results
+    return inputs
 
 
-def _masked_batch(
+def masked_batch(
     model: CaduceusForMaskedLM,
     ids: TokenIds,
     positions: Int[jax.Array, "batch masks"],
     *,
     mask_id: int,
     base_ids: tuple[int, ...],
+    both_strands: bool,
 ) -> Float[jax.Array, "batch masks 4"]:
+    """Predicts the masked positions of a batch.
+
+    Args:
+        model: a masked language model.
+        ids: (batch, length) token ids.
+        positions: (batch, masks) indices of tokens to mask, 0-based; -1 where there are fewer.
+        mask_id: id of the mask.
+        base_ids: ids of A, C, G and T.
+        both_strands: a model that is not equivariant reads both strands.
+
+    Returns:
+        (batch, masks, 4) natural logarithms of probabilities, NaN where a position is -1.
+    """
     rows, rcps, real = jnp.arange(len(ids))[:, None], model.config.rcps, positions >= 0
     # A write beyond the end is dropped.
     outside = ids.shape[1]
     masked = ids.at[rows, jnp.where(real, positions, outside)].set(mask_id, mode="drop")
-    hidden, _ = model.caduceus(masked, both_strands=not rcps)
+    hidden, _ = model.caduceus(masked, both_strands=both_strands)
     at_masks = hidden[rows, :, jnp.where(real, positions, 0)]
     logits = model.head(rearrange(at_masks, "b m s d -> b s m d"))
     if rcps:

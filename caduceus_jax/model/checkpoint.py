@@ -49,8 +49,12 @@ class StoredModel(NamedTuple):
     folder: pathlib.Path | None  # local folder of its files; None for a bare file of weights
 
 
+# Where a model is read from: a place, or what was read there before.
+Source = Path | StoredModel
+
+
 def open_model(
-    path: Path,
+    path: Source,
     *,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -62,8 +66,8 @@ def open_model(
     Args:
         path: a folder with `config.json` and weights; the folder of a pretraining run, finished or
             not, or of one of its checkpoints; a file of weights such as a Lightning `.ckpt` (with a
-            `config.json` beside it, or inferred); a hub id; or a short name such as
-            caduceus-ps-131k.
+            `config.json` beside it, or inferred); a hub id; a short name such as
+            caduceus-ps-131k; or a model that was read before, which is returned.
         revision: branch, tag or commit of the hub's repository; the newest by default.
         token: of an account on the hub; by default the one that is logged in.
         cache_dir: where downloads are kept; by default Hugging Face's own cache.
@@ -73,6 +77,8 @@ def open_model(
     Raises:
         UserError: nothing usable there; the message says what was looked for.
     """
+    if isinstance(path, StoredModel):
+        return path
     local = pathlib.Path(path)
     if local.is_file():
         found = weights.from_file(local)

@@ -102,7 +102,7 @@ class CaduceusForMaskedLM(PretrainedModel):
     @classmethod
     def from_pretrained(
         cls,
-        path: Path,
+        path: checkpoint.Source,
         *,
         dtype: Dtype = jnp.float32,
         remat: bool = False,
@@ -294,7 +294,7 @@ class CaduceusForSequenceClassification(LinearHead):
     @classmethod
     def from_pretrained(
         cls,
-        path: Path,
+        path: checkpoint.Source,
         *,
         num_labels: int | None = None,
         pooling: Pooling | None = None,

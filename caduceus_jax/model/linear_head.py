@@ -153,7 +153,7 @@ class LinearHead(PretrainedModel):
 
 
 def stored_head(
-    path: Path,
+    path: object,
     stored: StoredModel,
     outputs: int | None,
     num_signals: int | None,

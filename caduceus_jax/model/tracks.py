@@ -102,7 +102,7 @@ class CaduceusForTracks(LinearHead):
     @classmethod
     def from_pretrained(
         cls,
-        path: Path,
+        path: checkpoint.Source,
         *,
         num_tracks: int | None = None,
         bin_size: int | None = None,

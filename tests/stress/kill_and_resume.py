@@ -1,9 +1,10 @@
-"""Kills `caduceus-jax score-variants` at random moments, resumes it, and compares the bytes.
+"""Kills a genomics command at random moments, continues it, and compares the bytes.
 
-    python tests/stress/kill_and_resume.py 20 MODEL VARIANTS GENOME --out scored.vcf [OPTIONS]
+    python tests/stress/kill_and_resume.py 20 score-variants MODEL VARIANTS --genome GENOME \
+        --out scored.vcf [OPTIONS]
 
-The words after the number of kills are those of score-variants. One line a kill, in the end one
-that says whether the result is the one of a run that nobody killed; exit status 1 if it is not.
+The words after the number of kills are those of the command. It prints one line per kill, in the
+end one that tells whether the result is that of a run that nobody killed; exit status 1 if not.
 """
 
 import hashlib
@@ -21,12 +22,12 @@ def main(kills: int, words: list[str], seed: int = 0) -> bool:
     out = pathlib.Path(words[at])
     whole = out.with_name(f"whole.{out.name}")
     journal = out.with_name(f"{out.name}.journal")
-    command = [sys.executable, "-m", "caduceus_jax", "score-variants"]
+    command = [sys.executable, "-m", "caduceus_jax"]
     subprocess.run([*command, *words[:at], str(whole), *words[at + 1 :]], check=True)
     generator = random.Random(seed)
     for kill in range(1, kills + 1):
         before = journal.stat().st_size if journal.exists() else 0
-        process = subprocess.Popen([*command, *words, "--resume"], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*command, *words], stderr=subprocess.DEVNULL)
         # Killed once it has computed something more, at a moment that nobody chose.
         while process.poll() is None and not _grown(journal, before):
             time.sleep(0.01)
@@ -37,7 +38,7 @@ def main(kills: int, words: list[str], seed: int = 0) -> bool:
         print(f"kill {kill}: status {status}, journal {size:,} bytes, output {out.exists()}")
         if status == 0:
             break
-    subprocess.run([*command, *words, "--resume"], check=True)
+    subprocess.run([*command, *words], check=True)
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (whole, out)]
     same = digests[0] == digests[1] and not journal.exists()
     print(f"{'the same bytes' if same else 'DIFFERENT'}: {digests[0][:16]} {digests[1][:16]}")

@@ -10,7 +10,6 @@ from flax import nnx
 
 import caduceus_jax as cj
 from caduceus_jax.cli.main import main
-from caduceus_jax.genomics.predict import predictions
 from caduceus_jax.train import finetune as module
 from caduceus_jax.train.config import OptimizerConfig
 from caduceus_jax.train.finetune import finetune
@@ -191,20 +190,21 @@ def test_values_are_predicted_in_their_own_units(config, folder, tmp_path, capsy
     )
     out = tmp_path / "out"
     finetune(dataclasses.replace(config, out=str(out), data=data, epochs=1, seeds=[1]))
-    tuned = cj.inference.load_task(out / "seed-1" / "model")
+    tuned = cj.load(out / "seed-1" / "model")
     written = (out / "seed-1" / "predictions.tsv").read_text().splitlines()[1:]
     expected = np.array([row.split("\t")[-1] for row in written], float)
     assert abs(expected.mean() - 250) < 30
     longer = [text + "ACGT" for text in rows]  # beyond what was trained on: not read
-    np.testing.assert_allclose(cj.inference.predict(tuned, longer)[:, 0], expected, rtol=1e-4)
+    predicted = cj.predict(tuned, longer)["predicted_gc"].to_numpy()
+    np.testing.assert_allclose(predicted, expected, rtol=1e-4)
     command = ["predict", str(out / "seed-1" / "model"), str(tmp_path / "gc.csv")]
     assert main([*command, "--out", str(tmp_path / "new.tsv")]) == 0
     header, *new = [t.split("\t") for t in (tmp_path / "new.tsv").read_text().splitlines()]
     assert header == ["sequence", "gc", "predicted_gc"] and [row[0] for row in new] == rows
     np.testing.assert_allclose(np.array([row[2] for row in new], float), expected, rtol=1e-4)
     wrong = {
-        ("--sequence", "dna"): "has no column dna; it has sequence, gc: say with --sequence",
-        ("--window", "9"): "gc.csv is a table of sequences: --genome and --window are for BED",
+        ("--sequence", "dna"): "has no column dna; it has sequence, gc: pass --sequence",
+        ("--context-length", "9"): "gc.csv is a table of sequences: --genome and --context-length",
     }
     for words, message in wrong.items():
         assert main([*command, *words, "--out", str(tmp_path / "wrong.tsv")]) == 2
@@ -212,20 +212,20 @@ def test_values_are_predicted_in_their_own_units(config, folder, tmp_path, capsy
     (tmp_path / "gc.csv").write_text("sequence\nACGT\nAC!T\n")
     assert main([*command, "--out", str(tmp_path / "wrong.tsv")]) == 2
     assert "gc.csv:3: '!' is not a nucleotide" in capsys.readouterr().err
-    frame = predictions(tuned, rows[:3])
+    frame = cj.predict(tuned, rows[:3])
     assert frame.columns == ["name", "length", "status", "predicted_gc"] and len(frame) == 3
 
 
 def test_only_a_fine_tuned_model_predicts(config, whole, tmp_path):
-    with pytest.raises(cj.UserError, match="does not say what it was fine-tuned for"):
-        cj.inference.load_task(config.model)
+    with pytest.raises(cj.UserError, match="the model was not fine-tuned, so that it predicts on"):
+        cj.predict(cj.load(config.model), ["ACGT"])
     tuned = tmp_path / "tracks"
     shutil.copytree(whole / "seed-1" / "model", tuned)
     stored = read(tuned / "config.json")
     stored["caduceus_jax_task"] |= {"kind": "tracks", "bin_size": 4}
     (tuned / "config.json").write_text(json.dumps(stored))
-    with pytest.raises(cj.UserError, match="predicts tracks: read it in Python, .*bin_size=4"):
-        cj.inference.load_task(tuned)
+    with pytest.raises(cj.UserError, match="predicts tracks: read it in Python, "):
+        cj.predict(cj.load(tuned), ["ACGT"])
 
 
 def test_a_probe_is_its_formula(config, folder):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.sequence_tables import read_frame
+from caduceus_jax.genomics.files import tables
 
 # Of each column, the names it may have; POS counts from 1, pos0 from 0.
 _COLUMNS = {
@@ -47,7 +47,8 @@ def read_table(path: pathlib.Path, test_contigs: list[str]) -> Table:
     Raises:
         UserError: no such file, a column is missing, or a row that is no variant.
     """
-    frame, first = read_frame(path)
+    stored = tables.read_table(path)
+    frame = stored.frame
     names = {name.lower(): name for name in frame.columns}
     found = {
         key: [str(value or "") for value in frame[names[name]].to_list()]
@@ -66,7 +67,7 @@ def read_table(path: pathlib.Path, test_contigs: list[str]) -> Table:
     label = np.empty(rows, np.int64)
     distance = np.full(rows, np.nan)
     for row in range(rows):
-        where = f"{path}:{row + first}"
+        where = stored.where(row)
         position[row] = _whole(where, column, found[column][row])
         label[row] = _whole(where, "label", found["label"][row])
         if label[row] not in (0, 1):

@@ -72,7 +72,7 @@ def evaluate_masked(config: MaskedEvaluation) -> None:
         masked.positions,
         tokenizer=tokenizer,
         batch_size=config.batch_size,
-        show_progress=True,
+        progress=True,
     )
     rows = tabulate(masked, log_p, regions)
     report = _report(config, len(masked.start), rows)

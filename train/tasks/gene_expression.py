@@ -12,7 +12,7 @@ import numpy as np
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bigwig import BigWig
-from caduceus_jax.genomics.files.sequence_tables import read_frame
+from caduceus_jax.genomics.files.tables import Table, read_table
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.train.config import as_list
 from caduceus_jax.train.finetuning.config import LabelledConfig
@@ -92,7 +92,8 @@ def read_task(config: LabelledConfig) -> Task:
     if not given.table or not given.genome:
         raise UserError("the task genes needs --data.genes.table and --data.genes.genome")
     path = pathlib.Path(given.table)
-    frame, first = read_frame(path)
+    table = read_table(path)
+    frame = table.frame
     labels = config.label if isinstance(config.label, list) else [config.label]
     needed = [given.chrom, given.position, *labels]
     if missing := [name for name in needed if name not in frame.columns]:
@@ -102,15 +103,13 @@ def read_task(config: LabelledConfig) -> Task:
     contig = genome.contigs(chrom)
     if (contig < 0).any():
         row = int((contig < 0).argmax())
-        raise UserError(f"{path}:{row + first}: {given.genome} has no contig {chrom[row]}")
-    position = _numbers(path, first, given.position, frame[given.position].to_list())
-    values = np.stack(
-        [_numbers(path, first, name, frame[name].to_list()) for name in labels], axis=1
-    )
+        raise UserError(f"{table.where(row)}: {given.genome} has no contig {chrom[row]}")
+    position = _numbers(table, given.position, frame[given.position].to_list())
+    values = np.stack([_numbers(table, name, frame[name].to_list()) for name in labels], axis=1)
     # The site becomes the base in the middle.
     start = position.astype(np.int64) - (1 if given.one_based else 0) - given.length // 2
     examples = Examples(
-        [f"{path.name}:{row + first}" for row in range(len(frame))],
+        [f"{path.name}:{table.line(row)}" for row in range(len(frame))],
         GenomeWindows(genome, contig, start, given.length),
         values.astype(np.float32),
         _signals(as_list(given.signals), np.array(chrom), start, given.length),
@@ -161,7 +160,7 @@ def _split(
     )
 
 
-def _numbers(path: pathlib.Path, first: int, name: str, column: list[object]) -> np.ndarray:
+def _numbers(table: Table, name: str, column: list[object]) -> np.ndarray:
     found = np.empty(len(column))
     for row, value in enumerate(column):
         try:
@@ -169,5 +168,5 @@ def _numbers(path: pathlib.Path, first: int, name: str, column: list[object]) ->
         except ValueError:
             found[row] = np.nan
         if not np.isfinite(found[row]):
-            raise UserError(f"{path}:{row + first}: {name} is {value!r}, no number")
+            raise UserError(f"{table.where(row)}: {name} is {value!r}, no number")
     return found

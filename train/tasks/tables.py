@@ -9,7 +9,7 @@ import numpy as np
 from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.fasta import iterate_fasta
-from caduceus_jax.genomics.files.sequence_tables import checked_bases, read_frame, row_name
+from caduceus_jax.genomics.files.tables import checked_bases, read_table
 from caduceus_jax.train.finetuning.config import Kind, LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
 
@@ -117,7 +117,8 @@ def read_rows(path: pathlib.Path, config: LabelledConfig) -> Rows:
     plain = path.name.removesuffix(".gz")
     if plain.endswith((".fa", ".fasta", ".fna")):
         return _fasta(path, len(labels))
-    frame, first_line = read_frame(path)
+    table = read_table(path)
+    frame = table.frame
     needed = [config.sequence, *labels]
     if missing := [name for name in needed if name not in frame.columns]:
         raise UserError(
@@ -128,8 +129,8 @@ def read_rows(path: pathlib.Path, config: LabelledConfig) -> Rows:
         raise UserError(f"{path} has no rows")
     rows = []
     columns = [frame[name].to_list() for name in needed]
-    for line, (sequence, *label) in enumerate(zip(*columns, strict=True), start=first_line):
-        where = row_name(path, first_line, line)
+    for row, (sequence, *label) in enumerate(zip(*columns, strict=True)):
+        where, line = table.where(row), table.line(row)
         bases = checked_bases(where, sequence)
         texts = ["" if value is None else str(value).strip() for value in label]
         # Of several labels a sequence may have none.

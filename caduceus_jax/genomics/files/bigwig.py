@@ -1,13 +1,21 @@
-"""Tracks of one value a base as bigWig files."""
+"""Tracks of one value per base as bigWig files."""
 
 import contextlib
+import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.files.aside import written_aside
+
+_NEEDS = "needs pyBigWig: pip install 'caduceus-jax[genomics]'"
+# Values that are written at once end at multiples of this position, however they arrive.
+_CHUNK = 1 << 15
+
+Runs = Iterator[tuple[str, int, Float[np.ndarray, " bases"]]]
 
 
 def write_bigwig(
@@ -17,6 +25,9 @@ def write_bigwig(
 ) -> None:
     """Writes a bigWig file with a value for each single base.
 
+    pyBigWig prints where it cannot write, and goes on. So the file is written to the folder of
+    temporary files, read again, and copied.
+
     Args:
         path: the file to write; it is not renamed at the end, so give a temporary one.
         contigs: name and length of every contig of the genome.
@@ -24,22 +35,55 @@ def write_bigwig(
             `contigs` and of the positions, 0-based, each base once. NaN is left out.
 
     Raises:
-        UserError: pyBigWig is missing.
+        UserError: pyBigWig is missing, the disk is full, or there is no value to write.
     """
     try:
         import pyBigWig
     except ImportError:
-        raise UserError(
-            "writing bigWig needs pyBigWig: pip install 'caduceus-jax[genomics]'"
-        ) from None
-    with contextlib.closing(pyBigWig.open(str(path), "w")) as file:
-        file.addHeader([(name, int(length)) for name, length in contigs])
-        for name, start, track in values:
-            known = np.flatnonzero(~np.isnan(track))
-            for run in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
-                if len(run):
-                    numbers = track[run].astype(np.float64).tolist()
-                    file.addEntries(name, int(start + run[0]), values=numbers, span=1, step=1)
+        raise UserError(f"writing bigWig {_NEEDS}") from None
+    count, total = 0, 0.0
+    with written_aside(path) as aside:
+        with contextlib.closing(pyBigWig.open(str(aside), "w")) as file:
+            file.addHeader([(name, int(length)) for name, length in contigs])
+            for name, start, track in _runs(values):
+                numbers = track.astype(np.float64)
+                file.addEntries(name, start, values=numbers.tolist(), span=1, step=1)
+                count, total = count + len(track), total + float(numbers.sum())
+        _check(aside, count)
+
+
+def _check(path: pathlib.Path, count: int) -> None:
+    """Reads the header and the last values of a file that was just written."""
+    import pyBigWig
+
+    try:
+        with contextlib.closing(pyBigWig.open(str(path))) as file:
+            if file.header()["nBasesCovered"] == count:
+                return
+    except (RuntimeError, TypeError, AttributeError):
+        pass
+    raise OSError(28, "No space left on device")
+
+
+def _runs(values: Iterable[tuple[str, int, Float[np.ndarray, " bases"]]]) -> Runs:
+    """Bases that follow one another and have a value, cut at fixed positions."""
+    waiting: tuple[str, int, list[np.ndarray]] | None = None
+    for name, start, track in values:
+        known = np.flatnonzero(~np.isnan(track))
+        breaks = (np.diff(known) > 1) | ((start + known[1:]) % _CHUNK == 0)
+        for run in np.split(known, np.flatnonzero(breaks) + 1):
+            if not len(run):
+                continue
+            first = start + int(run[0])
+            if waiting is not None:
+                end = waiting[1] + sum(map(len, waiting[2]))
+                if waiting[0] == name and end == first and first % _CHUNK:
+                    waiting[2].append(track[run])
+                    continue
+                yield waiting[0], waiting[1], np.concatenate(waiting[2])
+            waiting = name, first, [track[run]]
+    if waiting is not None:
+        yield waiting[0], waiting[1], np.concatenate(waiting[2])
 
 
 class BigWig:
@@ -54,24 +98,22 @@ class BigWig:
         missing: bases without a value that were read as 0 so far.
 
     Raises:
-        UserError: no such file, no bigWig, or pyBigWig is missing.
+        UserError: no such file, not a bigWig file, or pyBigWig is missing.
     """
 
-    def __init__(self, path: str | pathlib.Path):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = pathlib.Path(path)
         try:
             import pyBigWig
         except ImportError:
-            raise UserError(
-                "reading bigWig needs pyBigWig: pip install 'caduceus-jax[genomics]'"
-            ) from None
+            raise UserError(f"reading bigWig {_NEEDS}") from None
         if not self.path.is_file():
             raise UserError(f"{path} does not exist")
         try:
             self._file = pyBigWig.open(str(path))
             self.lengths: dict[str, int] = dict(self._file.chroms())
         except (RuntimeError, TypeError, AttributeError):
-            raise UserError(f"{path} is no bigWig file, or cut short") from None
+            raise UserError(f"{path} is not a bigWig file, or cut short") from None
         self.missing = 0
 
     def bins(self, contig: str, start: int, end: int, bin_size: int) -> Float[np.ndarray, " bins"]:
@@ -89,6 +131,23 @@ class BigWig:
         Raises:
             UserError: the file has no such contig, or the contig no such bases.
         """
+        values = self.values(contig, start, end)
+        unknown = np.isnan(values)
+        self.missing += int(unknown.sum())
+        means = np.where(unknown, 0, values).reshape(-1, bin_size).mean(axis=1, dtype=np.float64)
+        return means.astype(np.float32)
+
+    def values(self, contig: str, start: int, end: int) -> Float[np.ndarray, " bases"]:
+        """The value of each base, NaN where there is none.
+
+        Args:
+            contig: its name in the file.
+            start: first base, 0-based.
+            end: the base after the last one.
+
+        Raises:
+            UserError: the file has no such contig, or the contig no such bases.
+        """
         if contig not in self.lengths:
             some = ", ".join(list(self.lengths)[:5])
             raise UserError(f"{self.path} has no contig {contig}; it has {some}")
@@ -97,8 +156,4 @@ class BigWig:
                 f"{self.path} has {self.lengths[contig]:,} bases of {contig}, and {start:,} to "
                 f"{end:,} (0-based) are asked for: is it the genome's assembly?"
             )
-        values = np.asarray(self._file.values(contig, start, end, numpy=True))
-        unknown = np.isnan(values)
-        self.missing += int(unknown.sum())
-        means = np.where(unknown, 0, values).reshape(-1, bin_size).mean(axis=1, dtype=np.float64)
-        return means.astype(np.float32)
+        return np.asarray(self._file.values(contig, start, end, numpy=True))

@@ -1,57 +1,72 @@
 """Files of embeddings: parquet, npz, HDF5 and AnnData."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars
 from jaxtyping import Float, Int
 
+from caduceus_jax.genomics.files.aside import written_aside
+from caduceus_jax.genomics.files.table_files import Write, table_writer
 from caduceus_jax.genomics.status import Status
 
 # Ending of the name -> the package that writes such a file.
-FORMATS = {
-    ".parquet": "polars",
+FORMATS: dict[str, str | None] = {
+    ".parquet": "pyarrow",
     ".npz": "polars",
     ".h5": "h5py",
     ".hdf5": "h5py",
     ".h5ad": "anndata",
 }
+KEY = "caduceus-jax"  # of what made the embeddings, in the files that have room for it
 
 
 class Columns(NamedTuple):
-    """A frame of `embed.embeddings` as arrays."""
+    """A frame of embeddings as arrays."""
 
     others: dict[str, np.ndarray]  # (rows,) each, text as str objects
-    embedding: Float[np.ndarray, "vectors channels"]  # one a row, NaN where there is none
-    offsets: Int[np.ndarray, " ends"] | None  # with one vector a base: where each row's start
+    embedding: Float[np.ndarray, "vectors channels"]  # one per row, NaN where there is none
+    offsets: Int[np.ndarray, " ends"] | None  # with one vector per base: where each row's start
 
 
-def write(frame: Any, path: pathlib.Path, ending: str, provenance: Mapping[str, Any]) -> None:
-    """Writes the frame that `embed.embeddings` returns.
+@contextlib.contextmanager
+def embedding_writer(
+    path: pathlib.Path, ending: str, provenance: Mapping[str, Any]
+) -> Iterator[Write]:
+    """Opens a file for the frames that `embed` makes.
 
     Args:
-        frame: the polars frame.
         path: the file to write, under whatever name.
-        ending: one of `FORMATS`, which says how.
+        ending: one of `FORMATS`, which tells how.
         provenance: what made the embeddings; kept in the metadata of a parquet file, the
             attributes of an HDF5 file, and `uns` of an AnnData file.
+
+    Yields:
+        A function that takes frames in order. Parquet is written as they come, other formats at
+        the end.
     """
     if ending == ".parquet":
-        frame.write_parquet(path, metadata={"caduceus-jax": json.dumps(dict(provenance))})
-    elif ending == ".npz":
+        metadata = {KEY: json.dumps(dict(provenance))}
+        with table_writer(path, ending, metadata=metadata) as write:
+            yield write
+        return
+    frames: list[polars.DataFrame] = []
+    yield frames.append
+    frame = polars.concat(frames).rechunk()
+    if ending == ".npz":
         _write_npz(frame, path)
-    elif ending == ".h5ad":
-        _write_anndata(frame, path, provenance)
-    else:
-        _write_hdf5(frame, path, provenance)
+        return
+    write_hdf5 = _write_anndata if ending == ".h5ad" else _write_hdf5
+    with written_aside(path) as aside:
+        write_hdf5(frame, aside, provenance)
 
 
-def columns(frame: Any) -> Columns:
-    """The frame's columns as arrays; with one vector a base, those of all rows in one array."""
-    import polars
-
+def columns(frame: polars.DataFrame) -> Columns:
+    """The frame's columns as arrays; with one vector per base, those of all rows in one array."""
     others = {
         name: np.array(frame[name].to_list(), np.object_ if dtype == polars.String else None)
         for name, dtype in frame.schema.items()
@@ -59,20 +74,21 @@ def columns(frame: Any) -> Columns:
     }
     series, dtype = frame["embedding"], frame.schema["embedding"]
     # Nulls are left out by Arrow's flatten().
-    vectors = series.to_arrow().flatten()
+    vectors: Any = series.to_arrow().flatten()
     if isinstance(dtype, polars.List):
         counts = series.list.len().fill_null(0).to_numpy().astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(counts)])
         flat = vectors.flatten().to_numpy(zero_copy_only=False)
         inner: Any = dtype.inner
         return Columns(others, flat.reshape(-1, inner.shape[0]), offsets)
+    assert isinstance(dtype, polars.Array)
     embedding = np.full((frame.height, dtype.shape[0]), np.nan, np.float32)
     flat = vectors.to_numpy(zero_copy_only=False)
     embedding[others["status"] == Status.OK] = flat.reshape(-1, dtype.shape[0])
     return Columns(others, embedding, None)
 
 
-def _write_npz(frame: Any, path: pathlib.Path) -> None:
+def _write_npz(frame: polars.DataFrame, path: pathlib.Path) -> None:
     others, embedding, offsets = columns(frame)
     # Text of fixed width is read without pickle.
     arrays = {k: v.astype(np.str_) if v.dtype == object else v for k, v in others.items()}
@@ -82,7 +98,7 @@ def _write_npz(frame: Any, path: pathlib.Path) -> None:
         np.savez(file, **arrays, embedding=embedding)  # pyright: ignore[reportArgumentType]
 
 
-def _write_hdf5(frame: Any, path: pathlib.Path, provenance: Mapping[str, Any]) -> None:
+def _write_hdf5(frame: polars.DataFrame, path: pathlib.Path, provenance: Mapping[str, Any]) -> None:
     import h5py
 
     others, embedding, offsets = columns(frame)
@@ -96,16 +112,30 @@ def _write_hdf5(frame: Any, path: pathlib.Path, provenance: Mapping[str, Any]) -
         file.attrs.update(_stored(provenance))
 
 
-def _write_anndata(frame: Any, path: pathlib.Path, provenance: Mapping[str, Any]) -> None:
+def _write_anndata(
+    frame: polars.DataFrame, path: pathlib.Path, provenance: Mapping[str, Any]
+) -> None:
     import anndata
-    from anndata.utils import make_index_unique
 
     others, embedding, _ = columns(frame)
-    data: Any = anndata.AnnData(X=embedding, obs=others, uns={"caduceus-jax": _stored(provenance)})
+    data: Any = anndata.AnnData(X=embedding, obs=others, uns={KEY: _stored(provenance)})
     # The column stays as it is.
-    names = data.obs.set_index("name").index.rename(None)
-    data.obs_names = names if names.is_unique else make_index_unique(names)
+    data.obs_names = _unique(others["name"].tolist())
     data.write_h5ad(path)
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Names of which those that occurred before get a number that none has yet."""
+    taken, count, unique = set(names), dict.fromkeys(names, 0), []
+    seen: set[str] = set()
+    for name in names:
+        other = name
+        while other in seen or (other != name and other in taken):
+            count[name] += 1
+            other = f"{name}-{count[name]}"
+        seen.add(other)
+        unique.append(other)
+    return unique
 
 
 def _stored(provenance: Mapping[str, Any]) -> dict[str, Any]:

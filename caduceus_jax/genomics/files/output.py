@@ -1,18 +1,16 @@
-"""Output files that are whole or not there."""
+"""Output files: checked before the work, and complete or not there after it."""
 
 import contextlib
 import importlib
-import logging
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
+from caduceus_jax import files
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.status import WRONG_GENOME, Status
+from caduceus_jax.genomics.files.inputs import AnyPath
 
-log = logging.getLogger(__name__)
+AnyPaths = Sequence[AnyPath] | AnyPath
 
 
 def check_output(path: pathlib.Path, formats: Mapping[str, str | None]) -> str:
@@ -26,16 +24,18 @@ def check_output(path: pathlib.Path, formats: Mapping[str, str | None]) -> str:
         The ending.
 
     Raises:
-        UserError: another ending, no such folder, or the package is missing.
+        UserError: another ending, no such directory, or the package is missing.
     """
     ending = next((ending for ending in formats if path.name.endswith(ending)), None)
     if ending is None:
         raise UserError(f"cannot write {path}: the name must end in {' or '.join(formats)}")
     if path.is_dir() or not path.parent.is_dir():
-        wrong = f"{path} is a folder" if path.is_dir() else f"{path.parent} is no folder"
+        wrong = f"{path} is a directory" if path.is_dir() else f"{path.parent} is not a directory"
         raise UserError(f"cannot write {path}: {wrong}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"cannot write {path}: its folder may not be written")
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot write {path}: it is not a regular file")
+    if not os.access(path.resolve().parent, os.W_OK):
+        raise UserError(f"cannot write {path}: its directory may not be written")
     package = formats[ending]
     if package is not None:
         try:
@@ -47,45 +47,55 @@ def check_output(path: pathlib.Path, formats: Mapping[str, str | None]) -> str:
     return ending
 
 
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def finish(
-    what: str,
-    names: Sequence[str] | np.ndarray,
-    status: np.ndarray,
-    out: pathlib.Path,
-    genome: pathlib.Path | None,
-    skip_bad: bool,
-) -> None:
-    """Says what became of the rows and where they are.
+def check_outputs(
+    out: AnyPaths, formats: Mapping[str, str | None], inputs: Sequence[AnyPath | None]
+) -> dict[pathlib.Path, str]:
+    """Finds out before the work that all files can be written.
 
     Args:
-        what: what the rows are, for example "variants".
-        names: (rows,) what to call each.
-        status: (rows,) of `windows.Status`.
-        out: the file that holds them.
-        genome: where they were looked up.
-        skip_bad: rows that are not on the genome are no error.
+        out: the files to be written, or one.
+        formats: ending of the name -> package that writes it, or None.
+        inputs: files that are read.
+
+    Returns:
+        Each file and its ending.
 
     Raises:
-        UserError: rows are not on the genome; everything is written all the same.
+        UserError: one cannot be written, is an input, or is named twice.
     """
-    counts = [(int((status == s).sum()), s) for s in Status]
-    said = ", ".join(f"{count:,} {s}" for count, s in counts if count)
-    log.info(f"{what}: {said or 'none'}; written to {out}")
-    lost = np.flatnonzero(np.isin(status, WRONG_GENOME))
-    if len(lost) and not skip_bad:
-        raise UserError(
-            f"{len(lost):,} of {len(status):,} {what} are not on {genome}, first {names[lost[0]]}: "
-            f"{out} is written and gives them the status unknown_chrom or out_of_range; --skip-bad "
-            "accepts that"
-        )
+    read = [pathlib.Path(file).resolve() for file in inputs if file is not None]
+    endings: dict[pathlib.Path, str] = {}
+    for path in map(pathlib.Path, [out] if isinstance(out, str | os.PathLike) else out):
+        if path in endings:
+            raise UserError(f"{path} is named twice: give each output a name of its own")
+        endings[path] = check_output(path, formats)
+        if path.resolve() in read:
+            raise UserError(f"{path} is the input: choose another name for the output")
+    return endings
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a temporary path beside a file, which takes its place if the block succeeds.
+
+    A symbolic link stays one: the file it points to is replaced.
+
+    Raises:
+        UserError: the file cannot be written, for example because the disk is full; what was there
+            before is as it was.
+    """
+    target = path.resolve() if path.is_symlink() else path
+    try:
+        with files.replacing(target) as partial:
+            yield partial
+            _synced(partial)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _synced(path: pathlib.Path) -> None:
+    """Finds out that a file has reached the disk, where file systems tell only then."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

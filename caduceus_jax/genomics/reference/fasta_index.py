@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files import bgzip
 from caduceus_jax.genomics.files.fasta import iterate_chunks
 from caduceus_jax.genomics.files.inputs import Input
+from caduceus_jax.genomics.reference import bgzip
 
 _LONGEST_HEADER = 1 << 16  # bytes
 _HEADERS_CHECKED = 2_000

@@ -1,11 +1,10 @@
 """Where variants lie on a genome, and which of them can be scored there."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
 import numpy as np
-from jaxtyping import Int
+import polars
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.alleles import BASES, Change, change
@@ -19,16 +18,6 @@ _SITES_TRIED, _AGREEMENT = 1_000, 0.9
 _BASES_SHOWN = 20
 
 
-class Sites(NamedTuple):
-    """The changes that variants make: one row a variant."""
-
-    status: np.ndarray  # (rows,) of `Status`; OK where the variant can be scored
-    contig: Int[np.ndarray, " rows"]  # number in the genome, -1 if unknown
-    start: Int[np.ndarray, " rows"]  # of the first changed base, 0-based
-    ref: list[str]  # the changed bases, upper case; empty for an insertion
-    alt: list[str]  # what they become; empty for a deletion
-
-
 def locate(
     variants: Variants,
     genome: Genome,
@@ -36,15 +25,24 @@ def locate(
     indels: bool,
     max_ref_mismatch: float = 1.0,
     source: str = "variants",
-) -> Sites:
-    """Finds variants on a genome, and out which of them can be scored there.
+    declared: Mapping[str, int] | None = None,
+) -> polars.DataFrame:
+    """Places variants on a genome and marks those that cannot be scored.
 
     Args:
-        variants: for example from `vcf.read_vcf`.
+        variants: one row per ALT.
         genome: the reference they were called on.
         indels: insertions and deletions can be scored; otherwise they get a status.
         max_ref_mismatch: share of records whose REF may differ from the genome.
         source: what error messages call the variants.
+        declared: lengths of contigs as the variants' header has them.
+
+    Returns:
+        The change that each variant makes, one row per variant in their order: `row` (its number,
+        from 0), `status` ("ok" where the variant can be scored), `contig` (its number in the
+        genome, -1 if unknown), `start` (of the first changed base, 0-based), `ref` (the changed
+        bases, upper case; empty for an insertion) and `alt` (what they become; empty for a
+        deletion).
 
     Raises:
         UserError: REF differs too often, so that it must be the wrong genome.
@@ -52,25 +50,19 @@ def locate(
     kind = functools.cache(change)
     changes = [kind(ref, alt) for ref, alt in zip(variants.ref, variants.alt, strict=True)]
     offset = np.array([c.offset for c in changes], np.int64)
-    contig = genome.contigs(variants.chrom)
-    lengths = np.where(contig >= 0, genome.lengths[contig], -1)
-    status = place(variants.position, variants.position + 1, lengths).status
-    on_genome = status == Status.OK
-    kinds = np.array([c.status for c in changes], status.dtype)
-    if not indels:
-        differ = np.array([len(c.ref) != len(c.alt) for c in changes], bool)
-        kinds[differ] = Status.INDEL
-    status[on_genome] = kinds[on_genome]
-    _compare(variants, contig, changes, status, genome)
-    sites = Sites(
-        status,
-        contig,
-        variants.position + offset,
-        [c.ref for c in changes],
-        [c.alt for c in changes],
+    contig = genome.contigs(variants.chrom, declared)
+    status = _statuses(variants, contig, changes, genome, indels=indels)
+    _check_reference(variants, contig, status, genome, max_ref_mismatch, source)
+    return polars.DataFrame(
+        {
+            "row": polars.Series(np.arange(len(changes)), dtype=polars.Int64),
+            "status": polars.Series(status.tolist(), dtype=polars.String),
+            "contig": polars.Series(contig, dtype=polars.Int64),
+            "start": polars.Series(variants.position + offset, dtype=polars.Int64),
+            "ref": polars.Series([c.ref for c in changes], dtype=polars.String),
+            "alt": polars.Series([c.alt for c in changes], dtype=polars.String),
+        }
     )
-    _check_reference(variants, sites, genome, max_ref_mismatch, source)
-    return sites
 
 
 def name_row(variants: Variants, source: str) -> Callable[[int], str]:
@@ -83,14 +75,17 @@ def name_row(variants: Variants, source: str) -> Callable[[int], str]:
     return describe
 
 
-def _compare(
-    variants: Variants,
-    contig: np.ndarray,
-    changes: list[Change],
-    status: np.ndarray,
-    genome: Genome,
-) -> None:
-    """Sets REF_MISMATCH and AMBIGUOUS where REF and the genome's bases there say so."""
+def _statuses(
+    variants: Variants, contig: np.ndarray, changes: list[Change], genome: Genome, *, indels: bool
+) -> np.ndarray:
+    """What becomes of each row, from its place, its alleles and the genome's bases there."""
+    lengths = np.where(contig >= 0, genome.lengths[contig], -1)
+    placed = place(variants.position, variants.position + 1, lengths).status
+    kinds = np.array([c.status for c in changes], placed.dtype)
+    if not indels:
+        differ = np.array([len(c.ref) != len(c.alt) for c in changes], bool)
+        kinds[differ] = Status.INDEL
+    status = np.where(placed == Status.OK, kinds, placed)
 
     @functools.lru_cache(1)  # the ALTs of a record follow one another
     def found(contig: int, start: int, end: int) -> str:
@@ -108,14 +103,20 @@ def _compare(
             status[row] = Status.REF_MISMATCH
         elif "N" in there[changes[row].offset :][: len(changes[row].ref)]:
             status[row] = Status.AMBIGUOUS
+    return status
 
 
 def _check_reference(
-    variants: Variants, sites: Sites, genome: Genome, max_ref_mismatch: float, source: str
+    variants: Variants,
+    contig: np.ndarray,
+    status: np.ndarray,
+    genome: Genome,
+    max_ref_mismatch: float,
+    source: str,
 ) -> None:
     """Stops where REF differs from the genome so often that it must be the wrong genome."""
-    wrong = np.flatnonzero(sites.status == Status.REF_MISMATCH)
-    checked = np.flatnonzero(np.isin(sites.status, (Status.OK, Status.REF_MISMATCH)))
+    wrong = np.flatnonzero(status == Status.REF_MISMATCH)
+    checked = np.flatnonzero(np.isin(status, (Status.OK, Status.REF_MISMATCH)))
     mismatches = len(np.unique(variants.record[wrong]))
     records = len(np.unique(variants.record[checked]))
     if mismatches <= max_ref_mismatch * records:
@@ -124,15 +125,15 @@ def _check_reference(
     tried = checked[np.linspace(0, len(checked) - 1, min(len(checked), _SITES_TRIED)).astype(int)]
     first = np.array([ord(variants.ref[row][0].upper()) for row in tried.tolist()])
     for shift, says in ((1, "one too small, counted from 0"), (-1, "one too large")):
-        there = genome.windows(sites.contig[tried], variants.position[tried] + shift, 1)[:, 0]
+        there = genome.windows(contig[tried], variants.position[tried] + shift, 1)[:, 0]
         if len(tried) > 9 and np.mean(there == first) > _AGREEMENT:
             cause = f"the positions are most likely {says}"
     row = int(wrong[0])
     start = int(variants.position[row])
     end = start + min(len(variants.ref[row]), _BASES_SHOWN)
-    bases = genome.bases(int(sites.contig[row]), start, end).tobytes().decode()
+    bases = genome.bases(int(contig[row]), start, end).tobytes().decode()
     raise UserError(
         f"{source}: REF differs from the genome in {mismatches:,} of {records:,} records, first at "
         f"{name_row(variants, source)(row)} where the genome has {bases}: {cause} "
-        f"(--max-ref-mismatch, now {max_ref_mismatch:g}, sets how many are accepted)"
+        f"(max_ref_mismatch, now {max_ref_mismatch:g}, sets how many are accepted)"
     )

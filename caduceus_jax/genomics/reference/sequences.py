@@ -1,80 +1,91 @@
-"""Sequences of FASTA records, of regions and around variants, one row for each."""
+"""Sequences to be read by a model: of files, of regions and around variants, one row for each."""
 
+import dataclasses
 import logging
-import pathlib
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import polars
 from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.fasta import iterate_fasta
 from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.windows import Edge, centred, place
-from caduceus_jax.genomics.status import Status
+from caduceus_jax.genomics.status import STATUS_DTYPE, Status
 from caduceus_jax.genomics.variant import Variants
 
 log = logging.getLogger(__name__)
 
 Describe = Callable[[int], str]
+Rows = Int[np.ndarray, " rows"]
+_COMPLEMENT = bytes.maketrans(b"ACGTacgt", b"TGCAtgca")
+_ANY_LENGTH = np.iinfo(np.int64).max
 
 
-class Sequences(NamedTuple):
-    """One row a record, a region or a variant's record; positions are 0-based half-open."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sequences:
+    """One row per record, region or variant's record; positions are 0-based half-open.
 
-    columns: dict[str, np.ndarray]  # what is known of each row, (rows,) each; the first is `name`
-    status: np.ndarray  # (rows,) of `windows.Status` as text; OK where there is a sequence
-    bases: list[bytes]  # of the rows that are OK
+    Attributes:
+        what: the rows are, for example "regions".
+        frame: what is known of each row; its first column is `name`.
+        status: (rows,) of `Status` as text; OK where there is a sequence.
+        lengths: (rows,) bases of each; 0 where there is no sequence.
+        read: the bases of a row (from 0) that is OK.
+    """
+
+    what: str
+    frame: polars.DataFrame
+    status: np.ndarray
+    lengths: Rows
+    read: Callable[[int], bytes]
 
 
-def read_sequences(path: str | pathlib.Path, *, max_length: int | None = None) -> Sequences:
-    """The records of a FASTA file, with the columns name and length.
+def of_bases(
+    names: Sequence[str], bases: Sequence[bytes], what: str = "sequences", **more: polars.Series
+) -> Sequences:
+    """Sequences that are in memory, with the columns name and length.
 
     Args:
-        path: the file, plain or gzip-compressed.
-        max_length: bases of the longest record that is accepted.
-
-    Raises:
-        UserError: see `fasta.read_genome`; a record is too long.
+        names: of each row.
+        bases: of each row.
+        what: the rows are.
+        **more: columns in place of name and length.
     """
-    names, bases = [], []
-    for name, sequence in iterate_fasta(path):
-        _check_length(f"{path}: record {name}", len(sequence), max_length)
-        names.append(name)
-        bases.append(sequence.tobytes())
-    return of_bases(names, bases)
-
-
-def of_bases(names: list[str], bases: list[bytes]) -> Sequences:
-    """Sequences that are already there, with the columns name and length."""
     lengths = np.array([len(sequence) for sequence in bases], np.int64)
-    columns = {"name": np.array(names, np.str_), "length": lengths}
-    return Sequences(columns, np.full(len(names), Status.OK, _STATUS), bases)
+    columns = more or {
+        "name": polars.Series(names, dtype=polars.String),
+        "length": polars.Series(lengths, dtype=polars.Int64),
+    }
+    status = np.full(len(bases), Status.OK, STATUS_DTYPE)
+    return Sequences(what, polars.DataFrame(columns), status, lengths, lambda row: bases[row])
 
 
 def around_regions(
     regions: Intervals,
     genome: Genome,
     *,
-    window: int | None = None,
+    context_length: int | None = None,
     edge: Edge = "pad",
     max_length: int | None = None,
+    oriented: bool = False,
     describe: Describe = lambda row: f"region {row} (0-based)",
 ) -> Sequences:
     """The bases of regions, or of windows around their middles.
 
     The columns are name, chrom, start, end (of the region), window_start, window_end (of what is
-    read) and padding (bases of it outside the contig, which are N).
+    read) and padding (bases of it outside the contig, which are N); with `oriented`, strand.
 
     Args:
-        regions: see `bed.read_bed`.
-        genome: where they lie.
-        window: bases around a region's middle, (start + end) // 2 (0-based), which becomes index
-            window // 2; by default the region as it is.
-        edge: see `windows.place`.
+        regions: where they lie.
+        genome: that they lie on.
+        context_length: bases around a region's middle, (start + end) // 2 (0-based), which becomes
+            index context_length // 2; by default the region as it is.
+        edge: what becomes of a window that reaches beyond its contig: "pad", "shift", "drop" or
+            "error".
         max_length: bases of the longest sequence that is accepted.
+        oriented: read regions on the - strand as its 5' to 3'.
         describe: names a row in errors.
 
     Raises:
@@ -83,40 +94,50 @@ def around_regions(
     """
     start, end = regions.start, regions.end
     columns = {
-        "name": np.array(regions.name, np.str_),
-        "chrom": np.array(regions.chrom, np.str_),
-        "start": start,
-        "end": end,
+        "name": polars.Series(regions.name, dtype=polars.String),
+        "chrom": polars.Series(regions.chrom, dtype=polars.String),
+        "start": polars.Series(start, dtype=polars.Int64),
+        "end": polars.Series(end, dtype=polars.Int64),
     }
-    span = (start, end) if window is None else _centred((start + end) // 2, window)
-    return _read(columns, regions.chrom, (start, end), span, genome, edge, max_length, describe)
+    reverse = np.zeros(len(start), bool)
+    if oriented and regions.strand is not None and set(regions.strand) - {"."}:
+        columns["strand"] = polars.Series(regions.strand, dtype=polars.String)
+        reverse = np.array([strand == "-" for strand in regions.strand], bool)
+    if count := int(reverse.sum()):
+        log.info(f"{count:,} regions are on the - strand: its 5' to 3' is read")
+    middle = (start + end) // 2
+    span = (start, end) if context_length is None else centred(middle, context_length)
+    what = _Placed("regions", columns, regions.chrom, (start, end), span, reverse)
+    return _read(what, genome, edge, max_length, describe)
 
 
 def around_records(
     variants: Variants,
     genome: Genome,
     *,
-    window: int,
+    context_length: int,
     edge: Edge = "pad",
     max_length: int | None = None,
     describe: Describe = lambda row: f"record {row} (0-based)",
 ) -> Sequences:
-    """The reference's bases around the records of a VCF file, one row a record.
+    """The reference's bases around variants' records, one row per record.
 
     The columns are name (the record's ID, or chrom:pos), chrom, pos (1-based, as in the file),
-    window_start, window_end and padding. A notice counts the records whose REF is not what the
+    window_start, window_end and padding. A log line counts the records whose REF is not what the
     genome has there; their windows are read all the same.
 
     Args:
-        variants: see `vcf.read_vcf`.
-        genome: where they lie.
-        window: bases around the first base of REF, which becomes index window // 2 (0-based).
-        edge: see `windows.place`.
+        variants: where they lie.
+        genome: that they lie on.
+        context_length: bases around the first base of REF, which becomes index
+            context_length // 2 (0-based).
+        edge: what becomes of a window that reaches beyond its contig.
         max_length: bases of the longest sequence that is accepted.
         describe: names a row in errors.
 
     Raises:
-        UserError: as for `around_regions`.
+        UserError: a sequence is too long, or reaches over the edge of its contig where `edge` is
+            "error".
     """
     rows: list[int] = np.unique(variants.record, return_index=True)[1].tolist()
     chrom = [_text(variants.chrom[row]) for row in rows]
@@ -128,17 +149,19 @@ def around_records(
         for i in range(len(rows))
     ]
     columns = {
-        "name": np.array(names, np.str_),
-        "chrom": np.array(chrom, np.str_),
-        "pos": position + 1,
+        "name": polars.Series(names, dtype=polars.String),
+        "chrom": polars.Series(chrom, dtype=polars.String),
+        "pos": polars.Series(position + 1, dtype=polars.Int64),
     }
     end = position + np.array([len(bases) for bases in ref], np.int64)
-    span = _centred(position, window)
-    read = _read(columns, chrom, (position, end), span, genome, edge, max_length, describe)
+    span = centred(position, context_length)
+    forward = np.zeros(len(rows), bool)
+    what = _Placed("records", columns, chrom, (position, end), span, forward)
+    read = _read(what, genome, edge, max_length, describe)
     contig = genome.contigs(chrom)
     other = [
         i
-        for i in np.flatnonzero(np.isin(read.status, (Status.OK, Status.CROSSES_EDGE)))
+        for i in np.flatnonzero(np.isin(read.status, (Status.OK, Status.CROSSES_EDGE))).tolist()
         if genome.bases(int(contig[i]), int(position[i]), int(end[i])).tobytes() != ref[i].encode()
     ]
     if other:
@@ -149,58 +172,65 @@ def around_records(
     return read
 
 
-_ANY_LENGTH = np.iinfo(np.int64).max
-_STATUS = f"<U{max(map(len, Status))}"
-Span = tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"]]
+def check_length(where: str, length: int, max_length: int | None) -> None:
+    """Refuses a sequence that is too long to be read at once.
+
+    Raises:
+        UserError: it is longer than `max_length`.
+    """
+    if max_length is not None and length > max_length:
+        raise UserError(
+            f"{where} has {length:,} bases, more than max_length, {max_length:,}: read windows of "
+            "it with a BED file, cut it with `tile`, or allow more"
+        )
 
 
-def _centred(position: np.ndarray, window: int) -> Span:
-    if window < 1:
-        raise UserError(f"window is {window}; it must be at least 1")
-    return centred(position, window)
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Placed:
+    """Rows that lie somewhere, and the windows of them that are read."""
+
+    what: str
+    columns: dict[str, polars.Series]
+    chrom: list[str]
+    span: tuple[Rows, Rows]  # of what lies on the genome
+    window: tuple[Rows, Rows]
+    reverse: np.ndarray  # (rows,) read as the reverse complement
 
 
 def _text(field: str) -> str:
     """A field of a VCF file, which may hold any bytes, as what every table can hold."""
-    valid = field.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
-    return valid.replace("\0", "\ufffd")
+    raw = field.encode("utf-8", errors="surrogateescape")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    return text.replace("\0", "\ufffd")
 
 
 def _read(
-    columns: dict[str, np.ndarray],
-    chrom: list[str],
-    what: Span,
-    window: Span,
-    genome: Genome,
-    edge: Edge,
-    max_length: int | None,
-    describe: Describe,
+    rows: _Placed, genome: Genome, edge: Edge, max_length: int | None, describe: Describe
 ) -> Sequences:
     """The bases of the windows around what lies on the genome."""
-    contig = genome.contigs(chrom)
+    contig = genome.contigs(rows.chrom)
     lengths = np.where(contig >= 0, genome.lengths[contig], -1)
-    start, end = window
+    start, end = rows.window
     for row in np.flatnonzero(end - start > (max_length or _ANY_LENGTH))[:1].tolist():
-        _check_length(describe(row), int(end[row] - start[row]), max_length)
+        check_length(describe(row), int(end[row] - start[row]), max_length)
     # A region that is nowhere stays so, wherever a window around it would lie.
-    on_genome = place(*what, lengths).status == Status.OK
+    on_genome = place(*rows.span, lengths).status == Status.OK
     lengths = np.where(on_genome | (lengths < 0), lengths, 0)
     windows = place(start, end, lengths, edge=edge, describe=describe)
-    bases = [
-        genome.bases(int(contig[row]), int(windows.start[row]), int(windows.end[row])).tobytes()
-        for row in np.flatnonzero(windows.status == Status.OK)
-    ]
-    columns = columns | {
-        "window_start": windows.start,
-        "window_end": windows.end,
-        "padding": windows.padding,
+
+    def read(row: int) -> bytes:
+        first, last = int(windows.start[row]), int(windows.end[row])
+        bases = genome.bases(int(contig[row]), first, last).tobytes()
+        return bases.translate(_COMPLEMENT)[::-1] if rows.reverse[row] else bases
+
+    columns = rows.columns | {
+        "window_start": polars.Series(windows.start, dtype=polars.Int64),
+        "window_end": polars.Series(windows.end, dtype=polars.Int64),
+        "padding": polars.Series(windows.padding, dtype=polars.Int64),
     }
-    return Sequences(columns, windows.status, bases)
-
-
-def _check_length(what: str, length: int, max_length: int | None) -> None:
-    if max_length is not None and length > max_length:
-        raise UserError(
-            f"{what} has {length:,} bases, more than --max-length {max_length:,}: embed windows of "
-            "it with a BED file, cut it with --tile, or allow more"
-        )
+    ok = windows.status == Status.OK
+    read_lengths = np.where(ok, windows.end - windows.start, 0)
+    return Sequences(rows.what, polars.DataFrame(columns), windows.status, read_lengths, read)

@@ -6,6 +6,8 @@ short or does not fit its CRC-32, and is dropped with whatever follows it.
 """
 
 import contextlib
+import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -16,10 +18,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
+import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import Float
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.inference.loading import Pretrained
+from caduceus_jax.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +40,11 @@ class Journal:
     Args:
         file: open for reading and writing, at the first entry.
         size: bytes that may be read; what is beyond is dropped.
+        path: what errors call it.
     """
 
-    def __init__(self, file: BinaryIO, size: int):
-        self._file, self._size = file, size
+    def __init__(self, file: BinaryIO, size: int, path: pathlib.Path = pathlib.Path("journal")):
+        self._file, self._size, self._path = file, size, path
         self._synced = time.monotonic()
         self.replayed = self.appended = 0  # batches
 
@@ -60,29 +67,68 @@ class Journal:
     def append(self, values: Float[np.ndarray, "..."]) -> None:
         """Keeps the float32 values of a batch; they outlive the process, and soon the machine."""
         data = np.ascontiguousarray(values, "<f4").tobytes()
-        self._file.write(_ENTRY.pack(len(data), zlib.crc32(data)) + data)
-        self._file.flush()
+        try:
+            self._file.write(_ENTRY.pack(len(data), zlib.crc32(data)) + data)
+            self._file.flush()
+        except OSError as error:
+            raise UserError(
+                f"the journal {self._path} cannot be written: {error.strerror}; once that is "
+                "mended, the same command continues"
+            ) from None
         self.appended += 1
         if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
             os.fsync(self._file.fileno())
             self._synced = time.monotonic()
 
 
-@contextlib.contextmanager
-def open_journal(path: pathlib.Path, run: Mapping[str, Any], *, resume: bool) -> Iterator[Journal]:
-    """Opens the journal of a run; removes it when the block ends without an error.
+def run_record(m: Pretrained, verb: str, **what: Any) -> dict[str, Any]:
+    """Everything that determines the values of a run.
 
-    After an error it stays, unless nothing was computed.
+    Args:
+        m: the model and its tokenizer.
+        verb: what is done with it.
+        **what: is read, and with which options; frozen options become their fields.
+    """
+    fields = {
+        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        for key, value in what.items()
+    }
+    return {
+        "verb": verb,
+        "model": _model_digest(m),
+        **fields,
+        "version": __version__,
+        "jax": jax.__version__,
+        "devices": [str(device.device_kind) for device in jax.local_devices()],
+    }
+
+
+def _model_digest(m: Pretrained) -> str:
+    """A digest of all that makes a model's answer: architecture, weights, vocabulary, dtype."""
+    made_of = (m.model.config, m.tokenizer.vocabulary, str(m.model.caduceus.dtype))
+    digest = hashlib.sha256(repr(made_of).encode())
+    for path, parameter in sorted(nnx.to_flat_state(nnx.state(m.model, nnx.Param))):
+        digest.update(repr(path).encode() + np.ascontiguousarray(parameter[...]).tobytes())
+    return digest.hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def open_journal(
+    path: pathlib.Path, run: Mapping[str, Any], *, restart: bool = False
+) -> Iterator[Journal]:
+    """Opens the journal of a run, which continues what is there; removes it when the block is done.
+
+    After an error or an interruption it stays, unless nothing was computed.
 
     Args:
         path: of the journal.
         run: everything that determines the values, as JSON can hold it: another run's journal is
             not continued.
-        resume: continue the journal that is there; otherwise it is written anew.
+        restart: discard the journal that is there.
 
     Raises:
-        UserError: the file is another run's journal (with `resume`), is no journal at all, or is
-            in use by another process.
+        UserError: the file is another run's journal, is not a journal at all, or is in use by
+            another process.
     """
     record = json.loads(json.dumps(run))
     try:
@@ -91,34 +137,35 @@ def open_journal(path: pathlib.Path, run: Mapping[str, Any], *, resume: bool) ->
         raise UserError(f"cannot write the journal {path}: {error.strerror}") from None
     with file:
         _lock(file, path)
-        first = _begin(file, path, record, resume)
-        journal = Journal(file, file.seek(0, os.SEEK_END))
+        first = _begin(file, path, record, restart)
+        size = file.seek(0, os.SEEK_END)
+        if size > first:
+            log.info(f"continuing from {path}, what an earlier run computed")
+        journal = Journal(file, size, path)
         file.seek(first)
         try:
             yield journal
         except BaseException:
             if file.seek(0, os.SEEK_END) == first:
                 path.unlink(missing_ok=True)
+            else:
+                log.info(f"what is computed is kept in {path}: the same command continues from it")
             raise
         path.unlink(missing_ok=True)
 
 
-def _begin(file: BinaryIO, path: pathlib.Path, run: dict[str, Any], resume: bool) -> int:
+def _begin(file: BinaryIO, path: pathlib.Path, run: dict[str, Any], restart: bool) -> int:
     """Checks the journal's first line, or writes it; returns where the entries begin."""
     line = file.readline()
     there = _first_line(line, path)
-    if there == run and resume:
+    if there == run and not restart:
         return len(line)
-    if there is not None and resume:
+    if there is not None and not restart:
         differing = [key for key in {**run, **there} if run.get(key) != there.get(key)]
         raise UserError(
             f"{path} is the journal of another run, which differs in {', '.join(differing)}: start "
-            "that run again, or this one without --resume, which discards the journal"
+            "that run again, or pass `restart`, which discards the journal"
         )
-    if there == run:
-        log.info(f"{path}, the journal of the same run, is discarded: --resume would continue it")
-    if resume:
-        log.info(f"there is no journal {path} to resume from: everything is computed")
     file.seek(0)
     file.truncate()
     file.write(json.dumps({"format": _FORMAT, "run": run}).encode() + b"\n")
@@ -130,7 +177,9 @@ def _first_line(line: bytes, path: pathlib.Path) -> dict[str, Any] | None:
     """The run a journal belongs to; None where the process was killed within the first line."""
     opening = json.dumps({"format": _FORMAT})[:-1].encode()
     if not line.startswith(opening[: len(line)]):
-        raise UserError(f"{path} is no journal of this program: move it, or choose another --out")
+        raise UserError(
+            f"{path} is not a journal of caduceus-jax: move it, or choose another output"
+        )
     return json.loads(line)["run"] if line.endswith(b"\n") else None
 
 

@@ -5,18 +5,12 @@ middle of their overlap, and where that is a base, it gets the mean of both. Til
 symmetrically, so the reverse complement is cut at the same places.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from caduceus_jax import inference
-from caduceus_jax.errors import UserError
-from caduceus_jax.progress import track
-from caduceus_jax.tokenizer import Tokenizer
-
-Pooling = Literal["mean", "center", "window", "none"]
 PerTile = Int[np.ndarray, " tiles"]
 
 
@@ -65,114 +59,45 @@ def middle(lengths: np.ndarray, tile: int) -> Tiles:
     return Tiles(np.arange(len(lengths)), start, end, 2 * np.stack([start, end], axis=1))
 
 
-def embed_tiled(
-    model: inference.AnyModel,
-    sequences: Sequence[bytes],
-    *,
-    tokenizer: Tokenizer | None = None,
-    pooling: Pooling = "mean",
-    pool_window: int | None = None,
-    strands: inference.StrandMode = "average",
-    layer: int | None = None,
-    tile: int | None = None,
-    overlap: int | None = None,
-    batch_size: int | None = None,
-    show_progress: bool = False,
-) -> Float[np.ndarray, "sequences channels"] | list[Float[np.ndarray, "length channels"]]:
-    """`inference.embed` and `inference.embed_tokens` for sequences of any length.
-
-    With `tile`, the mean is that over the stitched vectors, each base counted once, and the vectors
-    of a tile are dropped when they are summed. The center and the window in the middle are read
-    from one tile around the middle of the sequence: nowhere do they have more context.
+def pooled(
+    tiles: Tiles, vectors: Float[np.ndarray, "tiles channels"], rows: int
+) -> Float[np.ndarray, "sequences channels"]:
+    """The mean over each sequence, of the means over what its tiles answer for.
 
     Args:
-        model: see `inference.embed`.
-        sequences: DNA.
-        tokenizer: see `inference.embed`.
-        pooling: see `inference.embed`; "none" gives one vector a base.
-        pool_window: see `inference.embed`.
-        strands: see `inference.embed`.
-        layer: see `inference.embed`.
-        tile: bases the model reads at once; by default all of a sequence.
-        overlap: bases that neighbouring tiles share at least; by default a quarter of `tile`.
-        batch_size: tiles in a forward pass; chosen for the device and the length by default.
-        show_progress: say on standard error how far it is.
-
-    Raises:
-        UserError: see `inference.embed`; a `tile` or an `overlap` that makes no sense.
+        tiles: of the sequences 0 to `rows` - 1.
+        vectors: (tiles, channels) the mean over each tile's share.
+        rows: number of sequences.
     """
-    lengths = inference.sequence_lengths(sequences)
-    longest = int(lengths.max(initial=1))
-    overlap = checked_overlap(tile, overlap)
-    if tile is not None and pool_window is not None and pool_window > tile:
-        raise UserError(f"a pool_window of {pool_window:,} does not fit into a tile of {tile:,}")
-    # Said before anything is computed, whatever the sequences.
-    inference.pooled_spans(lengths[:0], "mean" if pooling == "none" else pooling, pool_window)
-    if pooling in ("center", "window"):
-        tiles = middle(lengths, tile or longest)
-        spans = inference.pooled_spans(tiles.end - tiles.start, pooling, pool_window)
-    else:
-        tiles = cut(lengths, tile or longest, overlap)
-        spans = tiles.share - 2 * tiles.start[:, None] if pooling == "mean" else None
-    views = [
-        memoryview(sequences[number])[start:end]
-        for number, start, end in zip(
-            tiles.sequence.tolist(), tiles.start.tolist(), tiles.end.tolist(), strict=True
-        )
-    ]
-    results: Any = inference.iterate_embeddings(
-        model,
-        views,
-        spans,
-        tokenizer=tokenizer,
-        strands=strands,
-        layer=layer,
-        batch_size=batch_size,
-    )
-    if show_progress:
-        unit = "sequences" if tile is None else "tiles"
-        results = track(results, total=len(views), what="embedding", unit=unit)
-    width = inference.channels(model, strands)
-    if pooling == "none":
-        return _stitched(results, tiles, lengths, width)
-    total = np.zeros(len(lengths), np.int64)
-    np.add.at(total, tiles.sequence, tiles.share[:, 1] - tiles.share[:, 0])
-    pooled = np.zeros((len(lengths), width), np.float32)
-    for row, vector in results:
-        number, (first, last) = tiles.sequence[row], tiles.share[row]
-        pooled[number] += vector * np.float32((last - first) / total[number])
-    return pooled
+    weight = tiles.share[:, 1] - tiles.share[:, 0]
+    total = np.zeros(rows, np.int64)
+    np.add.at(total, tiles.sequence, weight)
+    means = np.zeros((rows, vectors.shape[1]), np.float32)
+    shares = (weight / total[tiles.sequence]).astype(np.float32)
+    np.add.at(means, tiles.sequence, vectors * shares[:, None])
+    return means
 
 
-def _stitched(
-    results: Any, tiles: Tiles, lengths: np.ndarray, width: int
-) -> list[Float[np.ndarray, "length channels"]]:
-    states = [np.zeros((length, width), np.float32) for length in lengths.tolist()]
-    for row, tokens in results:
-        into, start = states[tiles.sequence[row]], int(tiles.start[row])
-        first, last = tiles.share[row].tolist()
+def stitched(
+    tiles: Tiles, states: Iterable[tuple[int, Float[np.ndarray, "tokens channels"]]], length: int
+) -> Float[np.ndarray, "length channels"]:
+    """The vectors of one sequence, each from the tile in which it lies most centrally.
+
+    Args:
+        tiles: of all sequences.
+        states: number and vectors of each tile of the sequence.
+        length: its bases.
+    """
+    into: np.ndarray | None = None
+    for number, tokens in states:
+        if into is None:
+            into = np.zeros((length, tokens.shape[1]), np.float32)
+        start = int(tiles.start[number])
+        first, last = tiles.share[number].tolist()
         whole = slice((first + 1) // 2, last // 2)
         into[whole] = tokens[whole.start - start : whole.stop - start]
         for half in (first, last):
             if half % 2:  # a base that two tiles share
                 into[half // 2] += tokens[half // 2 - start] / 2
-    return states
-
-
-def checked_overlap(tile: int | None, overlap: int | None) -> int:
-    """The overlap, or its default; 0 without tiles.
-
-    Raises:
-        UserError: a `tile` or an `overlap` that makes no sense.
-    """
-    if tile is None:
-        if overlap is not None:
-            raise UserError("overlap is what tiles share: say how long a tile is, too")
-        return 0
-    if tile < 1:
-        raise UserError(f"tile is {tile}; it must be at least 1")
-    if overlap is None:
-        return tile // 4
-    if not 0 <= overlap < tile:
-        raise UserError(f"overlap is {overlap}; it must be from 0 to {tile - 1}, below tile")
-    return overlap
+    assert into is not None
+    return into

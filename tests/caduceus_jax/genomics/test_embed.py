@@ -1,36 +1,23 @@
-"""Embeddings of FASTA records and BED regions: a row for each, in its place."""
-
-import gzip
-import json
-import pathlib
+"""Embeddings of everything that names sequences: a row for each, in its place."""
 
 import numpy as np
+import pandas
+import polars
 import pytest
-from flax import nnx
 
 import caduceus_jax as cj
-from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError, inference
-from caduceus_jax.cli.main import main
-from caduceus_jax.genomics.embed import embed, embeddings
-from caduceus_jax.genomics.files.bed import read_bed
+from caduceus_jax import inference
+from caduceus_jax.genomics.options import Embedding
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.reference.sequences import around_regions
-from caduceus_jax.genomics.scoring.tiles import embed_tiled
-from tests.models import randomised
+from tests.genomes import fasta, reverse_complement, write_bed, write_vcf
+from tests.models import classifier, pretrained
 
 D_MODEL = 16
 
 
 @pytest.fixture(scope="module")
-def model() -> CaduceusForMaskedLM:
-    config = CaduceusConfig(d_model=D_MODEL, n_layer=2, rcps=True, initializer_range=1.0)
-    return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
-
-
-@pytest.fixture
-def folder(tmp_path, model) -> str:
-    model.save_pretrained(str(tmp_path / "model"))
-    return str(tmp_path / "model")
+def m() -> cj.Pretrained:
+    return pretrained()
 
 
 @pytest.fixture(scope="module")
@@ -38,278 +25,134 @@ def chr1() -> str:
     return "".join(np.random.default_rng(0).choice(list("ACGT"), 100))
 
 
-@pytest.fixture
-def genome(tmp_path, chr1) -> pathlib.Path:
-    path = tmp_path / "genome.fa"
-    path.write_text(f">chr1\n{chr1}\n>chr2\nACGT\n")
-    return path
+@pytest.fixture(scope="module")
+def genome(tmp_path_factory, chr1) -> Genome:
+    folder = tmp_path_factory.mktemp("genome")
+    return Genome(fasta(folder / "genome.fa", chr1=chr1, chr2="ACGT"))
 
 
-def write_bed(tmp_path, *lines: str) -> pathlib.Path:
-    path = tmp_path / "regions.bed"
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
+def vectors(frame: polars.DataFrame) -> np.ndarray:
+    return frame["embedding"].to_numpy()
 
 
-def test_fasta_to_npz(tmp_path, folder, model, chr1, capsys):
-    path, out = tmp_path / "reads.fa.gz", tmp_path / "reads.npz"
-    sequences = [chr1[:24], chr1[3:20].lower(), chr1[30:54]]
-    text = "".join(f">read{i} of 3\n{s[:10]}\n{s[10:]}\n" for i, s in enumerate(sequences))
-    path.write_bytes(gzip.compress(text.encode()))
-    words = ["embed", folder, str(path), "--out", str(out), "--strands", "concatenate"]
-    assert main(words) == 0
-    assert capsys.readouterr().err.splitlines()[-1] == f"sequences: 3 ok; written to {out}"
-    with np.load(out) as file:
-        assert list(file) == ["name", "length", "status", "embedding"]
-        assert file["name"].tolist() == ["read0", "read1", "read2"]
-        assert file["length"].tolist() == [24, 17, 24]
-        assert file["status"].tolist() == ["ok"] * 3
-        expected = inference.embed(model, sequences, strands="concatenate")
-        np.testing.assert_allclose(file["embedding"], expected, atol=1e-5)
-
-
-REGIONS = (
-    "chr1\t10\t34\tinside",
-    "chr9\t0\t24\tnowhere",
-    "1\t90\t114",
-    "chr1\t100\t124\tbeyond",
-)
-
-
-@pytest.mark.parametrize("pooling", ["mean", "none"])
-def test_regions_to_parquet(tmp_path, folder, model, genome, chr1, pooling, capsys):
-    polars = pytest.importorskip("polars")
-    path, out = write_bed(tmp_path, *REGIONS), tmp_path / "regions.parquet"
-    words = ["embed", folder, str(path), "--genome", str(genome), "--out", str(out)]
-    assert main([*words, "--pooling", pooling]) == 2
-    assert capsys.readouterr().err.splitlines()[-2:] == [
-        f"regions: 2 ok, 1 unknown_chrom, 1 out_of_range; written to {out}",
-        f"caduceus-jax embed: 2 of 4 regions are not on {genome}, first nowhere: {out} is written "
-        "and gives them the status unknown_chrom or out_of_range; --skip-bad accepts that",
-    ]
-    frame = polars.read_parquet(out)
-    assert frame.drop("embedding").columns == [
-        *("name", "chrom", "start", "end", "window_start", "window_end", "padding", "status")
-    ]
-    assert frame.drop("embedding").rows() == [
-        ("inside", "chr1", 10, 34, 10, 34, 0, "ok"),
-        ("nowhere", "chr9", 0, 24, 0, 24, 0, "unknown_chrom"),
-        ("1:90-114", "1", 90, 114, 90, 114, 14, "ok"),
-        ("beyond", "chr1", 100, 124, 100, 124, 0, "out_of_range"),
-    ]
-    embeddings = frame["embedding"].to_list()
-    assert embeddings[1] is None and embeddings[3] is None
-    bases = [chr1[10:34], chr1[90:] + "N" * 14]
-    expected = inference.embed_tokens(model, bases)
-    for got, states in zip((embeddings[0], embeddings[2]), expected, strict=True):
-        assert np.shape(states) == (24, D_MODEL)
-        if pooling == "mean":
-            states = states.mean(axis=0)
-        np.testing.assert_allclose(got, states, atol=1e-5)
-
-
-def test_vectors_of_each_base_in_npz(tmp_path, folder, model, genome, chr1):
-    path = write_bed(tmp_path, "chr1\t10\t34", "chr9\t0\t24", "chr1\t60\t77")
-    out = tmp_path / "regions.npz"
-    embed(folder, path, out=out, genome=genome, pooling="none", skip_bad=True)
-    with np.load(out) as file:
-        assert file["offsets"].tolist() == [0, 24, 24, 41]
-        expected = inference.embed_tokens(model, [chr1[10:34], chr1[60:77]])
-        np.testing.assert_allclose(file["embedding"], np.concatenate(expected), atol=1e-5)
-
-
-EDGES = {
-    # edge: window_start, padding and status of a window of 24 around base 95 of 100
-    "pad": (83, 7, "ok"),
-    "shift": (76, 0, "ok"),
-    "drop": (83, 0, "crosses_edge"),
-}
-
-
-@pytest.mark.parametrize("edge", EDGES)
-def test_windows_around_regions(tmp_path, folder, model, genome, chr1, edge):
-    """The middle of a region, rounded down, is base 12 of a window of 24."""
-    path = write_bed(tmp_path, "chr1\t40\t51\ta", "chr1\t94\t97\tb", "chr1\t99\t400\tc")
-    out = tmp_path / "windows.npz"
-    embed(folder, path, out=out, genome=genome, window=24, edge=edge, skip_bad=True)
-    start, padding, status = EDGES[edge]
-    with np.load(out) as file:
-        assert file["start"].tolist() == [40, 94, 99]
-        assert file["window_start"].tolist()[:2] == [33, start]
-        assert file["window_end"].tolist()[:2] == [57, start + 24]
-        assert file["padding"].tolist() == [0, padding, 0]
-        # Around the middle of the third region, base 249, there is nothing to be read.
-        assert file["status"].tolist() == ["ok", status, "out_of_range"]
-        bases = [chr1[33:57], (chr1 + "N" * 24)[start : start + 24]]
-        expected = inference.embed(model, bases)
-        np.testing.assert_allclose(file["embedding"][0], expected[0], atol=1e-5)
-        if status == "ok":
-            np.testing.assert_allclose(file["embedding"][1], expected[1], atol=1e-5)
-        assert np.isnan(file["embedding"][[1, 2]]).all(axis=1).tolist() == [status != "ok", True]
-    with pytest.raises(UserError) as error:
-        embed(folder, path, out=out, genome=genome, window=24, edge="error")
-    assert str(error.value) == (
-        f"{path}:2 needs bases 83 to 107 (0-based) of a contig of 100: choose edge pad, shift or "
-        "drop"
-    )
-
-
-@pytest.mark.parametrize(
-    ("ending", "pooling"),
-    [
-        *((e, "mean") for e in ("npz", "parquet", "h5", "h5ad")),
-        ("npz", "none"),
-        ("parquet", "none"),
-    ],
-)
-def test_no_region_in_no_row_out(tmp_path, folder, genome, ending, pooling):
-    out = tmp_path / f"none.{ending}"
-    embed(folder, write_bed(tmp_path, "#"), out=out, genome=genome, pooling=pooling)
-    if ending == "npz":
-        with np.load(out) as file:
-            assert file["embedding"].shape == (0, D_MODEL) and file["status"].shape == (0,)
-    elif ending == "parquet":
-        frame = pytest.importorskip("polars").read_parquet(out)
-        assert frame.height == 0 and frame.columns[-2:] == ["status", "embedding"]
-    elif ending == "h5":
-        with pytest.importorskip("h5py").File(out) as file:
-            assert file["embedding"].shape == (0, D_MODEL) and file["status"].shape == (0,)
-    else:
-        assert pytest.importorskip("anndata").read_h5ad(out).shape == (0, D_MODEL)
-
-
-def test_records_of_a_vcf(tmp_path, folder, model, genome, chr1, capsys):
-    """A window around the first base of REF for each record, whatever its ALTs."""
-    anndata = pytest.importorskip("anndata")
-    ref = chr1[49]
-    other = "ACGT"["ACGT".index(ref) - 1]
-    path, out = tmp_path / "calls.vcf", tmp_path / "calls.h5ad"
-    path.write_text(
-        "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
-        f"chr1\t50\trs1\t{ref}\t*,<DEL>\t.\t.\t.\n"
-        f"chr1\t50\t.\t{other}\tN\t.\t.\t.\n"
-        f"chr7\t50\trs1\t{ref}\t.\t.\t.\t.\n"
-        f"chr1\t101\tbeyond\t{ref}\t.\t.\t.\t.\n"
-    )
-    words = ["embed", folder, str(path), "--genome", str(genome), "--out", str(out), "--skip-bad"]
-    assert main([*words, "--window", "17", "--layer", "1", "--pooling", "center"]) == 0
-    assert capsys.readouterr().err.splitlines()[-3::2] == [
-        f"1 of 4 records have another REF than {genome}, first chr1:50: is it the assembly that "
-        "they were called on?",
-        f"records: 2 ok, 1 unknown_chrom, 1 out_of_range; written to {out}",
-    ]
-    read = anndata.read_h5ad(out)
-    assert list(read.obs_names) == ["rs1", "chr1:50", "rs1-1", "beyond"]
-    assert read.obs.values.tolist() == [
-        ["rs1", "chr1", 50, 41, 58, 0, "ok"],
-        ["chr1:50", "chr1", 50, 41, 58, 0, "ok"],
-        ["rs1", "chr7", 50, 41, 58, 0, "unknown_chrom"],
-        ["beyond", "chr1", 101, 92, 109, 0, "out_of_range"],
-    ]
-    assert list(read.obs.columns) == [
-        *("name", "chrom", "pos", "window_start", "window_end", "padding", "status")
-    ]
-    expected = inference.embed(model, [chr1[41:58]], pooling="center", layer=1)
-    np.testing.assert_allclose(read.X[:2], expected.repeat(2, axis=0), atol=1e-5)
-    assert read.X.dtype == np.float32 and np.isnan(read.X[2:]).all()
-    provenance = read.uns["caduceus-jax"]
-    assert (provenance["layer"], provenance["pooling"]) == (1, "center")
-    assert (provenance["strands"], provenance["tile"]) == ("average", "none")
-    assert (provenance["model"], provenance["version"]) == (folder, cj.__version__)
-
-
-def test_a_contig_in_tiles_to_hdf5(tmp_path, folder, model, genome, chr1):
-    h5py = pytest.importorskip("h5py")
-    out = tmp_path / "tiles.h5"
-    tiling = {"tile": 48, "overlap": 8}
-    embed(folder, genome, out=out, pooling="none", **tiling, max_length=48)
-    with h5py.File(out) as file:
-        assert list(file) == sorted(["name", "length", "status", "offsets", "embedding"])
-        assert file["name"].asstr()[:].tolist() == ["chr1", "chr2"]
-        assert file["length"][:].tolist() == [100, 4]
-        assert file["status"].asstr()[:].tolist() == ["ok", "ok"]
-        assert file["offsets"][:].tolist() == [0, 100, 104]
-        expected = embed_tiled(model, [chr1.encode(), b"ACGT"], pooling="none", **tiling)
-        np.testing.assert_allclose(file["embedding"][:], np.concatenate(expected), atol=1e-5)
-        assert (file.attrs["tile"], file.attrs["genome"]) == (48, "none")
-    embed(folder, genome, out=out, **tiling)
-    with h5py.File(out) as file:
-        assert "offsets" not in file
-        expected = [states.mean(axis=0) for states in expected]
-        np.testing.assert_allclose(file["embedding"][:], expected, atol=1e-5)
-
-
-def test_a_table_in_a_notebook(tmp_path, model, chr1, genome):
-    polars = pytest.importorskip("polars")
-    frame = embeddings(model, [chr1[:24], chr1[30:54].lower()], strands="forward")
+def test_a_table_in_a_notebook(tmp_path, m, chr1, genome):
+    frame = cj.embed(m, [chr1[:24], chr1[30:54].lower()], rc_mode="none")
     assert frame.drop("embedding").rows() == [("0", 24, "ok"), ("1", 24, "ok")]
     assert frame.schema["embedding"] == polars.Array(polars.Float32, D_MODEL)
-    expected = inference.embed(model, [chr1[:24], chr1[30:54]], strands="forward")
-    np.testing.assert_array_equal(frame["embedding"].to_numpy(), expected)
-    regions = read_bed(write_bed(tmp_path, "chr1\t0\t24\ta", "chr3\t0\t24\tb"))
-    frame = embeddings(model, around_regions(regions, Genome(genome)), strands="forward")
+    expected = inference.embed(m.model, [chr1[:24], chr1[30:54]], rc_mode="none")
+    np.testing.assert_array_equal(vectors(frame), expected)
+    bed = write_bed(tmp_path / "a.bed", "chr1\t0\t24\ta", "chr3\t0\t24\tb")
+    frame = cj.embed(m, bed, genome=genome, rc_mode="none")
     assert frame["status"].to_list() == ["ok", "unknown_chrom"]
     # In a batch of another size sums may be rounded otherwise.
     np.testing.assert_allclose(frame["embedding"][0].to_numpy(), expected[0], atol=1e-5)
     assert frame["embedding"].is_null().to_list() == [False, True]
 
 
-def test_provenance_of_a_parquet_file(tmp_path, folder, genome):
-    polars = pytest.importorskip("polars")
-    out = tmp_path / "o.parquet"
-    embed(folder, genome, out=out, layer=-1)
-    provenance = json.loads(polars.read_parquet_metadata(out)["caduceus-jax"])
-    assert (provenance["model"], provenance["layer"]) == (folder, 2)
-    assert provenance["version"] == cj.__version__ and provenance["tile"] is None
+def test_regions_in_every_form(tmp_path, m, genome):
+    bed = write_bed(tmp_path / "a.bed", "chr1\t10\t34", "chr1\t60\t80")
+    columns = {"chrom": ["chr1"] * 2, "start": [10, 60], "end": [34, 80]}
+    forms = [
+        bed,
+        str(bed),
+        [cj.Interval("chr1", 10, 34), cj.Interval("chr1", 60, 80)],
+        cj.Intervals.of([cj.Interval("chr1", 10, 34), cj.Interval("chr1", 60, 80)]),
+        [("chr1", 10, 34), ("chr1", 60, 80)],
+        ["chr1:11-34", "chr1:61-80"],
+        polars.DataFrame(columns),
+        pandas.DataFrame(columns),
+        columns,
+    ]
+    first = cj.embed(m, forms[0], genome=genome)
+    assert first.select("chrom", "start", "end").rows() == [("chr1", 10, 34), ("chr1", 60, 80)]
+    for form in forms[1:]:
+        frame = cj.embed(m, form, genome=str(genome.path))
+        np.testing.assert_array_equal(vectors(frame), vectors(first))
+    for form in ("chr1:11-34", cj.Interval("chr1", 10, 34)):
+        frame = cj.embed(m, form, genome=genome)
+        np.testing.assert_allclose(vectors(frame), vectors(first)[:1], atol=1e-5)
 
 
-def fails(capsys, *words: str | pathlib.Path) -> str:
-    assert main(["embed", *map(str, words)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line.removeprefix("caduceus-jax embed: ")
+def test_variants_in_every_form(tmp_path, m, genome, chr1):
+    ref = chr1[49]
+    alt = "A" if ref != "A" else "C"
+    vcf = write_vcf(tmp_path / "a.vcf", f"chr1\t50\t.\t{ref}\t{alt}\t.\t.\t.")
+    columns = {"chrom": ["chr1"], "pos": [50], "ref": [ref], "alt": [alt]}
+    forms = [
+        vcf,
+        cj.Variant("chr1", 50, ref, alt),
+        [cj.Variant("chr1", 50, ref, alt)],
+        polars.DataFrame(columns),
+    ]
+    expected = inference.embed(m.model, [chr1[41:58]])
+    for form in forms:
+        frame = cj.embed(m, form, genome=genome, context_length=17)
+        assert frame.select("name", "pos", "window_start").rows() == [("chr1:50", 50, 41)]
+        np.testing.assert_allclose(vectors(frame), expected, atol=1e-5)
 
 
-def test_misuse_is_one_sentence(tmp_path, genome, capsys):
-    bed, out = write_bed(tmp_path, "chr1\t0\t50", "chr1\t0\t90\tlong"), tmp_path / "o.npz"
-    assert fails(capsys, "no-model", bed, "--out", out) == (
-        f"{bed} is a BED file: say with --genome where its regions lie"
+def test_tables_and_files_of_sequences(tmp_path, m, chr1):
+    expected = inference.embed(m.model, [chr1[:24], chr1[30:54]])
+    path = fasta(tmp_path / "a.fa", a=chr1[:24], b=chr1[30:54])
+    table = polars.DataFrame({"sequence": [chr1[:24], chr1[30:54]], "label": [0, 1]})
+    table.write_csv(tmp_path / "a.csv")
+    for form in (path, str(path), table, table.to_pandas(), tmp_path / "a.csv"):
+        np.testing.assert_array_equal(vectors(cj.embed(m, form)), expected)
+    other = table.rename({"sequence": "dna"})
+    np.testing.assert_array_equal(vectors(cj.embed(m, other, sequence="dna")), expected)
+    with pytest.raises(cj.UserError, match="^the table has no column sequence; it has dna, label"):
+        cj.embed(m, other)
+
+
+@pytest.mark.parametrize("options", [{"rc_mode": "none"}, {"concatenate": True}])
+def test_the_other_strand_is_read_from_its_5_prime_end(tmp_path, m, genome, chr1, options, caplog):
+    bed = write_bed(tmp_path / "a.bed", "chr1\t10\t33\ta\t0\t-", "chr1\t10\t33\tb\t0\t+")
+    frame = cj.embed(m, bed, genome=genome, pooling="center", **options)
+    assert frame["strand"].to_list() == ["-", "+"]
+    bases = [reverse_complement(chr1[10:33]), chr1[10:33]]
+    expected = inference.embed(m.model, bases, pooling="center", **options)
+    np.testing.assert_allclose(vectors(frame), expected, atol=1e-5)
+    assert np.abs(expected[0] - expected[1]).max() > 1e-2
+    assert "1 regions are on the - strand: its 5' to 3' is read" in caplog.messages
+    averaged = cj.embed(m, bed, genome=genome)
+    assert "strand" not in averaged.columns
+    np.testing.assert_array_equal(vectors(averaged)[0], vectors(averaged)[1])
+
+
+def test_options_are_fields_or_one_value(m, chr1):
+    one = cj.embed(m, [chr1], pooling="center", layer=1)
+    for frame in (
+        cj.embed(m, [chr1], options=Embedding(pooling="center", layer=1)),
+        cj.embed(m, [chr1], options=Embedding(pooling="center"), layer=1),
+    ):
+        np.testing.assert_array_equal(vectors(frame), vectors(one))
+    with pytest.raises(TypeError, match="^poling is not an option; there are pooling, window, "):
+        cj.embed(m, [chr1], poling="mean")
+
+
+def test_any_model_embeds(m, chr1):
+    for model in (classifier(rcps=True), classifier(rc_mode="posthoc"), m.model):
+        frame = cj.embed(model, [chr1])
+        expected = inference.embed(model, [chr1])
+        np.testing.assert_array_equal(vectors(frame), expected)
+
+
+def test_nothing_gives_no_row(m, genome):
+    for nothing in ([], polars.DataFrame({"sequence": []}, schema={"sequence": polars.String})):
+        assert cj.embed(m, nothing).shape[0] == 0
+    assert cj.embed(m, [], pooling="none").schema["embedding"] == polars.List(
+        polars.Array(polars.Float32, D_MODEL)
     )
-    absent = tmp_path / "absent.bed"
-    assert fails(capsys, "no-model", absent, "--out", out) == f"{absent} does not exist"
-    assert fails(capsys, "no-model", genome, "--out", out, "--genome", genome) == (
-        f"{genome} is a FASTA file, where a BED file of regions is needed"
-    )
-    assert fails(capsys, "no-model", genome, "--out", out, "--window", "9") == (
-        "--window is for the regions of a BED file, with --genome"
-    )
-    arguments = ("no-model", bed, "--out", out, "--genome", genome)
-    assert fails(capsys, *arguments, "--window", "0") == "--window is 0; it must be at least 1"
-    assert fails(capsys, *arguments, "--max-length", "60") == (
-        f"{bed}:2 has 90 bases, more than --max-length 60: embed windows of it with a BED file, "
-        "cut it with --tile, or allow more"
-    )
-    assert fails(capsys, "no-model", genome, "--out", out, "--max-length", "60") == (
-        f"{genome}: record chr1 has 100 bases, more than --max-length 60: embed windows of it with "
-        "a BED file, cut it with --tile, or allow more"
-    )
-    assert fails(capsys, "no-model", genome, "--out", tmp_path / "o.csv") == (
-        f"cannot write {tmp_path / 'o.csv'}: the name must end in .parquet or .npz or .h5 or "
-        ".hdf5 or .h5ad"
-    )
-    vcf = tmp_path / "calls"
-    vcf.write_text("##fileformat=VCFv4.2\n")
-    assert fails(capsys, "no-model", vcf, "--out", out) == (
-        f"{vcf} is a VCF file: say with --genome where its records lie, and with --window how much"
-    )
-    assert fails(capsys, "no-model", vcf, "--out", out, "--genome", genome) == (
-        f"{vcf} is a VCF file: say with --window how many bases around each record's position to "
-        "embed"
-    )
-    assert fails(
-        capsys, "no-model", genome, "--out", out, "--tile", "64", "--max-length", "60"
-    ) == ("--tile is 64, more than --max-length 60: allow more")
-    annotated = tmp_path / "o.h5ad"
-    assert fails(capsys, "no-model", genome, "--out", annotated, "--pooling", "none") == (
-        "an AnnData file holds one vector a row: write --pooling none to .h5"
-    )
-    assert not out.exists()
+
+
+def test_what_needs_a_genome_says_so(m, tmp_path):
+    with pytest.raises(cj.UserError, match="lies on a genome: pass `genome`, too$"):
+        cj.embed(m, [cj.Interval("chr1", 0, 5)])
+    with pytest.raises(cj.UserError, match=r"^sequence 1 \(0-based\) is empty$"):
+        cj.embed(m, ["ACGT", ""])
+    with pytest.raises(cj.UserError, match=r"^sequence 0 \(0-based\) has 9 bases, more than max_l"):
+        cj.embed(m, ["ACGTACGTA"], max_length=8)
+    with pytest.raises(
+        cj.UserError, match="^rc_mode is 'posthoc', which contradicts an equivarian"
+    ):
+        cj.embed(m, ["ACGT"], rc_mode="posthoc")

@@ -1,25 +1,21 @@
-"""Masked probabilities at every base: right by hand, on both strands, in every kind of file."""
-
-import pathlib
+"""Masked probabilities at every base: right by hand, on both strands."""
 
 import jax
 import numpy as np
+import polars
 import pytest
-from flax import nnx
 
-from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError
-from caduceus_jax.cli.arguments import parse
-from caduceus_jax.cli.signature import signature
-from caduceus_jax.genomics.likelihood import likelihood, probabilities
+from caduceus_jax import CaduceusForMaskedLM, Tokenizer, UserError
+from caduceus_jax.genomics.likelihood import likelihood
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.scoring import per_base
-from caduceus_jax.genomics.scoring.per_base import entropy, information
-from tests.models import randomised
-
-polars = pytest.importorskip("polars")
+from caduceus_jax.genomics.scoring.per_base import entropy
+from caduceus_jax.inference import blocks
+from tests.genomes import COMPLEMENT, write_bed
+from tests.genomes import genome as write_genome
+from tests.models import language_model
 
 CONTEXT = 31
-COMPLEMENT = str.maketrans("ACGT", "TGCA")
 LOGP = ["logp_A", "logp_C", "logp_G", "logp_T"]
 
 
@@ -31,19 +27,13 @@ def sequences() -> dict[str, str]:
     return drawn | {"chr1": drawn["chr1"][:30] + "NR" + drawn["chr1"][32:]}
 
 
-def write_genome(path: pathlib.Path, sequences: dict[str, str]) -> Genome:
-    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in sequences.items()))
-    return Genome(path)
-
-
 @pytest.fixture
 def genome(tmp_path, sequences) -> Genome:
     return write_genome(tmp_path / "genome.fa", sequences)
 
 
 def build(rcps: bool) -> CaduceusForMaskedLM:
-    config = CaduceusConfig(d_model=16, n_layer=1, rcps=rcps, initializer_range=1.0)
-    return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
+    return language_model(d_model=16, n_layer=1, rcps=rcps, initializer_range=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +41,8 @@ def ps() -> CaduceusForMaskedLM:
     return build(rcps=True)
 
 
-@pytest.fixture
-def folder(tmp_path, ps) -> str:
-    ps.save_pretrained(str(tmp_path / "model"))
-    return str(tmp_path / "model")
-
-
-def write_bed(path: pathlib.Path, *regions: tuple[str, int, int]) -> pathlib.Path:
-    path.write_text("".join(f"{chrom}\t{start}\t{end}\n" for chrom, start, end in regions))
-    return path
-
-
 def run(model, genome, regions, **options):
-    return probabilities(model, genome, regions, context_length=CONTEXT, **options)
+    return likelihood(model, regions, genome, context_length=CONTEXT, **options)
 
 
 @pytest.fixture(scope="module")
@@ -84,18 +63,6 @@ def numbers(frame) -> np.ndarray:
     return frame.select([*LOGP, "logp", "entropy"]).to_numpy()
 
 
-def test_entropy_by_hand():
-    halves, quarters = np.log([0.5, 0.25, 0.125, 0.125]), np.log([0.25] * 4)
-    np.testing.assert_allclose(entropy(halves), 1.75, atol=1e-6)
-    np.testing.assert_allclose(entropy(quarters), 2.0, atol=1e-6)
-    # Tokens that are no base take a part: the four are made to sum to 1.
-    np.testing.assert_allclose(entropy(halves - 3), 1.75, atol=1e-6)
-    certain = np.array([[0.0, -np.inf, -np.inf, -np.inf]])
-    assert entropy(certain).tolist() == [0.0]
-    np.testing.assert_allclose(information(np.stack([halves, quarters])), [0.25, 0], atol=1e-6)
-    assert np.isnan(entropy(np.full((2, 4), np.nan))).all()
-
-
 def test_each_base_is_masked_in_turn(genome, sequences, ps, logp_at):
     """From the public model, on windows cut by hand: base 15 of 31."""
     chr1 = sequences["chr1"].replace("R", "N")
@@ -110,14 +77,14 @@ def test_each_base_is_masked_in_turn(genome, sequences, ps, logp_at):
         np.testing.assert_allclose(frame["entropy"][row], entropy(expected), atol=1e-5)
 
 
-@pytest.mark.parametrize(("rcps", "together"), [(True, 1), (False, 1), (True, 3)])
-def test_the_other_strand_gives_the_same(tmp_path, genome, sequences, rcps, together):
+@pytest.mark.parametrize(("rcps", "masks_per_pass"), [(True, 1), (False, 1), (True, 3)])
+def test_the_other_strand_gives_the_same(tmp_path, genome, sequences, rcps, masks_per_pass):
     model = build(rcps)
     reverse = {name: s.translate(COMPLEMENT)[::-1] for name, s in sequences.items()}
     mirrored = write_genome(tmp_path / "reverse.fa", reverse)
     # 45 bases are a whole number of blocks of 3 together.
-    forward = run(model, genome, "chr1:41-85", together=together)
-    backward = run(model, mirrored, "chr1:6-50", together=together)
+    forward = run(model, genome, "chr1:41-85", masks_per_pass=masks_per_pass)
+    backward = run(model, mirrored, "chr1:6-50", masks_per_pass=masks_per_pass)
     found = backward.select(LOGP[::-1]).to_numpy()[::-1]
     np.testing.assert_allclose(found, forward.select(LOGP).to_numpy(), atol=1e-5)
     np.testing.assert_allclose(backward["entropy"].to_numpy()[::-1], forward["entropy"], atol=1e-5)
@@ -136,12 +103,12 @@ def test_rows_are_in_the_order_of_the_regions(tmp_path, genome, ps, monkeypatch,
     """Overlapping, nested, unsorted, beyond the end, nowhere; and in pieces of 7 bases."""
     whole = run(ps, genome, "all")
     assert whole["pos"].to_list() == [*range(1, 91), *range(1, 41)]
-    monkeypatch.setattr(per_base, "_PIECE", 7)
+    monkeypatch.setattr(per_base, "_CHUNK", 7)
     regions = [("b", 20, 55), ("chr1", 50, 80), ("chr1", 5, 60), ("c", 3, 9), ("chr1", 60, 65)]
     regions += [("chr1", 90, 95), ("1", 60, 65)]
     frame = run(ps, genome, write_bed(tmp_path / "a.bed", *regions))
     said = capsys.readouterr().err
-    assert "1 regions reach beyond the end of their contig: there is nothing there\n" in said
+    assert "1 regions reach beyond the end of their contig, and end there\n" in said
     expected = [
         (chrom, p + 1)
         for chrom, start, end in regions
@@ -160,25 +127,23 @@ def test_rows_are_in_the_order_of_the_regions(tmp_path, genome, ps, monkeypatch,
 
 
 def test_every_base_is_computed_once(tmp_path, genome, ps, monkeypatch):
-    from caduceus_jax import inference
+    rows, run_batches = [], blocks.run_batches
 
-    rows, iterate = [], inference.iterate_masked_log_probabilities
-    monkeypatch.setattr(
-        inference,
-        "iterate_masked_log_probabilities",
-        lambda model, ids, *args, **kwargs: (
-            rows.append(ids.shape) or iterate(model, ids, *args, **kwargs)
-        ),
-    )
+    def counted(*arguments, **options):
+        for batch, values in run_batches(*arguments, **options):
+            rows.append(len(batch.rows))
+            yield batch, values
+
+    monkeypatch.setattr(blocks, "run_batches", counted)
     bed = write_bed(tmp_path / "a.bed", ("chr1", 20, 40), ("chr1", 25, 50), ("chr1", 50, 60))
     run(ps, genome, bed)
-    assert rows == [(38, CONTEXT)]  # 40 bases, of which 2 are N
+    assert sum(rows) == 38  # 40 bases, of which 2 are N
 
 
 def test_the_ends_of_contigs(genome, sequences, ps, logp_at, capsys):
     b = sequences["b"]
     padded = run(ps, genome, "b:1-40")
-    assert "30 bases are near the end of a contig: N stands for what is beyond\n" in (
+    assert "the contexts of 30 bases reach beyond a contig's end, where N is read\n" in (
         capsys.readouterr().err
     )
 
@@ -205,7 +170,7 @@ def test_the_ends_of_contigs(genome, sequences, ps, logp_at, capsys):
 def test_together_masks_several_bases_of_one_window(genome, sequences, ps, logp_at):
     """By hand: 9 bases, 3 together, 3 apart; base 4 of 9 is masked with bases 1 and 7."""
     chr1 = sequences["chr1"]
-    frame = run(ps, genome, "chr1:51-59", together=3)
+    frame = run(ps, genome, "chr1:51-59", masks_per_pass=3)
     expected = logp_at(chr1[39:70], 12, 15, 18)
     np.testing.assert_allclose(frame.select(LOGP).to_numpy()[[1, 4, 7]], expected, atol=1e-5)
     assert np.abs(numbers(frame) - numbers(run(ps, genome, "chr1:51-59"))).max() > 1e-3
@@ -213,7 +178,7 @@ def test_together_masks_several_bases_of_one_window(genome, sequences, ps, logp_
 
 @pytest.mark.parametrize("region", ["chr1:1-90", "chr1:26-28", "chr1:31-32", "chr1:60-60", "b"])
 def test_together_leaves_no_base_out(genome, ps, region):
-    exact, fast = run(ps, genome, region), run(ps, genome, region, together=4)
+    exact, fast = run(ps, genome, region), run(ps, genome, region, masks_per_pass=4)
     assert fast.select("chrom", "pos", "ref", "status").equals(
         exact.select("chrom", "pos", "ref", "status")
     )
@@ -224,94 +189,15 @@ def test_together_leaves_no_base_out(genome, ps, region):
     ("options", "says"),
     [
         ({"context_length": 0}, "context_length is 0; it must be at least 1"),
-        ({"together": 0}, "together is 0; it must be at least 1"),
+        ({"masks_per_pass": 0}, "masks_per_pass is 0; it must be at least 1"),
         (
-            {"together": 8, "context_length": 15},
-            "together is 8 and context_length 15: masked bases need at least twice as much "
-            "context as they are",
+            {"masks_per_pass": 8, "context_length": 15},
+            "masks_per_pass is 8 and context_length 15: context_length must be at least twice "
+            "masks_per_pass",
         ),
     ],
 )
 def test_options_out_of_range(genome, ps, options, says):
     with pytest.raises(UserError) as error:
-        probabilities(ps, genome, "b", **options)
+        likelihood(ps, "b", genome, **options)
     assert str(error.value) == says
-
-
-def test_command(tmp_path, folder, genome, ps, monkeypatch, capsys):
-    """Tables equal the function's; a bigWig file has each base once, and no N."""
-    pybigwig = pytest.importorskip("pyBigWig")
-    monkeypatch.setattr(per_base, "_PIECE", 16)
-    bed = write_bed(tmp_path / "a.bed", ("b", 30, 40), ("1", 20, 50), ("chr1", 25, 60), ("z", 0, 5))
-    out = [tmp_path / name for name in ("a.parquet", "a.tsv", "a.bw")]
-    with pytest.raises(UserError) as error:
-        likelihood(folder, str(bed), genome.path, out=out, track="all", context_length=CONTEXT)
-    tracks = [tmp_path / f"a.{name}.bw" for name in ("logp", "entropy", "information")]
-    files = ", ".join(map(str, [*out[:2], *tracks]))
-    assert str(error.value) == (
-        f"1 of 4 regions are not on {genome.path}, first z:0-5: {files} is written without them; "
-        "--skip-bad accepts that"
-    )
-    said = capsys.readouterr().err.splitlines()
-    assert said[-1] == (
-        f"regions: 3 ok, 1 unknown_chrom; 50 bases, 2 of them ambiguous; written to {files}"
-    )
-    expected = run(ps, genome, bed)
-    frame = polars.read_parquet(out[0])
-    assert frame.schema == expected.schema
-    assert frame.drop(*LOGP, "logp", "entropy").equals(expected.drop(*LOGP, "logp", "entropy"))
-    np.testing.assert_allclose(numbers(frame), numbers(expected), atol=1e-5)
-    text = polars.read_csv(out[1], separator="\t", schema=expected.schema)
-    assert text.equals(frame)
-    for path, column in zip(tracks, ("logp", "entropy", "information"), strict=True):
-        frame = frame.with_columns(information=2 - polars.col("entropy"))
-        with pybigwig.open(str(path)) as file:
-            assert file.chroms() == {"chr1": 90, "b": 40}
-            rows = frame.filter(polars.col(column).is_not_null()).with_columns(
-                chrom=polars.col("chrom").replace("1", "chr1")
-            )
-            rows = rows.unique(["chrom", "pos"])
-            assert len(rows) == file.header()["nBasesCovered"] == 48
-            for chrom, length in (("chr1", 90), ("b", 40)):
-                track = np.full(length, np.nan)
-                some = rows.filter(polars.col("chrom") == chrom)
-                track[some["pos"].to_numpy() - 1] = some[column].to_numpy()
-                np.testing.assert_allclose(file.values(chrom, 0, length), track, atol=1e-6)
-    assert sorted(p.name for p in tmp_path.iterdir() if "partial" in p.name) == []
-
-
-def test_no_region_is_an_output_without_rows(tmp_path, folder, genome, capsys):
-    pybigwig = pytest.importorskip("pyBigWig")
-    bed = write_bed(tmp_path / "a.bed")
-    out = [tmp_path / name for name in ("a.parquet", "a.tsv", "a.bw")]
-    likelihood(folder, str(bed), genome.path, out=out, context_length=CONTEXT)
-    files = ", ".join(map(str, out))
-    assert capsys.readouterr().err == f"regions: none; 0 bases; written to {files}\n"
-    assert polars.read_parquet(out[0]).shape == (0, 10)
-    assert out[1].read_text() == "\t".join(polars.read_parquet(out[0]).columns) + "\n"
-    with pybigwig.open(str(out[2])) as file:
-        assert file.chroms() == {"chr1": 90, "b": 40}
-        assert file.intervals("chr1") is None
-
-
-@pytest.mark.parametrize(
-    ("names", "says"),
-    [
-        (["a.bed"], "cannot write {0}: the name must end in .parquet or .tsv or .bw"),
-        (["a.tsv", "a.tsv"], "{0} is named twice: give each output a name of its own"),
-        (["regions.tsv"], "{0} is an input: choose another name for the output"),
-    ],
-)
-def test_outputs_are_checked_before_the_work(tmp_path, genome, names, says):
-    write_bed(tmp_path / "regions.tsv", ("b", 0, 5))
-    out = [tmp_path / name for name in names]
-    with pytest.raises(UserError) as error:
-        likelihood("no model", str(tmp_path / "regions.tsv"), genome.path, out=out)
-    assert str(error.value) == says.format(*out)
-
-
-def test_the_command_line_takes_several_outputs():
-    words = ["m", "r", "g", "--out", "a.tsv", "b.bw", "--track", "all", "--together", "8"]
-    parsed = parse("likelihood", signature(likelihood), words).keywords
-    assert list(map(str, parsed["out"])) == ["a.tsv", "b.bw"]
-    assert (parsed["track"], parsed["together"], parsed["context_length"]) == ("all", 8, 1023)

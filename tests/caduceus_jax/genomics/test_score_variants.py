@@ -1,6 +1,5 @@
 """Variant scores: right by hand, the same from either strand, a row for every ALT."""
 
-import pathlib
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -8,18 +7,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError, inference
-from caduceus_jax.cli.main import main
-from caduceus_jax.genomics.files.vcf import read_vcf
+from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.score_variants import score_variants, scores
+from caduceus_jax.genomics.score_variants import score_variants
 from caduceus_jax.genomics.variant import Variants
+from caduceus_jax.inference import blocks
+from tests.genomes import COMPLEMENT, other
+from tests.genomes import genome as write_genome
 from tests.models import randomised
 
-HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 LENGTHS = {"chr1": 200, "chr2": 90}
 CONTEXT = 31
-COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +26,6 @@ def sequences() -> dict[str, str]:
     drawn = {name: "".join(rng.choice(list("ACGT"), n)) for name, n in LENGTHS.items()}
     # Base 120 (0-based) is unknown and base 121 an ambiguity code.
     return drawn | {"chr1": drawn["chr1"][:120] + "NR" + drawn["chr1"][122:]}
-
-
-def write_genome(path: pathlib.Path, sequences: dict[str, str]) -> Genome:
-    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in sequences.items()))
-    return Genome(path)
 
 
 @pytest.fixture
@@ -50,12 +43,6 @@ def ps() -> CaduceusForMaskedLM:
     return build(rcps=True)
 
 
-@pytest.fixture
-def folder(tmp_path, ps) -> str:
-    ps.save_pretrained(str(tmp_path / "model"))
-    return str(tmp_path / "model")
-
-
 class Scores(NamedTuple):
     status: np.ndarray
     llr: np.ndarray
@@ -63,7 +50,7 @@ class Scores(NamedTuple):
 
 def score(*arguments, **options) -> Scores:
     """Status and masked log-likelihood ratio of each row."""
-    frame = scores(*arguments, **options)
+    frame = score_variants(*arguments, **options)
     return Scores(frame["status"].to_numpy(), frame["llr"].fill_null(np.nan).to_numpy())
 
 
@@ -74,23 +61,9 @@ def make(*rows: tuple[str, int, str, str | None]) -> Variants:
     return Variants(number, number + 1, list(chrom), np.array(position), list(ref), list(alt))
 
 
-def other(base: str, steps: int = 1) -> str:
-    return "ACGT"[("ACGT".index(base) + steps) % 4]
-
-
 def snvs(sequences: dict[str, str], *positions: int) -> list[tuple[str, int, str, str]]:
     chr1 = sequences["chr1"]
     return [("chr1", p, chr1[p], other(chr1[p])) for p in positions]
-
-
-def write_vcf(path: pathlib.Path, *records: str) -> pathlib.Path:
-    path.write_text(HEADER + "".join(record + "\n" for record in records))
-    return path
-
-
-def info(line: str) -> dict[str, str]:
-    fields = line.split("\t")[7].split(";")
-    return {key: value for key, _, value in (field.partition("=") for field in fields)}
 
 
 def test_scores_by_hand(genome, sequences):
@@ -184,19 +157,19 @@ def test_every_alt_gets_a_row_and_a_status(genome, sequences, ps):
     np.testing.assert_allclose(dropped.llr[:-1], scored.llr[:-1], atol=1e-5)
 
 
-def test_one_forward_pass_a_position(genome, sequences, ps, monkeypatch):
-    seen, run = [], inference.iterate_masked_log_probabilities
-    monkeypatch.setattr(
-        inference,
-        "iterate_masked_log_probabilities",
-        lambda model, ids, *args, **kwargs: (
-            seen.append(ids.shape) or run(model, ids, *args, **kwargs)
-        ),
-    )
+def test_one_forward_pass_per_position(genome, sequences, ps, monkeypatch):
+    seen, run = [], blocks.run_batches
+
+    def counted(*arguments, **options):
+        for batch, values in run(*arguments, **options):
+            seen.append(len(batch.rows))
+            yield batch, values
+
+    monkeypatch.setattr(blocks, "run_batches", counted)
     chr1 = sequences["chr1"]
     rows = [("chr1", p, chr1[p], other(chr1[p], i)) for p in (90, 40) for i in (1, 2, 3)]
     scored = score(ps, make(*rows), genome, context_length=CONTEXT)
-    assert seen == [(2, CONTEXT)]
+    assert sum(seen) == 2
     apart = [score(ps, make(row), genome, context_length=CONTEXT).llr[0] for row in rows[::2]]
     np.testing.assert_allclose(scored.llr[::2], apart, atol=1e-5)
 
@@ -204,9 +177,8 @@ def test_one_forward_pass_a_position(genome, sequences, ps, monkeypatch):
 def test_the_ends_of_contigs(genome, sequences, ps, capsys):
     rows = make(*snvs(sequences, 2, 199, 100))
     padded = score(ps, rows, genome, context_length=CONTEXT)
-    assert "2 sequences are near the end of a contig: N stands for what is beyond\n" in (
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "2 windows reach beyond a contig's end, where N is read\n" in said
     chr1 = sequences["chr1"]
     ids = Tokenizer().encode("N" * 13 + chr1[:18])
     ids[15] = 3
@@ -220,26 +192,26 @@ def test_the_ends_of_contigs(genome, sequences, ps, capsys):
     np.testing.assert_allclose(shifted.llr[0], logits[alt] - logits[ref], atol=1e-5)
     np.testing.assert_allclose(shifted.llr[2], padded.llr[2], atol=1e-5)
     with pytest.raises(UserError) as error:
-        score(ps, rows, genome, context_length=CONTEXT, edge="error", source="a.vcf")
+        score(ps, rows, genome, context_length=CONTEXT, edge="error")
     assert str(error.value) == (
-        f"a.vcf:1 (chr1:3 {chr1[2]}>{other(chr1[2])}) needs bases -13 to 18 (0-based) of a contig "
-        "of 200: choose edge pad, shift or drop"
+        f"variants:1 (chr1:3 {chr1[2]}>{other(chr1[2])}) needs bases -13 to 18 (0-based) of a "
+        "contig of 200: choose edge pad, shift or drop"
     )
 
 
 def test_wrong_genome_stops_before_the_model_runs(genome, sequences, ps, monkeypatch):
-    monkeypatch.setattr(inference, "iterate_masked_log_probabilities", None)
+    monkeypatch.setattr(blocks, "run_batches", None)
     chr1 = sequences["chr1"]
     rows = snvs(sequences, *range(20, 119))
     wrong = [("chr1", p, other(ref), ref) for _, p, ref, _ in rows[:2]]
     variants = make(*rows[:2], *wrong, *rows[4:])
     with pytest.raises(UserError) as error:
-        score(ps, variants, genome, source="a.vcf")
-    first = f"a.vcf:3 (chr1:21 {other(chr1[20])}>{chr1[20]}) where the genome has {chr1[20]}"
+        score(ps, variants, genome)
+    first = f"variants:3 (chr1:21 {other(chr1[20])}>{chr1[20]}) where the genome has {chr1[20]}"
     assert str(error.value) == (
-        f"a.vcf: REF differs from the genome in 2 of 99 records, first at {first}: "
+        f"variants: REF differs from the genome in 2 of 99 records, first at {first}: "
         f"{genome.path} is most likely another assembly than the variants were called on "
-        "(--max-ref-mismatch, now 0.01, sets how many are accepted)"
+        "(max_ref_mismatch, now 0.01, sets how many are accepted)"
     )
 
 
@@ -248,7 +220,7 @@ def test_wrong_genome_stops_before_the_model_runs(genome, sequences, ps, monkeyp
 )
 def test_positions_off_by_one_are_recognised(genome, sequences, ps, shift, says):
     rows = [(c, p + shift, ref, alt) for c, p, ref, alt in snvs(sequences, *range(20, 110))]
-    with pytest.raises(UserError, match=f": the positions are most likely {says} \\(--max-ref"):
+    with pytest.raises(UserError, match=f": the positions are most likely {says} \\(max_ref"):
         score(ps, make(*rows), genome)
 
 
@@ -261,137 +233,6 @@ def test_records_are_counted_not_alts(genome, sequences, ps):
     variants = variants._replace(record=np.maximum(variants.record - 1, 0))
     scored = score(ps, variants, genome, context_length=3, batch_size=64)
     assert scored.status.tolist() == ["ref_mismatch"] * 2 + ["ok"] * 99
-
-
-@pytest.mark.parametrize("name", ["out.vcf", "out.vcf.gz"])
-def test_command_writes_a_vcf(tmp_path, folder, genome, sequences, capsys, name):
-    pysam = pytest.importorskip("pysam")
-    chr1 = sequences["chr1"]
-    at = {p: chr1[p] for p in (50, 80)}
-    path = write_vcf(
-        tmp_path / "in.vcf",
-        f"1\t81\tb\t{at[80]}\t{other(at[80])},<DEL>,{other(at[80], 2)}\t5\tPASS\tDP=7",
-        f"1\t51\ta\t{at[50]}\t.\t.\t.\t.",
-        f"1\t51\tc\t{at[50]}\t{other(at[50])}\t.\t.\t.",
-    )
-    out = tmp_path / name
-    words = ["score-variants", folder, str(path), str(genome.path), "--out", str(out)]
-    assert main([*words, "--context-length", str(CONTEXT)]) == 0
-    said = capsys.readouterr().err.splitlines()
-    assert said[-1] == f"variants: 3 ok, 1 symbolic, 1 missing_alt; written to {out}"
-    rows = [("chr1", p, at[p], other(at[p], i)) for p, i in ((80, 1), (80, 2), (50, 1))]
-    model = CaduceusForMaskedLM.from_pretrained(folder)
-    expected = score(model, make(*rows), genome, context_length=CONTEXT).llr
-    with pysam.VariantFile(str(out)) as file:
-        assert file.header.info["CADUCEUS_LLR"].number == "A"
-        records = list(file)
-    assert [(r.pos, r.id, r.alts) for r in records] == [
-        (81, "b", (other(at[80]), "<DEL>", other(at[80], 2))),
-        (51, "a", None),
-        (51, "c", (other(at[50]),)),
-    ]
-    assert records[0].info["DP"] == ("7",) or records[0].info["DP"] == "7"
-    llr = records[0].info["CADUCEUS_LLR"]
-    assert llr[1] is None
-    np.testing.assert_allclose([llr[0], llr[2]], expected[:2], atol=1e-5)
-    assert records[0].info["CADUCEUS_STATUS"] == ("ok", "symbolic", "ok")
-    assert "CADUCEUS_LLR" not in records[1].info
-    assert records[1].info["CADUCEUS_STATUS"] == ("missing_alt",)
-    np.testing.assert_allclose(records[2].info["CADUCEUS_LLR"], expected[2:], atol=1e-5)
-    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
-
-
-def test_command_writes_parquet(tmp_path, folder, genome, sequences):
-    polars = pytest.importorskip("polars")
-    ref = sequences["chr1"][50]
-    path = write_vcf(
-        tmp_path / "in.vcf",
-        f"chr1\t51\t.\t{ref}\t{other(ref)},{ref}A\t.\t.\t.",
-        f"chr1\t51\t.\t{ref}\t.\t.\t.\t.",
-    )
-    out = tmp_path / "out.parquet"
-    score_variants(folder, path, genome.path, out=out, context_length=CONTEXT)
-    frame = polars.read_parquet(out)
-    model = CaduceusForMaskedLM.from_pretrained(folder)
-    rows = make(("chr1", 50, ref, other(ref)))
-    (expected,) = score(model, rows, genome, context_length=CONTEXT).llr.tolist()
-    assert frame.columns == ["chrom", "pos", "ref", "alt", "status", "llr"]
-    assert frame.rows() == [
-        ("chr1", 51, ref, other(ref), "ok", pytest.approx(expected, abs=1e-5)),
-        ("chr1", 51, ref, f"{ref}A", "indel", None),
-        ("chr1", 51, ref, None, "missing_alt", None),
-    ]
-
-
-@pytest.mark.parametrize("name", ["out.vcf", "out.vcf.gz", "out.parquet"])
-def test_no_record_in_no_record_out(tmp_path, folder, genome, capsys, name):
-    path = write_vcf(tmp_path / "in.vcf")
-    out = tmp_path / name
-    assert main(["score-variants", folder, str(path), str(genome.path), "--out", str(out)]) == 0
-    assert capsys.readouterr().err == f"variants: none; written to {out}\n"
-    if name.endswith("parquet"):
-        assert pytest.importorskip("polars").read_parquet(out).shape == (0, 6)
-    else:
-        assert read_vcf(out).alt == []
-
-
-def test_variants_that_are_not_on_the_genome_are_written_and_status_2(
-    tmp_path, folder, genome, capsys
-):
-    path = write_vcf(
-        tmp_path / "in.vcf", "chr9\t5\t.\tA\tC\t.\t.\t.", "chr1\t201\t.\tA\tC\t.\t.\t."
-    )
-    out = tmp_path / "out.vcf"
-    words = ["score-variants", folder, str(path), str(genome.path), "--out", str(out)]
-    assert main(words) == 2
-    assert capsys.readouterr().err == (
-        f"variants: 1 unknown_chrom, 1 out_of_range; written to {out}\n"
-        f"caduceus-jax score-variants: 2 of 2 variants are not on {genome.path}, first chr9:5: "
-        f"{out} is written and gives them the status unknown_chrom or out_of_range; --skip-bad "
-        "accepts that\n"
-    )
-    lines = out.read_text().splitlines()
-    assert [info(line)["CADUCEUS_STATUS"] for line in lines[-2:]] == [
-        *("unknown_chrom", "out_of_range")
-    ]
-    assert main([*words, "--skip-bad"]) == 0
-
-
-def test_outputs_that_cannot_be_written_are_refused_at_once(tmp_path, genome, capsys):
-    path = write_vcf(tmp_path / "in.vcf")
-    cases = {
-        tmp_path / "out.csv": (
-            "the name must end in .vcf or .vcf.gz or .parquet or .tsv or .tsv.gz"
-        ),
-        tmp_path / "no" / "out.vcf": f"{tmp_path / 'no'} is no folder",
-    }
-    for out, says in cases.items():
-        words = ["score-variants", "no-model", str(path), str(genome.path), "--out", str(out)]
-        assert main(words) == 2
-        assert capsys.readouterr().err == (
-            f"caduceus-jax score-variants: cannot write {out}: {says}\n"
-        )
-    words = ["score-variants", "no-model", str(path), str(genome.path), "--out", str(path)]
-    assert main(words) == 2
-    assert capsys.readouterr().err == (
-        f"caduceus-jax score-variants: {path} is the input: choose another name for the output\n"
-    )
-    assert path.read_text() == HEADER
-
-
-def test_an_error_leaves_the_earlier_output_alone(tmp_path, folder, genome, monkeypatch):
-    path, out = write_vcf(tmp_path / "in.vcf"), tmp_path / "out.vcf"
-    out.write_text("of yesterday")
-
-    def fail(source, partial, *args, **kwargs):
-        partial.write_text("half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr("caduceus_jax.genomics.score_variants.write_vcf", fail)
-    with pytest.raises(OSError, match="disk full"):
-        score_variants(folder, path, genome.path, out=out)
-    assert out.read_text() == "of yesterday"
-    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
 def test_real_variants_match_their_genome(shared, tmp_path, ps):

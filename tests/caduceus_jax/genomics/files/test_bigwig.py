@@ -31,5 +31,5 @@ def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere.bw does not exist"):
         BigWig(tmp_path / "nowhere.bw")
     (tmp_path / "no.bw").write_text("chr1 0 5 1.0\n")
-    with pytest.raises(UserError, match="no.bw is no bigWig file"):
+    with pytest.raises(UserError, match="no.bw is not a bigWig file"):
         BigWig(tmp_path / "no.bw")

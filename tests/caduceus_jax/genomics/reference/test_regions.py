@@ -4,7 +4,7 @@ import pytest
 
 from caduceus_jax import UserError
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.reference.regions import read_regions
+from caduceus_jax.genomics.reference.regions import named_regions
 
 
 @pytest.fixture
@@ -23,14 +23,15 @@ def genome(tmp_path) -> Genome:
         ("chr1:7", "chr1", 6, 7),
         ("1:7-8", "1", 6, 8),
         ("chr1", "chr1", 0, 2000),
-        ("chr1:1,990-2,050", "chr1", 1989, 2050),
+        ("chr1:1,990-2,000", "chr1", 1989, 2000),
+        ("chr1:7-8:-", "chr1", 6, 8),
         ("HLA:1", "HLA:1", 0, 30),
         ("HLA:1:2-3", "HLA:1", 1, 3),
         ("HLA:1:5-9", "HLA:1:5-9", 0, 20),
     ],
 )
 def test_typed_regions(genome, text, chrom, start, end):
-    regions = read_regions(text, genome)
+    regions = named_regions(text, genome)
     assert (regions.chrom, regions.start.tolist(), regions.end.tolist()) == (
         [chrom],
         [start],
@@ -39,20 +40,10 @@ def test_typed_regions(genome, text, chrom, start, end):
 
 
 def test_all_contigs(genome):
-    regions = read_regions("all", genome)
+    regions = named_regions("all", genome)
     assert regions.chrom == ["chr1", "HLA:1", "HLA:1:5-9"]
     assert regions.start.tolist() == [0, 0, 0]
     assert regions.end.tolist() == [2000, 30, 20]
-    assert read_regions(regions, genome) is regions
-
-
-def test_a_bed_file_counts_from_0(tmp_path, genome):
-    path = tmp_path / "a.bed"
-    path.write_text("chr1\t0\t1\tfirst\nchr9\t5\t7\n")
-    regions = read_regions(path, genome)
-    assert regions.chrom == ["chr1", "chr9"]
-    assert regions.start.tolist() == [0, 5]
-    assert regions.name == ["first", "chr9:5-7"]
 
 
 @pytest.mark.parametrize(
@@ -61,18 +52,22 @@ def test_a_bed_file_counts_from_0(tmp_path, genome):
         ("chr1:0-10", "chr1:0-10: bases of a region are counted from 1 here, and from 0 in BED"),
         ("chr1:10-9", "chr1:10-9: the last base, 9, is before the first, 10"),
         ("chr1:2,001-2,002", "chr1:2,001-2,002: chr1 has 2,000 bases in {path}"),
-        ("chr1:,-,", "chr1:,-,: a region is written like chr1:30,000,001-30,002,000"),
+        (
+            "chr1:,-,",
+            "'chr1:,-,' is not a region: regions are written like chr22:30,000,001-30,002,000",
+        ),
+        ("chr1:1,990-2,001", "chr1:1,990-2,001: chr1 has 2,000 bases in {path}"),
         ("chr5:1-9", "chr5:1-9: {path} has no contig chr5; it has chr1, HLA:1, HLA:1:5-9"),
-        ("lost.bed", "no such file: lost.bed"),
-        ("data/lost", "no such file: data/lost"),
+        ("lost.bed", "lost.bed does not exist"),
+        ("data/lost", "data/lost does not exist"),
         (
             "chr1:1..9",
-            "'chr1:1..9' is no BED file, no contig of {path} (chr1, HLA:1, HLA:1:5-9) and no "
-            "region: those are written like chr22:30,000,001-30,002,000",
+            "'chr1:1..9' is not a BED file, not a contig of {path} (chr1, HLA:1, HLA:1:5-9) and "
+            "not a region: those are written like chr22:30,000,001-30,002,000",
         ),
     ],
 )
 def test_mistakes(genome, text, says):
     with pytest.raises(UserError) as error:
-        read_regions(text, genome)
+        named_regions(text, genome)
     assert str(error.value) == says.format(path=genome.path)

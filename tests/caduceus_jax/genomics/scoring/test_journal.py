@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from caduceus_jax import UserError
-from caduceus_jax.genomics.scoring.journal import open_journal
+from caduceus_jax.genomics.options import Embedding
+from caduceus_jax.genomics.scoring.journal import Journal, open_journal, run_record
+from tests.models import pretrained
 
 RUN = {"mode": "llr", "genome": {"bytes": 3}, "window": (1, 2)}
 FIRST, SECOND = np.array([1.5, np.nan, -2], np.float32), np.array([7], np.float32)
@@ -14,19 +16,18 @@ class Killed(BaseException):
     pass
 
 
-def interrupt(path, *entries, resume=False):
+def interrupt(path, *entries, restart=False):
     """Keeps entries, then ends as an error would."""
-    with pytest.raises(Killed), open_journal(path, RUN, resume=resume) as journal:
-        if resume:
-            while journal.next() is not None:
-                pass
+    with pytest.raises(Killed), open_journal(path, RUN, restart=restart) as journal:
+        while journal.next() is not None:
+            pass
         for entry in entries:
             journal.append(entry)
         raise Killed
 
 
 def kept(path) -> list[list[float]]:
-    with pytest.raises(Killed), open_journal(path, RUN, resume=True) as journal:
+    with pytest.raises(Killed), open_journal(path, RUN) as journal:
         found = []
         while (values := journal.next()) is not None:
             found.append(values.tolist())
@@ -37,9 +38,9 @@ def kept(path) -> list[list[float]]:
 def test_what_is_kept_comes_back_and_the_end_removes_it(tmp_path):
     path = tmp_path / "a.journal"
     interrupt(path, FIRST)
-    interrupt(path, SECOND, resume=True)
+    interrupt(path, SECOND)
     np.testing.assert_equal(kept(path), [[1.5, np.nan, -2.0], [7.0]])
-    with open_journal(path, RUN, resume=True) as journal:
+    with open_journal(path, RUN) as journal:
         np.testing.assert_array_equal(journal.next(), FIRST)
     assert not path.exists()
 
@@ -48,13 +49,13 @@ def test_an_entry_cut_anywhere_is_dropped_and_written_again(tmp_path):
     path = tmp_path / "a.journal"
     interrupt(path, FIRST)
     one = path.stat().st_size
-    interrupt(path, SECOND, resume=True)
+    interrupt(path, SECOND)
     whole = path.read_bytes()
     for size in range(one, len(whole)):
         path.write_bytes(whole[:size])
         np.testing.assert_equal(kept(path), [FIRST.tolist()])
         assert path.stat().st_size == one
-        interrupt(path, SECOND, resume=True)
+        interrupt(path, SECOND)
         assert path.read_bytes() == whole
     flipped = bytearray(whole)
     flipped[one + 9] ^= 1
@@ -62,16 +63,13 @@ def test_an_entry_cut_anywhere_is_dropped_and_written_again(tmp_path):
     np.testing.assert_equal(kept(path), [FIRST.tolist()])
 
 
-def test_a_first_line_cut_anywhere_is_no_journal(tmp_path, capsys):
+def test_a_first_line_cut_anywhere_is_no_journal(tmp_path):
     path = tmp_path / "a.journal"
     interrupt(path, FIRST)
     line = path.read_bytes().partition(b"\n")[0]
     for size in range(len(line) + 1):
         path.write_bytes(line[:size])
         assert kept(path) == []
-    assert capsys.readouterr().err.splitlines() == (
-        [f"there is no journal {path} to resume from: everything is computed"] * (len(line) + 1)
-    )
 
 
 def test_nothing_computed_leaves_no_journal(tmp_path):
@@ -84,35 +82,42 @@ def test_another_runs_journal_is_refused(tmp_path):
     interrupt(path, FIRST)
     before = path.read_bytes()
     other = {**RUN, "mode": "pll", "edge": "pad"}
-    with pytest.raises(UserError) as error, open_journal(path, other, resume=True):
+    with pytest.raises(UserError) as error, open_journal(path, other):
         pass
     assert str(error.value) == (
         f"{path} is the journal of another run, which differs in mode, edge: start that run again, "
-        "or this one without --resume, which discards the journal"
+        "or pass `restart`, which discards the journal"
     )
     assert path.read_bytes() == before
 
 
-def test_without_resume_it_begins_anew_and_says_so(tmp_path, capsys):
+def test_an_interruption_says_that_it_continues(tmp_path, capsys):
     path = tmp_path / "a.journal"
     interrupt(path, FIRST)
-    interrupt(path, SECOND)
     assert capsys.readouterr().err == (
-        f"{path}, the journal of the same run, is discarded: --resume would continue it\n"
+        f"what is computed is kept in {path}: the same command continues from it\n"
     )
+    with open_journal(path, RUN) as journal:
+        assert journal.next() is not None
+    assert capsys.readouterr().err == (f"continuing from {path}, what an earlier run computed\n")
+
+
+def test_restart_begins_anew(tmp_path):
+    path = tmp_path / "a.journal"
+    interrupt(path, FIRST)
+    interrupt(path, SECOND, restart=True)
     assert kept(path) == [[7.0]]
-    with open_journal(path, {"mode": "pll"}, resume=False) as journal:
+    with open_journal(path, {"mode": "pll"}, restart=True) as journal:
         assert journal.next() is None
-    assert capsys.readouterr().err == ""
 
 
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path):
     path = tmp_path / "a.journal"
     path.write_text("Dear diary")
-    with pytest.raises(UserError) as error, open_journal(path, RUN, resume=False):
+    with pytest.raises(UserError) as error, open_journal(path, RUN):
         pass
     assert str(error.value) == (
-        f"{path} is no journal of this program: move it, or choose another --out"
+        f"{path} is not a journal of caduceus-jax: move it, or choose another output"
     )
     assert path.read_text() == "Dear diary"
 
@@ -121,8 +126,31 @@ def test_two_processes_do_not_share_one(tmp_path):
     pytest.importorskip("fcntl")
     path = tmp_path / "a.journal"
     with (
-        open_journal(path, RUN, resume=False),
+        open_journal(path, RUN),
         pytest.raises(UserError, match="is in use: another process is writing the same output$"),
-        open_journal(path, RUN, resume=True),
+        open_journal(path, RUN),
     ):
         pass
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    class Full:
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    journal = Journal(Full(), 0, tmp_path / "a.journal")
+    with pytest.raises(UserError, match=r"^the journal .*a\.journal cannot be written: No space"):
+        journal.append(FIRST)
+
+
+def test_the_record_of_a_run_tells_models_and_options_apart():
+    m, same = pretrained(), pretrained()
+    first = run_record(m, "embed", options=Embedding(), sequences="ab")
+    assert first == run_record(same, "embed", options=Embedding(), sequences="ab")
+    others = [
+        run_record(pretrained(n_layer=1), "embed", options=Embedding(), sequences="ab"),
+        run_record(m, "embed", options=Embedding(layer=1), sequences="ab"),
+        run_record(m, "embed", options=Embedding(), sequences="ac"),
+        run_record(m, "predict", options=Embedding(), sequences="ab"),
+    ]
+    assert all(other != first for other in others)

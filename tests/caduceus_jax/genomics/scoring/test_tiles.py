@@ -6,8 +6,17 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError, inference
-from caduceus_jax.genomics.scoring.tiles import cut, embed_tiled, middle
+from caduceus_jax import (
+    CaduceusConfig,
+    CaduceusForMaskedLM,
+    Pretrained,
+    Tokenizer,
+    UserError,
+    inference,
+)
+from caduceus_jax.genomics.embed import embed
+from caduceus_jax.genomics.scoring.tiles import cut, middle
+from caduceus_jax.inference import batches
 from tests.models import randomised
 
 
@@ -15,6 +24,12 @@ from tests.models import randomised
 def model() -> CaduceusForMaskedLM:
     config = CaduceusConfig(d_model=8, n_layer=1, rcps=True, initializer_range=1.0)
     return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
+
+
+def embed_tiled(model, sequences, **options):
+    """The vectors of `embed` as arrays."""
+    vectors = embed(Pretrained(model, Tokenizer()), sequences, **options)["embedding"].to_list()
+    return [np.array(vector, np.float32) for vector in vectors]
 
 
 def draw(*lengths: int) -> list[bytes]:
@@ -76,7 +91,7 @@ def test_the_tile_in_the_middle():
     assert tiles.start.tolist() == [3, 4, 0, 0] and tiles.end.tolist() == [7, 7, 4, 3]
 
 
-POOLINGS = {"mean": {}, "center": {}, "window": {"pool_window": 5}}
+POOLINGS = {"mean": {}, "center": {}, "window": {"window": 5}}
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -132,9 +147,9 @@ def test_the_other_strand_is_tiled_alike(model, overlap):
             np.testing.assert_allclose(two[::-1] if pooling == "none" else two, one, atol=1e-5)
     odd = [number for number, bases in enumerate(sequences) if len(bases) % 2]
     for pooling in ("center", "window"):
-        window = {"pool_window": 5} if pooling == "window" else {}
+        window = {"window": 5} if pooling == "window" else {}
         got, other = (
-            embed_tiled(model, strand, pooling=pooling, **window, **options)[odd]
+            np.stack(embed_tiled(model, strand, pooling=pooling, **window, **options))[odd]
             for strand in (sequences, others)
         )
         np.testing.assert_allclose(other, got, atol=1e-5)
@@ -142,30 +157,28 @@ def test_the_other_strand_is_tiled_alike(model, overlap):
 
 def test_pooled_vectors_need_no_tokens(model, monkeypatch):
     """What comes from the device is one vector a tile."""
-    seen = []
-    iterate = inference.iterate_embeddings
+    seen, fetched = [], batches._fetched
 
-    def spy(*arguments, **options):
-        for row, vector in iterate(*arguments, **options):
-            seen.append(vector.shape)
-            yield row, vector
+    def spy(batch, results):
+        seen.append(fetched(batch, results)[1].shape)
+        return fetched(batch, results)
 
-    monkeypatch.setattr(inference, "iterate_embeddings", spy)
+    monkeypatch.setattr(batches, "_fetched", spy)
     embed_tiled(model, draw(39), tile=16, overlap=4)
-    assert seen == [(8,)] * 3
+    assert sum(rows for rows, _ in seen) == 3 and {channels for _, channels in seen} == {8}
 
 
 def test_tiles_that_make_no_sense(model):
     for options, says in {
         (("tile", 0),): r"^tile is 0; it must be at least 1$",
-        (("overlap", 3),): r"^overlap is what tiles share: say how long a tile is, too$",
-        (("tile", 8), ("overlap", 8)): r"^overlap is 8; it must be from 0 to 7, below tile$",
-        (("pooling", "none"), ("pool_window", 8)): r"^pooling window and a pool_window, its length",
+        (("overlap", 3),): r"^overlap is what tiles share: pass their length, `tile`, too$",
+        (("tile", 8), ("overlap", 8)): r"^overlap is 8; it must be from 0 to 7, below `tile`$",
+        (("pooling", "none"), ("window", 8)): r"^pooling window and a window, its length",
         (
             ("tile", 8),
             ("pooling", "window"),
-            ("pool_window", 9),
-        ): r"^a pool_window of 9 does not fit",
+            ("window", 9),
+        ): r"^window is 9, which does not fit into a tile of 8$",
     }.items():
         with pytest.raises(UserError, match=says):
             embed_tiled(model, draw(4), **dict(options))

@@ -8,7 +8,7 @@ from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.score_variants import scores
+from caduceus_jax.genomics.score_variants import score_variants as scores
 from caduceus_jax.genomics.variant import Variants
 
 LENGTH, CONTEXT, WINDOW = 120, 21, 7

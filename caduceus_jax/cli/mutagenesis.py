@@ -1,0 +1,129 @@
+"""`caduceus-jax mutagenesis`: every single-base change of regions, as tables, tracks, pictures."""
+
+import contextlib
+import pathlib
+from typing import Literal
+
+import polars
+
+from caduceus_jax.errors import UserError
+from caduceus_jax.genomics import plots
+from caduceus_jax.genomics.files.output import check_outputs, replacing
+from caduceus_jax.genomics.interval import Intervals, Strand
+from caduceus_jax.genomics.mutagenesis import mutagenesis_tables, track_values
+from caduceus_jax.genomics.options import Masking
+from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.scoring.per_base_files import (
+    FORMATS,
+    computed_bases,
+    region_inputs,
+    summarise_bases,
+    write_bases,
+)
+
+_PICTURES: dict[str, str | None] = dict.fromkeys((".png", ".svg", ".pdf"), "matplotlib")
+
+
+def mutagenesis(
+    model: str,
+    regions: str,
+    *,
+    genome: str,
+    out: list[pathlib.Path],
+    track: Literal["mean", "minimum"] = "mean",
+    strand: Literal["+", "-"] = "+",
+    options: Masking = Masking(),
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    restart: bool = False,
+    skip_bad: bool = False,
+) -> None:
+    """Scores every single-base change of regions: in-silico saturation mutagenesis.
+
+    The score is that of score-variants: log p(alt) - log p(ref) where the base is masked, given
+    the sequence around it. Negative scores mean that the change is less expected there than the
+    genome's base.
+
+    One computation writes any of these:
+    a table (.parquet, .tsv), three rows per base: chrom, pos (from 1), ref, alt, status, llr. An N
+    of the genome has one row without alt, with the status ambiguous;
+    a track (.bw, bigWig), one value per base: the mean of its three scores, or the minimum;
+    a picture (.png, .svg, .pdf) of one region of at most 1,000 bases: a heat map of all changes
+    under a logo of what the model predicts, with positions from 1.
+
+    What is computed is kept in a journal beside the first output (OUT.journal) until the outputs
+    are written: the same command continues a run that was interrupted.
+
+    examples:
+      caduceus-jax mutagenesis runs/quickstart chr22:19,710,790-19,711,174 --genome hg19.fa \\
+          --out gp1bb.parquet gp1bb.bw gp1bb.png
+      caduceus-jax mutagenesis runs/quickstart promoter_7 --genome promoters.fa --out promoter_7.svg
+      caduceus-jax mutagenesis runs/quickstart exons.bed --genome hg38.fa --out exons.parquet
+
+    Args:
+        model: folder of a model or of a pretraining run, or a hub id such as owner/name.
+        regions: a region as genome browsers write it, chr22:30,000,001-30,002,000 (from 1, the last
+            base included); the name of a contig, or of a sequence in a FASTA file; all: every one
+            of them; or a BED file (from 0, the end not included; - is standard input).
+        genome: FASTA, plain or bgzip (its index, .fai, is made where it is missing), or a folder of
+            `caduceus-jax prepare`.
+        out: files to write, one or more: .parquet, .tsv, .tsv.gz, .bw, .png, .svg or .pdf. They
+            appear when all are complete.
+        track: what a bigWig file holds: the mean of the three scores of a base, whose negative is
+            how much the genome's base is preferred, or the minimum, its most harmful change.
+        strand: draw the picture as this strand is read, from its 5' end. Tables and tracks are of
+            the + strand.
+        options: of the verb.
+        dtype: of matrix products and activations.
+        restart: begin anew in place of continuing a run that was interrupted.
+        skip_bad: exit with status 0 although regions are not on the genome.
+
+    Raises:
+        UserError: an input cannot be used, a picture would show several regions or too long a one,
+            or regions are not on the genome (then the outputs are written first).
+    """
+    outputs = check_outputs(out, FORMATS | _PICTURES, (regions, genome))
+    reference = Genome(genome)
+    places = region_inputs(regions, reference)
+    if any(ending in _PICTURES for ending in outputs.values()):
+        _check_drawable(places[0], reference)
+    common = {"dtype": dtype, "out": next(iter(outputs)), "restart": restart}
+    with computed_bases("mutagenesis", model, places, reference, options, **common) as results:
+        with contextlib.ExitStack() as whole:
+            for path, ending in outputs.items():
+                partial = whole.enter_context(replacing(path))
+                if ending in _PICTURES:
+                    frame = polars.concat(mutagenesis_tables(results))
+                    _draw(partial, ending, frame, strand, _short(model))
+                else:
+                    write_bases(
+                        partial,
+                        ending,
+                        results,
+                        mutagenesis_tables,
+                        lambda chunk: track_values(chunk, track),
+                    )
+    summarise_bases(results, list(outputs), skip_bad=skip_bad)
+
+
+def _draw(
+    path: pathlib.Path, ending: str, frame: polars.DataFrame, strand: Strand, model: str
+) -> None:
+    figure = plots.draw_mutagenesis(frame, strand=strand, model=model)
+    with path.open("wb") as file:
+        figure.savefig(file, format=ending[1:])
+
+
+def _check_drawable(regions: Intervals, genome: Genome) -> None:
+    if len(regions.start) != 1:
+        raise UserError(
+            f"a picture shows one region, and there are {len(regions.start):,}: name one, like "
+            "chr22:30,000,001-30,002,000"
+        )
+    (contig,) = genome.contigs(regions.chrom).tolist()
+    end = min(int(regions.end[0]), int(genome.lengths[contig]))
+    plots.check_length(end - int(regions.start[0]))
+
+
+def _short(model: str) -> str:
+    """What a picture calls a model: a hub id as it is, of a path the last two names."""
+    return "/".join(pathlib.Path(model).parts[-2:]).lstrip("/")

@@ -1,0 +1,100 @@
+"""`caduceus-jax predict`: what a fine-tuned model predicts, as a table."""
+
+import pathlib
+from collections import Counter
+from typing import Literal
+
+import numpy as np
+
+from caduceus_jax.devices import use_cores
+from caduceus_jax.genomics.files.inputs import Input
+from caduceus_jax.genomics.files.output import check_outputs, replacing
+from caduceus_jax.genomics.files.table_files import TABLES, check_columns, table_writer
+from caduceus_jax.genomics.options import Prediction
+from caduceus_jax.genomics.predict import predicted_sequences, prediction, with_predictions
+from caduceus_jax.genomics.reference.inputs import as_genome
+from caduceus_jax.genomics.scoring.journal import open_journal, run_record
+from caduceus_jax.genomics.status import summarise
+from caduceus_jax.inference.loading import load
+
+
+def predict(
+    model: str,
+    sequences: str,
+    *,
+    out: pathlib.Path,
+    genome: str | None = None,
+    sequence: str = "sequence",
+    options: Prediction = Prediction(),
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    restart: bool = False,
+    skip_bad: bool = False,
+) -> None:
+    """Predicts classes with their probabilities, or values, with a fine-tuned model.
+
+    Sequences are the records of a FASTA file, the rows of a table or, with --genome, the regions of
+    a BED file (on the - strand, as its 5' to 3') or the surroundings of a VCF file's records. Every
+    record comes out, in its place, with a table's own columns, or those that `caduceus-jax embed`
+    gives, and: of a classifier, predicted (the most probable class) and p_CLASS, the probability of
+    each class; otherwise the values, as predicted_NAME. They are empty where the status is not ok
+    (unknown_chrom, out_of_range, crosses_edge).
+
+    What is computed is kept in a journal beside the output (OUT.journal) until the output is
+    written: the same command continues a run that was interrupted.
+
+    examples:
+      caduceus-jax predict runs/splice/seed-1/model reads.fa --out reads.tsv
+      caduceus-jax predict runs/splice/seed-1/model table.csv --sequence bases --out table.tsv
+      caduceus-jax predict runs/enhancers/seed-1/model peaks.bed --genome hg38.fa \\
+          --context-length 500 --out peaks.parquet
+
+    Args:
+        model: folder of a fine-tuned model, which `caduceus-jax finetune` wrote, or of another
+            classifier.
+        sequences: FASTA (plain or gzip), table (.csv or .tsv, plain or gzip, or .parquet) or, with
+            --genome, BED (plain or gzip) or VCF (plain, gzip, bgzip or BCF). A pipe may be named,
+            and - is standard input.
+        out: file to write: .tsv, .tsv.gz or .parquet. It appears when it is complete.
+        genome: the genome that regions and records lie on: FASTA, plain or bgzip (its index, .fai,
+            is made where it is missing), or a folder of `caduceus-jax prepare`.
+        sequence: column of a table that has the sequences.
+        options: of the verb.
+        dtype: of matrix products and activations.
+        restart: begin anew in place of continuing a run that was interrupted.
+        skip_bad: exit with status 0 although regions or records are not on the genome.
+
+    Raises:
+        UserError: an input cannot be used, or regions are not on the genome (then the output is
+            written first).
+    """
+    ending = check_outputs(out, TABLES, [sequences, genome])[out]
+    use_cores()
+    m = load(model, dtype)
+    read = Input(sequences)
+    reference = None if genome is None else as_genome(genome)
+    rows, table = predicted_sequences(read, reference, options, sequence=sequence)
+    if table is not None:
+        check_columns(table, out)
+    record = run_record(
+        m,
+        "predict",
+        options=options,
+        sequences=read.digest(),
+        column=sequence,
+        genome=None if reference is None else reference.identity,
+    )
+    counts: Counter[str] = Counter()
+    with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:
+        work, parts = prediction(m, rows, options, journal=journal, progress=True)
+        with replacing(out) as partial, table_writer(partial, ending) as write:
+            frame = work.empty()
+            write(frame if table is None else with_predictions(table[:0], frame, work))
+            for rows_done, frame in parts:
+                if "predicted" in frame.columns:
+                    counts.update(frame["predicted"].drop_nulls().to_list())
+                some = None if table is None else table[rows_done.start : rows_done.stop]
+                write(frame if some is None else with_predictions(some, frame, work))
+    for label, count in sorted(counts.items()):
+        print(f"{label}\t{count:,}")
+    names = rows.frame["name"].to_list()
+    summarise(rows.what, names, np.asarray(rows.status), [out], genome, skip_bad=skip_bad)

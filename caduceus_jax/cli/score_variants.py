@@ -1,0 +1,265 @@
+"""`caduceus-jax score-variants`: the variants of a file scored, in the same kind of file."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import polars
+
+from caduceus_jax.devices import use_cores
+from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.files.inputs import Input
+from caduceus_jax.genomics.files.output import check_outputs, replacing
+from caduceus_jax.genomics.files.table_files import check_columns, table_writer
+from caduceus_jax.genomics.files.variant_tables import vcf_lines
+from caduceus_jax.genomics.files.vcf import Vcf, write_vcf
+from caduceus_jax.genomics.files.vcf_index import index_vcf, remove_indexes
+from caduceus_jax.genomics.options import Mode, VariantScoring
+from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.reference.inputs import VariantSource, as_variants
+from caduceus_jax.genomics.run import Part
+from caduceus_jax.genomics.score_variants import scored_table, scoring
+from caduceus_jax.genomics.scoring.journal import open_journal, run_record
+from caduceus_jax.genomics.scoring.variant_scores import SCORES
+from caduceus_jax.genomics.status import summarise
+from caduceus_jax.inference.loading import load
+from caduceus_jax.version import __version__
+
+_FORMATS: dict[str, str | None] = {
+    ".vcf": None,
+    ".vcf.gz": "pysam",
+    ".parquet": "pyarrow",
+    ".tsv": "polars",
+    ".tsv.gz": "polars",
+}
+_DESCRIPTIONS = {
+    "llr": "log p(ALT) - log p(REF) with all changed bases masked, natural logarithm",
+    "pllr": "pseudo-log-likelihood of a window with ALT minus that with REF, natural logarithm",
+    "l2": "Euclidean distance between the mean embeddings of a window with ALT and with REF",
+    "cosine": "Cosine distance between the mean embeddings of a window with ALT and with REF",
+}
+_STATUS = "CADUCEUS_STATUS"
+
+
+def score_variants(
+    model: str,
+    variants: str,
+    *,
+    genome: str,
+    out: pathlib.Path,
+    mode: Mode = "llr",
+    options: VariantScoring = VariantScoring(),
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    tabix: bool = False,
+    restart: bool = False,
+    skip_bad: bool = False,
+) -> None:
+    """Scores the variants of a VCF, or of a table, with a model.
+
+    There are three modes:
+
+      llr        log p(ALT) - log p(REF): the changed bases are masked, and the model is asked for
+                 REF's and ALT's given the sequence around them. One forward pass serves all ALTs
+                 of a position. For substitutions of one or several bases; insertions and deletions
+                 have no base to compare and get the status indel: use one of the other modes.
+      pll        pseudo-log-likelihood ratio: every base of a --window around the variant is masked
+                 in turn, in the sequence with REF and in the one with ALT; the sum of log p over
+                 ALT's window minus that over REF's. Takes --window forward passes for each
+                 allele. For insertions and deletions too.
+      embedding  distance between the mean embeddings of the --window with ALT and with REF,
+                 Euclidean (l2) and cosine (1 - cos). For insertions and deletions too.
+
+    Negative llr and pllr mean that ALT is less expected there than REF.
+
+    The model always sees --context-length bases with the allele in the middle, REF's or ALT's:
+    more of the genome on both sides makes up for a deletion. What REF and ALT share at their ends
+    is no part of the allele; an insertion or deletion within a repeat covers all of the repeat
+    that it can be moved in (up to the context's length on either side), wherever the VCF puts it.
+    So the score depends neither on how the variant is written nor on the strand of the genome.
+    (With an odd --context-length, and with an odd --window. Where an allele of an even number of
+    bases leaves one base more on one side, the alphabetical order of both strands decides on which,
+    so that both decide alike. A base that is the window's middle has the 0-based index
+    context_length // 2.)
+
+    Every record comes out, in its place, with a status for each ALT: ok, or why it has no score
+    (indel, too_long: more changed bases than the window or the context has, symbolic: not written
+    in bases, spanning_deletion, missing_alt, ambiguous: bases other than A, C, G, T, also where N
+    leaves the windows of pll with different numbers of bases, ref_mismatch, unknown_chrom,
+    out_of_range, crosses_edge). A VCF gets the INFO fields CADUCEUS_LLR, CADUCEUS_PLLR, or
+    CADUCEUS_L2 and CADUCEUS_COSINE; CADUCEUS_STATUS_LLR, CADUCEUS_STATUS_PLL or
+    CADUCEUS_STATUS_EMBEDDING; and CADUCEUS_STATUS, which is ok where any of the modes that have
+    been run has a score. Tables get the columns status and llr, pllr, or l2 and cosine, one row per
+    ALT, besides chrom, pos (from 1), ref, alt. Fields of an earlier run in another mode stay.
+
+    What is computed is kept in a journal beside the output (OUT.journal) until the output is
+    written: the same command continues a run that was interrupted, to the very bytes that it would
+    have written.
+
+    examples:
+      caduceus-jax score-variants runs/quickstart calls.vcf.gz --genome hg38.fa \\
+          --out scored.vcf.gz --tabix
+      caduceus-jax score-variants runs/quickstart indels.tsv --genome hg38.fa --mode pll \\
+          --out scored.tsv
+      bcftools view -r chr22 calls.bcf | caduceus-jax score-variants runs/quickstart - \\
+          --genome hg38.fa --out chr22.parquet
+
+    Args:
+        model: folder of a model or of a pretraining run, or a hub id such as owner/name.
+        variants: VCF (plain, gzip or bgzip), BCF, or a table with the columns chrom, pos (from 1),
+            ref and alt, one row per ALT, further columns stay: .parquet, .tsv or .csv (plain or
+            gzip). A pipe may be named, and - is standard input.
+        genome: the reference the variants were called on: FASTA, plain or bgzip (its index, .fai,
+            is made where it is missing), or a folder of `caduceus-jax prepare`.
+        out: file to write: .vcf, .vcf.gz (bgzip), .parquet, .tsv or .tsv.gz. It appears when it
+            is complete. A VCF written from a table has the four columns alone.
+        mode: llr, pll or embedding, as described above.
+        options: of the verb.
+        dtype: of matrix products and activations.
+        tabix: also write the index of a .vcf.gz: .tbi, or .csi where a contig has more than 2^29
+            bases; the records must be sorted.
+        restart: begin anew in place of continuing a run that was interrupted.
+        skip_bad: exit with status 0 although variants are not on the genome (unknown_chrom,
+            out_of_range).
+
+    Raises:
+        UserError: an input cannot be used, REF differs too often, the journal is another run's,
+            or, with everything written, records are not sorted (--tabix) or variants are not on
+            the genome.
+    """
+    ending = check_outputs(out, _FORMATS, [variants, genome])[out]
+    if tabix and ending != ".vcf.gz":
+        raise UserError(f"tabix is for .vcf.gz, which {out} is not: name the output so")
+    options.check_window(mode)
+    use_cores()
+    m = load(model, dtype)
+    read = Input(variants)
+    source, reference = as_variants(read), Genome(genome)
+    if not ending.startswith(".vcf"):
+        check_columns(source.columns, out)
+    record = run_record(
+        m,
+        "score-variants",
+        mode=mode,
+        options=options,
+        variants=read.digest(),
+        genome=reference.identity,
+    )
+    statuses: list[np.ndarray] = []
+    with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:
+        work, parts = scoring(m, source, reference, mode, options, journal=journal, progress=True)
+        seen = _remembering(parts, statuses)
+        with replacing(out) as partial:
+            if ending.startswith(".vcf"):
+                titles = _provenance(mode, model, genome, options)
+                _write_vcf(partial, source, reference, mode, seen, titles, ending == ".vcf.gz")
+            else:
+                with table_writer(partial, ending, encoding=source.encoding) as write:
+                    write(scored_table(source, range(0), work.empty()))
+                    for part in seen:
+                        write(scored_table(source, part.rows, part.frame))
+    work.report_padding()
+    if ending == ".vcf.gz":
+        remove_indexes(out)
+    if tabix:
+        index_vcf(out)
+    status = np.concatenate([np.empty(0, np.str_), *statuses])
+    names = [
+        f"{c}:{p + 1}"
+        for c, p in zip(source.variants.chrom, source.variants.position.tolist(), strict=True)
+    ]
+    summarise("variants", names, status, [out], genome, skip_bad=skip_bad)
+
+
+def _remembering(
+    parts: Iterable[Part[polars.DataFrame]], statuses: list[np.ndarray]
+) -> Iterator[Part[polars.DataFrame]]:
+    """The parts as they pass; their statuses are appended to a list."""
+    for part in parts:
+        statuses.append(part.frame["status"].to_numpy().astype(np.str_))
+        yield part
+
+
+def _write_vcf(
+    path: pathlib.Path,
+    source: VariantSource,
+    genome: Genome,
+    mode: Mode,
+    parts: Iterable[Part[polars.DataFrame]],
+    titles: Mapping[str, str],
+    compress: bool,
+) -> None:
+    vcf = source.vcf or _vcf_of(source, genome)
+    write_vcf(
+        vcf,
+        path,
+        _declarations(mode),
+        _fields(source, mode, parts),
+        provenance=titles,
+        compress=compress,
+        combine=lambda there, new: _combined(there, new, mode),
+    )
+
+
+def _vcf_of(source: VariantSource, genome: Genome) -> Vcf:
+    """A VCF of variants that came in a table; its contigs are named as the records name them."""
+    names = list(dict.fromkeys(source.variants.chrom))
+    numbers = genome.contigs(names).tolist()
+    declared = {name: i if i >= 0 else None for name, i in zip(names, numbers, strict=True)}
+    contigs = zip(genome.names, genome.lengths.tolist(), strict=True)
+    return Vcf.of_lines(vcf_lines(source.variants, contigs, declared))
+
+
+def _declarations(mode: Mode) -> dict[str, str]:
+    """The header lines of the INFO fields that a mode writes."""
+    numbers = {
+        f"CADUCEUS_{name.upper()}": f'Number=A,Type=Float,Description="{_DESCRIPTIONS[name]}"'
+        for name in SCORES[mode]
+    }
+    any_mode = "For each ALT: ok if any mode has a score, otherwise why not"
+    this_mode = f"For each ALT: ok if mode {mode} has a score, otherwise why not"
+    return numbers | {
+        _STATUS: f'Number=A,Type=String,Description="{any_mode}"',
+        f"{_STATUS}_{mode.upper()}": f'Number=A,Type=String,Description="{this_mode}"',
+    }
+
+
+def _provenance(mode: Mode, model: str, genome: str, options: VariantScoring) -> dict[str, str]:
+    used = dataclasses.asdict(options)
+    if mode == "llr":
+        del used["window"]
+    made: dict[str, Any] = {"ID": mode, "Version": __version__, "Model": model, "Genome": genome}
+    made |= {name.title().replace("_", ""): value for name, value in used.items()}
+    return {name: str(value) for name, value in made.items() if value is not None}
+
+
+def _fields(
+    source: VariantSource, mode: Mode, parts: Iterable[Part[polars.DataFrame]]
+) -> Iterator[dict[str, str]]:
+    """The INFO fields of each record."""
+    for part in parts:
+        record = source.variants.record[part.rows.start : part.rows.stop]
+        status = part.frame["status"].to_list()
+        columns = {name: part.frame[name].to_list() for name in SCORES[mode]}
+        begins = np.flatnonzero(np.diff(record, prepend=-1)).tolist()
+        for first, last in zip(begins, [*begins[1:], len(record)], strict=True):
+            fields = {}
+            for name, column in columns.items():
+                values = column[first:last]
+                if any(value is not None for value in values):
+                    texts = ("." if value is None else f"{value:.6g}" for value in values)
+                    fields[f"CADUCEUS_{name.upper()}"] = ",".join(texts)
+            text = ",".join(status[first:last])
+            yield fields | {_STATUS: text, f"{_STATUS}_{mode.upper()}": text}
+
+
+def _combined(there: Mapping[str, str], new: Mapping[str, str], mode: Mode) -> Mapping[str, str]:
+    """The status of all modes: ok where one of them has a score, otherwise that of this run."""
+    others = [f"{_STATUS}_{other.upper()}" for other in SCORES if other != mode]
+    statuses = new[_STATUS].split(",")
+    for earlier in (there[key].split(",") for key in others if key in there):
+        if len(earlier) == len(statuses):
+            pairs = zip(statuses, earlier, strict=True)
+            statuses = ["ok" if "ok" in pair else pair[0] for pair in pairs]
+    return {**new, _STATUS: ",".join(statuses)}

@@ -1,0 +1,317 @@
+"""The options of the verbs: one frozen value per verb, and the keyword arguments they come from.
+
+A verb takes its options as keyword arguments (`embed(m, sequences, pooling="center")`), or as one
+value (`options=Embedding(pooling="center")`). `takes_fields` gives the verb the signature and the
+documentation of the fields, so that each is described once, here.
+"""
+
+import dataclasses
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypedDict, TypeVar, get_args, get_type_hints
+
+import docstring_parser
+
+from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.reference.windows import Edge
+from caduceus_jax.inference.strands import RcMode
+
+Pooling = Literal["mean", "center", "window", "none"]
+Mode = Literal["llr", "pll", "embedding"]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """How sequences are embedded.
+
+    Args:
+        pooling: mean over the sequence; its center (0-based index length // 2); the mean over a
+            window in the middle (`window`); or none: one vector per base.
+        window: bases in the middle that pooling "window" takes the mean of; base window // 2 of
+            them is the center.
+        layer: use the residual stream after this many blocks, through the final norm; -1 is the
+            last block, and the default.
+        rc_mode: none reads the strand as given; posthoc (models that are not equivariant) and
+            equivariant (models that are) read both strands and take the mean of their states. By
+            default the one of the latter two that fits the model.
+        concatenate: keep both strands' states side by side, twice as many channels, in place of
+            their mean.
+        context_length: bases that the model sees around each region's middle, (start + end) // 2
+            (0-based), or around each record's position, which becomes index context_length // 2.
+            By default a region as it is. Only with a genome.
+        edge: what to do where a window reaches beyond the end of a contig: pad it with N, shift it
+            inward, drop the region (status crosses_edge), or stop with an error.
+        max_length: most bases that are read at once: the longest sequence that is accepted without
+            `tile`. Memory grows in proportion.
+        tile: cut what is longer than this many bases into tiles of that length.
+        overlap: bases that neighbouring tiles share at least; by default a quarter of `tile`.
+        batch_size: sequences, or tiles, in a forward pass; chosen for the device and the length by
+            default.
+    """
+
+    pooling: Pooling = "mean"
+    window: int | None = None
+    layer: int | None = None
+    rc_mode: RcMode | None = None
+    concatenate: bool = False
+    context_length: int | None = None
+    edge: Edge = "pad"
+    max_length: int = 131_072
+    tile: int | None = None
+    overlap: int | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        _check_choice("pooling", self.pooling, Pooling)
+        _check_choice("edge", self.edge, Edge)
+        _check_least(self, "context_length", "window", "max_length", "tile", "batch_size")
+        if (self.pooling == "window") != (self.window is not None):
+            raise UserError("pooling window and a window, its length in bases, go together")
+        if self.tile is not None and self.tile > self.max_length:
+            raise UserError(
+                f"tile is {self.tile:,}, more than max_length, {self.max_length:,}: allow more"
+            )
+        if self.tile is not None and self.window is not None and self.window > self.tile:
+            raise UserError(
+                f"window is {self.window:,}, which does not fit into a tile of {self.tile:,}"
+            )
+        if self.overlap is not None and self.tile is None:
+            raise UserError("overlap is what tiles share: pass their length, `tile`, too")
+        if self.overlap is not None and not 0 <= self.overlap < (most := self.tile or 0):
+            raise UserError(
+                f"overlap is {self.overlap}; it must be from 0 to {most - 1}, below `tile`"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """How a fine-tuned model is applied to sequences.
+
+    Args:
+        context_length: bases that the model sees around each region's middle, (start + end) // 2
+            (0-based), or around each record's position. By default a region as it is. Only with a
+            genome.
+        edge: what to do where a window reaches beyond the end of a contig: pad it with N, shift it
+            inward, drop the region (status crosses_edge), or stop with an error.
+        max_length: bases of the longest sequence that is accepted. The model reads as many of them
+            as it was trained on.
+        batch_size: sequences in a forward pass; chosen for the device and the length by default.
+    """
+
+    context_length: int | None = None
+    edge: Edge = "pad"
+    max_length: int = 131_072
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        _check_choice("edge", self.edge, Edge)
+        _check_least(self, "context_length", "max_length", "batch_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class VariantScoring:
+    """How variants are scored.
+
+    Args:
+        window: bases around the variant that the modes pll and embedding look at; at most
+            `context_length`.
+        context_length: bases the model sees, the variant in the middle. Time grows in proportion.
+        edge: what to do where the context reaches beyond the end of a contig: pad it with N, shift
+            it inward, drop the variant (status crosses_edge), or stop with an error.
+        rc_mode: none reads the + strand alone; posthoc (models that are not equivariant) averages
+            both strands; equivariant is for models that are. By default the one of the latter two
+            that fits the model.
+        max_ref_mismatch: share of records whose REF may differ from the genome before the run
+            stops, because the genome is likely the wrong one. Below it they get the status
+            ref_mismatch.
+        batch_size: sequences in a forward pass; chosen for the device by default.
+    """
+
+    window: int = 65
+    context_length: int = 1023
+    edge: Edge = "pad"
+    rc_mode: RcMode | None = None
+    max_ref_mismatch: float = 0.01
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        _check_choice("edge", self.edge, Edge)
+        _check_least(self, "context_length", "batch_size")
+        if not 0 <= self.max_ref_mismatch <= 1:
+            raise UserError(
+                f"max_ref_mismatch is {self.max_ref_mismatch:g}; it is a share, from 0 to 1"
+            )
+
+    def check_window(self, mode: Mode) -> None:
+        """Checks what depends on the mode.
+
+        Raises:
+            UserError: an unknown mode, or a window that does not fit into the context.
+        """
+        _check_choice("mode", mode, Mode)
+        if mode != "llr" and not 1 <= self.window <= self.context_length:
+            raise UserError(
+                f"window is {self.window}; it must be from 1 to context_length, which is "
+                f"{self.context_length}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Masking:
+    """How each base is masked in turn, and what the model sees around it.
+
+    Args:
+        context_length: bases the model sees, the masked one at 0-based index context_length // 2.
+            Time grows in proportion. With an odd number the results do not depend on which strand
+            the genome is written from.
+        edge: what to do where the context reaches beyond the end of a contig: pad it with N, shift
+            it inward, drop the base (status crosses_edge), or stop with an error.
+        masks_per_pass: bases masked in one pass, spread over the middle half of the context. K of
+            them are about K times as fast, and an approximation: with 8 in 1,023, log-probabilities
+            of a small human model (64 channels, 4 layers) moved by 0.011 on average and by less
+            than 0.06 at 99 of 100 bases, and scores of changes by 0.02 (their standard deviation is
+            0.97, the correlation 0.9996); with 32 by 0.04, 0.17, and 0.07 (0.995).
+        rc_mode: none reads the + strand alone; posthoc (models that are not equivariant) averages
+            both strands; equivariant is for models that are. By default the one of the latter two
+            that fits the model.
+        batch_size: windows in a forward pass; chosen for the device by default.
+    """
+
+    context_length: int = 1023
+    edge: Edge = "pad"
+    masks_per_pass: int = dataclasses.field(default=1, metadata={"alias": "together"})
+    rc_mode: RcMode | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        _check_choice("edge", self.edge, Edge)
+        _check_least(self, "context_length", "masks_per_pass", "batch_size")
+        if self.masks_per_pass > 1 and self.context_length < 2 * self.masks_per_pass:
+            raise UserError(
+                f"masks_per_pass is {self.masks_per_pass} and context_length "
+                f"{self.context_length}: context_length must be at least twice masks_per_pass"
+            )
+
+
+class EmbeddingFields(TypedDict, total=False):
+    """The fields of `Embedding` as keyword arguments."""
+
+    pooling: Pooling
+    window: int | None
+    layer: int | None
+    rc_mode: RcMode | None
+    concatenate: bool
+    context_length: int | None
+    edge: Edge
+    max_length: int
+    tile: int | None
+    overlap: int | None
+    batch_size: int | None
+
+
+class PredictionFields(TypedDict, total=False):
+    """The fields of `Prediction` as keyword arguments."""
+
+    context_length: int | None
+    edge: Edge
+    max_length: int
+    batch_size: int | None
+
+
+class VariantScoringFields(TypedDict, total=False):
+    """The fields of `VariantScoring` as keyword arguments."""
+
+    window: int
+    context_length: int
+    edge: Edge
+    rc_mode: RcMode | None
+    max_ref_mismatch: float
+    batch_size: int | None
+
+
+class MaskingFields(TypedDict, total=False):
+    """The fields of `Masking` as keyword arguments."""
+
+    context_length: int
+    edge: Edge
+    masks_per_pass: int
+    rc_mode: RcMode | None
+    batch_size: int | None
+
+
+def chosen(kind: type[T], options: T | None, fields: Mapping[str, Any]) -> T:
+    """Makes the options of a verb from what it was called with.
+
+    Args:
+        kind: their class.
+        options: the value that was passed, if any.
+        fields: the keyword arguments, which replace fields of `options`.
+
+    Raises:
+        UserError: a field that there is not, or a value that makes no sense.
+    """
+    known = {field.name: field for field in dataclasses.fields(kind)}  # pyright: ignore
+    names = {field.metadata.get("alias"): name for name, field in known.items()}
+    given = {names.get(name, name): value for name, value in fields.items()}
+    if unknown := [name for name in given if name not in known]:
+        raise TypeError(f"{unknown[0]} is not an option; there are {', '.join(known)}")
+    return dataclasses.replace(options or kind(), **given)  # pyright: ignore
+
+
+def takes_fields(kind: type) -> Callable[[F], F]:
+    """Gives a verb the signature and the documentation of its options.
+
+    Args:
+        kind: the class of its argument `options`, whose fields it takes as `**fields`.
+    """
+
+    def decorate(function: F) -> F:
+        hints = get_type_hints(kind)
+        signature = inspect.signature(function)
+        kept = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        added = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=hints[field.name],
+            )
+            for field in dataclasses.fields(kind)
+        ]
+        function.__signature__ = signature.replace(parameters=[*kept, *added])
+        function.__doc__ = _documented(function.__doc__ or "", kind)
+        return function
+
+    return decorate
+
+
+@functools.cache
+def _field_docs(kind: type) -> str:
+    lines = []
+    for field in docstring_parser.parse(kind.__doc__ or "").params:
+        text = f"{field.arg_name}: {' '.join((field.description or '').split())}"
+        lines += textwrap.wrap(text, 88, initial_indent=" " * 8, subsequent_indent=" " * 12)
+    return "\n".join(lines)
+
+
+def _documented(doc: str, kind: type) -> str:
+    """The docstring with the fields in place of its line `**fields`."""
+    marked = [line for line in doc.split("\n") if line.strip().startswith("**fields:")]
+    return doc.replace(marked[0], _field_docs(kind)) if marked else doc
+
+
+def _check_choice(name: str, value: object, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise UserError(f"{name} is {value!r}; it is one of: {', '.join(get_args(choices))}")
+
+
+def _check_least(options: object, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}; it must be at least 1")

@@ -1,0 +1,149 @@
+"""Files of results at every base: tables and bigWig tracks, written a chunk at a time."""
+
+import contextlib
+import logging
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import polars
+from jaxtyping import Float
+
+from caduceus_jax.devices import use_cores
+from caduceus_jax.genomics.files.bigwig import write_bigwig
+from caduceus_jax.genomics.files.inputs import Input
+from caduceus_jax.genomics.files.output import check_output
+from caduceus_jax.genomics.files.table_files import TABLES, table_writer
+from caduceus_jax.genomics.interval import Intervals
+from caduceus_jax.genomics.options import Masking
+from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.reference.inputs import as_intervals, is_path
+from caduceus_jax.genomics.scoring.journal import open_journal, run_record
+from caduceus_jax.genomics.scoring.per_base import BaseChunk, PerBase, per_base
+from caduceus_jax.genomics.status import Status, counted, summarise
+from caduceus_jax.inference.loading import load
+
+log = logging.getLogger(__name__)
+
+TRACK = ".bw"
+FORMATS: dict[str, str | None] = {**TABLES, TRACK: "pyBigWig"}
+T = TypeVar("T", bound=str)
+
+
+def check_track_files(
+    outputs: Mapping[pathlib.Path, str], tracks: Sequence[T]
+) -> list[tuple[pathlib.Path, str, T]]:
+    """The files to write: one per track where several tracks are wanted.
+
+    Args:
+        outputs: files and their endings.
+        tracks: what a bigWig file can have.
+
+    Returns:
+        Each file with its ending and its track.
+
+    Raises:
+        UserError: one of them cannot be written.
+    """
+    files = []
+    for path, ending in outputs.items():
+        for name in tracks if ending == TRACK else tracks[:1]:
+            file = path
+            if ending == TRACK and len(tracks) > 1:
+                file = path.with_name(f"{path.name.removesuffix(TRACK)}.{name}{TRACK}")
+                check_output(file, FORMATS)
+            files.append((file, ending, name))
+    return files
+
+
+def region_inputs(regions: str, genome: Genome) -> tuple[Intervals, str]:
+    """The regions of a command line, and what tells them from others.
+
+    Raises:
+        UserError: no such file or contig, or what is not a region.
+    """
+    if regions in genome.names or not is_path(regions):
+        return as_intervals(regions, genome), regions
+    source = Input(regions)
+    places = as_intervals(source, genome)
+    return places, source.digest()
+
+
+@contextlib.contextmanager
+def computed_bases(
+    verb: str,
+    model: str,
+    places: tuple[Intervals, str],
+    genome: Genome,
+    options: Masking,
+    *,
+    dtype: str,
+    out: pathlib.Path,
+    restart: bool,
+) -> Iterator[PerBase]:
+    """Runs a command on every base of regions; the journal is removed when the block is done.
+
+    Args:
+        verb: the command.
+        model: folder, run or hub id.
+        places: of `region_inputs`.
+        genome: where the regions lie.
+        options: of the verb.
+        dtype: of matrix products and activations.
+        out: the first output, beside which the journal is kept.
+        restart: begin anew in place of continuing a run that was interrupted.
+
+    Yields:
+        The results.
+    """
+    use_cores()
+    regions, identity = places
+    m = load(model, dtype)
+    record = run_record(m, verb, options=options, regions=identity, genome=genome.identity)
+    with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:
+        folder = out.resolve().parent
+        yield per_base(m, genome, regions, options, folder=folder, journal=journal, progress=True)
+
+
+def write_bases(
+    path: pathlib.Path,
+    ending: str,
+    results: PerBase,
+    tables: Callable[[PerBase], Iterator[polars.DataFrame]],
+    value: Callable[[BaseChunk], Float[np.ndarray, " bases"]],
+) -> None:
+    """Writes a table, or a bigWig file with one value for each base, however many regions it is in.
+
+    Args:
+        path: the file to write; it is not renamed at the end, so give a temporary one.
+        ending: of the file's name.
+        results: of `per_base`.
+        tables: makes the table in parts.
+        value: of each base of a chunk; NaN is left out.
+    """
+    if ending != TRACK:
+        with table_writer(path, ending) as write:
+            for frame in tables(results):
+                write(frame)
+        return
+    genome = results.genome
+    contigs = zip(genome.names, genome.lengths.tolist(), strict=True)
+    chunks = results.merged_chunks()
+    values: Any = ((genome.names[c.contig], c.start, value(c)) for c in chunks)
+    write_bigwig(path, contigs, values)
+
+
+def summarise_bases(results: PerBase, out: Sequence[pathlib.Path], *, skip_bad: bool) -> None:
+    """Logs what became of regions and bases, and where they are.
+
+    Raises:
+        UserError: regions are not on the genome; everything is written all the same.
+    """
+    of_bases = [chunk.status for chunk in results.merged_chunks()]
+    status = np.concatenate([np.empty(0, np.str_), *of_bases])
+    others = status[status != Status.OK]
+    bases = f"; {results.merged.bases:,} bases" + (f", {counted(others)}" if len(others) else "")
+    names = results.regions.name
+    genome = results.genome.path
+    summarise("regions", names, results.status, out, genome, skip_bad=skip_bad, more=bases)

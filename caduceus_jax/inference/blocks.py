@@ -1,0 +1,187 @@
+"""Long work in blocks: computed in order, kept in a journal, written as it goes.
+
+A block is some consecutive rows of the input. Which batches a block runs in depends on nothing but
+the input and the options. So a run that continues from its journal, and a run in shards, compute
+the very numbers of an uninterrupted run in one piece.
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from caduceus_jax.inference.batches import Batch, Inputs, run_batches
+from caduceus_jax.progress import track
+
+R = TypeVar("R")
+_FEWEST_BLOCKS = 32
+
+
+@runtime_checkable
+class Journal(Protocol):
+    """Keeps the values of batches in the order in which they are computed."""
+
+    def next(self) -> np.ndarray | None:
+        """The values of the next batch, flat; None where the next one is to be computed."""
+        ...
+
+    def append(self, values: np.ndarray) -> None:
+        """Keeps the values of a batch."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block(Generic[R]):
+    """Rows of the input that are computed together.
+
+    Attributes:
+        rows: how many, for the progress bar.
+        batches: that they run in.
+        inputs: makes the arguments of the forward pass for a batch.
+        item: shape of the result of one row of a batch.
+        finish: makes the result of the block from the results of its batches.
+    """
+
+    rows: int
+    batches: Sequence[Batch]
+    inputs: Inputs
+    item: Callable[[Batch], tuple[int, ...]]
+    finish: Callable[[list[tuple[Batch, np.ndarray]]], R]
+
+
+def run_blocks(
+    forward: Callable[..., jax.Array],
+    model: Any,
+    blocks: Iterable[Block[R]],
+    *,
+    journal: Journal | None = None,
+    advance: Callable[[int], None] = lambda rows: None,
+    **static: Any,
+) -> Iterator[R]:
+    """Computes blocks in order.
+
+    Args:
+        forward: (model, *inputs, **static) -> (rows, ...).
+        model: its first argument.
+        blocks: made when they are needed.
+        journal: has what was computed before, and gets what is computed now.
+        advance: called with the number of input rows that are done since the last call.
+        **static: further arguments, for which `forward` is compiled.
+
+    Yields:
+        The result of each block.
+    """
+    blocks = iter(blocks)
+    begun: deque[Block[R]] = deque()
+    found: list[tuple[Batch, np.ndarray]] = []
+    if journal is not None:
+        for block in blocks:
+            found = _replayed(block, journal)
+            if len(found) < len(block.batches):
+                begun.append(block)
+                break
+            advance(block.rows)
+            yield block.finish(found)
+            found = []
+    first = len(found)
+
+    def batches() -> Iterator[tuple[Batch, Inputs]]:
+        for block in begun:
+            yield from ((batch, block.inputs) for batch in block.batches[first:])
+        for block in blocks:
+            begun.append(block)
+            yield from ((batch, block.inputs) for batch in block.batches)
+
+    done = 0
+    for batch, values in run_batches(forward, model, batches(), **static):
+        if journal is not None:
+            journal.append(values)
+        while len(found) == len(begun[0].batches):  # a block without batches
+            yield _finished(begun.popleft(), found, done, advance)
+            found, done = [], 0
+        found.append((batch, values))
+        block = begun[0]
+        if len(found) == len(block.batches):
+            yield _finished(begun.popleft(), found, done, advance)
+            found, done = [], 0
+        else:
+            share = len(found) * block.rows // len(block.batches)
+            advance(share - done)
+            done = share
+    while begun:
+        yield _finished(begun.popleft(), found, done, advance)
+        found, done = [], 0
+
+
+def _replayed(block: Block[Any], journal: Journal) -> list[tuple[Batch, np.ndarray]]:
+    found = []
+    for batch in block.batches:
+        values = journal.next()
+        if values is None:
+            break
+        found.append((batch, values.reshape(len(batch.rows), *block.item(batch))))
+    return found
+
+
+def _finished(
+    block: Block[R],
+    found: list[tuple[Batch, np.ndarray]],
+    done: int,
+    advance: Callable[[int], None],
+) -> R:
+    advance(block.rows - done)
+    return block.finish(found)
+
+
+def cut(
+    work: Int[np.ndarray, " rows"], smallest: int, largest: int, keep: np.ndarray | None = None
+) -> list[range]:
+    """Divides rows into blocks of about equal work.
+
+    Args:
+        work: (rows,) of each row, in whatever unit.
+        smallest: work that is worth a block of its own.
+        largest: work of a block at most, where it has several rows.
+        keep: (rows,) number of the group that each row belongs to, ascending; no group is divided.
+
+    Returns:
+        The rows of each block. Work that is large enough makes at least 32 blocks.
+    """
+    if not len(work):
+        return []
+    total = int(work.sum())
+    target = min(max(total // _FEWEST_BLOCKS, smallest), largest)
+    reached = np.cumsum(work) - work  # work before each row
+    number = reached // max(target, 1)
+    begins = np.flatnonzero(np.diff(number, prepend=-1))
+    if keep is not None:
+        begins = np.unique(np.searchsorted(keep, keep[begins], side="left"))
+    ends = [*begins[1:].tolist(), len(work)]
+    return [range(a, b) for a, b in zip(begins.tolist(), ends, strict=True)]
+
+
+def meter(show: bool, total: int, what: str, unit: str) -> Callable[[int], None]:
+    """Makes a progress bar that is advanced by numbers of rows.
+
+    Args:
+        show: whether there is one.
+        total: rows altogether.
+        what: the work, for example "embedding".
+        unit: what is counted, for example "sequences".
+    """
+    if not show or not total:
+        return lambda rows: None
+    bar = track(range(total), total=total, what=what, unit=unit)
+    state = {"done": 0}
+    next(bar, None)  # it begins when it is first asked
+
+    def advance(rows: int) -> None:
+        for _ in range(rows):
+            state["done"] += 1
+            next(bar, None)
+
+    return advance

@@ -1,0 +1,235 @@
+"""`caduceus-jax score-variants`: every kind of file, before and after errors and interruptions."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError
+from caduceus_jax.cli.main import main
+from caduceus_jax.cli.score_variants import score_variants as command
+from caduceus_jax.genomics.files.vcf import read_vcf
+from caduceus_jax.genomics.options import VariantScoring
+from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.score_variants import score_variants
+from caduceus_jax.genomics.variant import Variants
+from tests.genomes import VCF_HEADER as HEADER
+from tests.genomes import genome as write_genome
+from tests.genomes import other, write_vcf
+from tests.models import randomised
+
+LENGTHS = {"chr1": 200, "chr2": 90}
+CONTEXT = 31
+
+
+@pytest.fixture(scope="module")
+def sequences() -> dict[str, str]:
+    rng = np.random.default_rng(0)
+    drawn = {name: "".join(rng.choice(list("ACGT"), n)) for name, n in LENGTHS.items()}
+    # Base 120 (0-based) is unknown and base 121 an ambiguity code.
+    return drawn | {"chr1": drawn["chr1"][:120] + "NR" + drawn["chr1"][122:]}
+
+
+@pytest.fixture
+def genome(tmp_path, sequences) -> Genome:
+    return write_genome(tmp_path / "genome.fa", sequences)
+
+
+def build(rcps: bool) -> CaduceusForMaskedLM:
+    config = CaduceusConfig(d_model=16, n_layer=2, rcps=rcps, initializer_range=1.0)
+    return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
+
+
+@pytest.fixture(scope="module")
+def ps() -> CaduceusForMaskedLM:
+    return build(rcps=True)
+
+
+class Scores(NamedTuple):
+    status: np.ndarray
+    llr: np.ndarray
+
+
+def score(*arguments, **options) -> Scores:
+    """Status and masked log-likelihood ratio of each row."""
+    frame = score_variants(*arguments, **options)
+    return Scores(frame["status"].to_numpy(), frame["llr"].fill_null(np.nan).to_numpy())
+
+
+def make(*rows: tuple[str, int, str, str | None]) -> Variants:
+    """Variants of one ALT each; positions are 0-based."""
+    chrom, position, ref, alt = zip(*rows, strict=True)
+    number = np.arange(len(rows))
+    return Variants(number, number + 1, list(chrom), np.array(position), list(ref), list(alt))
+
+
+def snvs(sequences: dict[str, str], *positions: int) -> list[tuple[str, int, str, str]]:
+    chr1 = sequences["chr1"]
+    return [("chr1", p, chr1[p], other(chr1[p])) for p in positions]
+
+
+@pytest.fixture
+def folder(tmp_path, ps) -> str:
+    ps.save_pretrained(str(tmp_path / "model"))
+    return str(tmp_path / "model")
+
+
+def info(line: str) -> dict[str, str]:
+    fields = line.split("\t")[7].split(";")
+    return {key: value for key, _, value in (field.partition("=") for field in fields)}
+
+
+@pytest.mark.parametrize("name", ["out.vcf", "out.vcf.gz"])
+def test_command_writes_a_vcf(tmp_path, folder, genome, sequences, capsys, name):
+    pysam = pytest.importorskip("pysam")
+    chr1 = sequences["chr1"]
+    at = {p: chr1[p] for p in (50, 80)}
+    path = write_vcf(
+        tmp_path / "in.vcf",
+        f"1\t81\tb\t{at[80]}\t{other(at[80])},<DEL>,{other(at[80], 2)}\t5\tPASS\tDP=7",
+        f"1\t51\ta\t{at[50]}\t.\t.\t.\t.",
+        f"1\t51\tc\t{at[50]}\t{other(at[50])}\t.\t.\t.",
+    )
+    out = tmp_path / name
+    words = ["score-variants", folder, str(path), "--genome", str(genome.path), "--out", str(out)]
+    assert main([*words, "--context-length", str(CONTEXT)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == f"variants: 3 ok, 1 symbolic, 1 missing_alt; written to {out}"
+    rows = [("chr1", p, at[p], other(at[p], i)) for p, i in ((80, 1), (80, 2), (50, 1))]
+    model = CaduceusForMaskedLM.from_pretrained(folder)
+    expected = score(model, make(*rows), genome, context_length=CONTEXT).llr
+    with pysam.VariantFile(str(out)) as file:
+        assert file.header.info["CADUCEUS_LLR"].number == "A"
+        records = list(file)
+    assert [(r.pos, r.id, r.alts) for r in records] == [
+        (81, "b", (other(at[80]), "<DEL>", other(at[80], 2))),
+        (51, "a", None),
+        (51, "c", (other(at[50]),)),
+    ]
+    assert records[0].info["DP"] == ("7",) or records[0].info["DP"] == "7"
+    llr = records[0].info["CADUCEUS_LLR"]
+    assert llr[1] is None
+    np.testing.assert_allclose([llr[0], llr[2]], expected[:2], atol=1e-5)
+    assert records[0].info["CADUCEUS_STATUS"] == ("ok", "symbolic", "ok")
+    assert "CADUCEUS_LLR" not in records[1].info
+    assert records[1].info["CADUCEUS_STATUS"] == ("missing_alt",)
+    np.testing.assert_allclose(records[2].info["CADUCEUS_LLR"], expected[2:], atol=1e-5)
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_command_writes_parquet(tmp_path, folder, genome, sequences):
+    polars = pytest.importorskip("polars")
+    ref = sequences["chr1"][50]
+    path = write_vcf(
+        tmp_path / "in.vcf",
+        f"chr1\t51\t.\t{ref}\t{other(ref)},{ref}A\t.\t.\t.",
+        f"chr1\t51\t.\t{ref}\t.\t.\t.\t.",
+    )
+    out = tmp_path / "out.parquet"
+    command(
+        folder,
+        str(path),
+        genome=str(genome.path),
+        out=out,
+        options=VariantScoring(context_length=CONTEXT),
+    )
+    frame = polars.read_parquet(out)
+    model = CaduceusForMaskedLM.from_pretrained(folder)
+    rows = make(("chr1", 50, ref, other(ref)))
+    (expected,) = score(model, rows, genome, context_length=CONTEXT).llr.tolist()
+    assert frame.columns == ["chrom", "pos", "ref", "alt", "status", "llr"]
+    assert frame.rows() == [
+        ("chr1", 51, ref, other(ref), "ok", pytest.approx(expected, abs=1e-5)),
+        ("chr1", 51, ref, f"{ref}A", "indel", None),
+        ("chr1", 51, ref, None, "missing_alt", None),
+    ]
+
+
+@pytest.mark.parametrize("name", ["out.vcf", "out.vcf.gz", "out.parquet"])
+def test_no_record_in_no_record_out(tmp_path, folder, genome, capsys, name):
+    path = write_vcf(tmp_path / "in.vcf")
+    out = tmp_path / name
+    assert (
+        main(["score-variants", folder, str(path), "--genome", str(genome.path), "--out", str(out)])
+        == 0
+    )
+    assert capsys.readouterr().err == f"variants: none; written to {out}\n"
+    if name.endswith("parquet"):
+        assert pytest.importorskip("polars").read_parquet(out).shape == (0, 6)
+    else:
+        assert read_vcf(out).alt == []
+
+
+def test_variants_that_are_not_on_the_genome_are_written_and_status_2(
+    tmp_path, folder, genome, capsys
+):
+    path = write_vcf(
+        tmp_path / "in.vcf", "chr9\t5\t.\tA\tC\t.\t.\t.", "chr1\t201\t.\tA\tC\t.\t.\t."
+    )
+    out = tmp_path / "out.vcf"
+    words = ["score-variants", folder, str(path), "--genome", str(genome.path), "--out", str(out)]
+    assert main(words) == 2
+    assert capsys.readouterr().err == (
+        f"variants: 1 unknown_chrom, 1 out_of_range; written to {out}\n"
+        f"caduceus-jax score-variants: 2 of 2 variants are not on {genome.path}, first chr9:5: "
+        f"they have the status unknown_chrom or out_of_range in {out}; --skip-bad accepts that\n"
+    )
+    lines = out.read_text().splitlines()
+    assert [info(line)["CADUCEUS_STATUS"] for line in lines[-2:]] == [
+        *("unknown_chrom", "out_of_range")
+    ]
+    assert main([*words, "--skip-bad"]) == 0
+
+
+def test_outputs_that_cannot_be_written_are_refused_at_once(tmp_path, genome, capsys):
+    path = write_vcf(tmp_path / "in.vcf")
+    cases = {
+        tmp_path / "out.csv": (
+            "the name must end in .vcf or .vcf.gz or .parquet or .tsv or .tsv.gz"
+        ),
+        tmp_path / "no" / "out.vcf": f"{tmp_path / 'no'} is not a directory",
+    }
+    for out, says in cases.items():
+        words = [
+            "score-variants",
+            "no-model",
+            str(path),
+            "--genome",
+            str(genome.path),
+            "--out",
+            str(out),
+        ]
+        assert main(words) == 2
+        assert capsys.readouterr().err == (
+            f"caduceus-jax score-variants: cannot write {out}: {says}\n"
+        )
+    words = [
+        "score-variants",
+        "no-model",
+        str(path),
+        "--genome",
+        str(genome.path),
+        "--out",
+        str(path),
+    ]
+    assert main(words) == 2
+    assert capsys.readouterr().err == (
+        f"caduceus-jax score-variants: {path} is the input: choose another name for the output\n"
+    )
+    assert path.read_text() == HEADER
+
+
+def test_an_error_leaves_the_earlier_output_alone(tmp_path, folder, genome, monkeypatch):
+    path, out = write_vcf(tmp_path / "in.vcf"), tmp_path / "out.vcf"
+    out.write_text("of yesterday")
+
+    def fail(source, partial, *args, **kwargs):
+        partial.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("caduceus_jax.cli.score_variants.write_vcf", fail)
+    with pytest.raises(UserError, match="out.vcf cannot be written: No space left on device$"):
+        command(folder, str(path), genome=str(genome.path), out=out)
+    assert out.read_text() == "of yesterday"
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []

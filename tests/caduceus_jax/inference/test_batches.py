@@ -1,0 +1,41 @@
+"""Which sequences run together, and where."""
+
+import numpy as np
+
+from caduceus_jax import inference
+from caduceus_jax.inference import batches
+from caduceus_jax.inference.batches import plan
+
+
+def test_a_batch_that_divides_is_spread_over_all_devices(ps, monkeypatch, draw):
+    seen, fetched = [], batches._fetched
+    monkeypatch.setattr(
+        batches,
+        "_fetched",
+        lambda batch, out: seen.append(len(out.devices())) or fetched(batch, out),
+    )
+    inference.embed(ps, draw(*[24] * 8), batch_size=8)
+    inference.embed(ps, draw(*[24] * 3), batch_size=3)
+    assert seen == [4, 1]
+
+
+def test_few_shapes_are_compiled(monkeypatch):
+    monkeypatch.setattr(batches, "_TOKENS_PER_SHAPE", {"cpu": 0})
+    lengths = np.random.default_rng(0).integers(1, 5_000, 2_000)
+    planned = plan(lengths, batch_size=8)
+    assert sorted(row for batch in planned for row in batch.rows) == list(range(2_000))
+    shapes = {(batch.size, batch.length) for batch in planned}
+    assert len(shapes) <= 18
+    assert all(batch.length >= lengths[batch.rows].max() for batch in planned)
+    long = [batch for batch in planned if batch.length > 32]
+    assert all(batch.length < 2 * lengths[batch.rows].min() for batch in long)
+    assert plan(np.full(5, 77), batch_size=None)[0].length == 77
+
+
+def test_padding_replaces_a_shape_where_it_costs_less(monkeypatch):
+    """Up to 64 for two rows are 32 tokens more, up to 200 for four rows are 544 more."""
+    lengths = np.array([40, 64, 200, 60, 48])
+    for most, expected in {100: [64, 64, 200, 64, 64], 10: [48, 64, 200, 64, 48]}.items():
+        monkeypatch.setattr(batches, "_TOKENS_PER_SHAPE", {"cpu": most})
+        planned = {row: batch.length for batch in plan(lengths, 2) for row in batch.rows.tolist()}
+        assert [planned[row] for row in range(5)] == expected
