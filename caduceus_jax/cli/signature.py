@@ -30,6 +30,7 @@ class Setting(NamedTuple):
     place: Place
     group: str  # title under which the manual page lists it; empty outside groups
     required: bool
+    alias: str = ""  # another name of the option, which is accepted and not shown
 
     @property
     def option(self) -> str:
@@ -151,7 +152,8 @@ def _fields(config: type, prefix: str, group: str, defaults: Any) -> Iterator[Se
         if prefix and place == "positional":
             place = "required" if required else "option"
         text = helps.get(field.name, "")
-        yield Setting(name, hint, None if required else default, text, place, group, required)
+        shown, alias = None if required else default, field.metadata.get("alias", "")
+        yield Setting(name, hint, shown, text, place, group, required, alias)
 
 
 def _instance(config: type, values: dict[str, Any], prefix: str = "") -> Any:

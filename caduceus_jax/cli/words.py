@@ -108,7 +108,9 @@ def _option(signature: Signature, word: str, queue: list[str]) -> Word:
     name, (option, equals, value) = _name(word), word.partition("=")
     if name == CONFIG and signature.recipes:
         return Word(CONFIG, value if equals else _next(option, queue))
-    setting = signature.settings.get(name)
+    setting = signature.settings.get(name) or next(
+        (setting for setting in signature.settings.values() if setting.alias == name), None
+    )
     if setting is None and name.startswith("no_") and not equals:
         setting = signature.settings.get(name[3:])
         if setting is not None and bool in members(setting.hint):

@@ -130,3 +130,6 @@ def test_the_command_line_takes_several_outputs():
     parsed = parse("likelihood", signature(command), [*words, "--masks-per-pass", "8"]).keywords
     assert list(map(str, parsed["out"])) == ["a.tsv", "b.bw"] and parsed["track"] == "all"
     assert parsed["options"] == Masking(masks_per_pass=8)
+    # The name it had before.
+    same = parse("likelihood", signature(command), [*words, "--together", "8"]).keywords
+    assert same == parsed
