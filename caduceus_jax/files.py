@@ -6,12 +6,30 @@ import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from caduceus_jax.errors import UserError
 
 _BLOCK = 1 << 24  # bytes
+
+
+def check_local(what: str, path: str | os.PathLike[str]) -> None:
+    """Checks that a path is one of this machine's file systems.
+
+    Args:
+        what: what the path is for, such as "out"; begins the sentence.
+        path: a path, or the address of an object store.
+
+    Raises:
+        UserError: it is an address such as gs://bucket/run.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(path)):
+        raise UserError(
+            f"{what} is {os.fspath(path)}: buckets are not read or written directly; mount the "
+            "bucket as a folder (gcsfuse, s3fs; docs/pods.md has the commands) and name that"
+        )
 
 
 class WriteFailed(UserError, OSError):

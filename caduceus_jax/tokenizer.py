@@ -240,8 +240,8 @@ def _one_case(token: str, vocabulary: Mapping[str, int]) -> str:
 
 def _places(folder: pathlib.Path) -> list[pathlib.Path]:
     """Where the files of a model may be, given its folder, a run's or one of its checkpoints."""
-    places = [folder, folder / "model"]
+    places = [folder, folder / "model", folder / "tokenizer"]
     if folder.parent.name == "checkpoints":
         run = folder.parent.parent
-        places += [run, run / "model"]
+        places += [run, run / "model", run / "tokenizer"]
     return places

@@ -5,13 +5,13 @@ The docstrings are the manual page of `caduceus-jax pretrain --help`.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import yaml
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.files import write_text
+from caduceus_jax.files import check_local, write_text
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.settings import advanced
 
@@ -47,8 +47,10 @@ class DataConfig:
         interval_overlap: "cut" leaves out training windows that touch a validation or test
             interval, which extended ones often do; "keep" is the original's way.
         stride: bases from one training window to the next; null is `max_length`, no overlap.
+        min_contig: contigs shorter than this are left out; null leaves out those shorter than half
+            a window if the genome has longer ones, because such windows are mostly padding.
         validation_windows: at most this many windows are validated on, spread evenly over the
-            held-out sequence; null is all of them.
+            held-out sequence; null is 16 million tokens of them, and 0 is all.
         validation_masks: how many different masks each validation window is seen with. They are
             the same in every run and at every step.
         mask_probability: share of the tokens to be predicted. Of these 80 % are hidden by [MASK],
@@ -71,6 +73,7 @@ class DataConfig:
     interval_length: int | None = advanced(2**20)
     interval_overlap: Literal["cut", "keep"] = advanced("cut")
     stride: int | None = advanced(None)
+    min_contig: int | None = advanced(None)
     validation_windows: int | None = advanced(None)
     validation_masks: int = advanced(1)
     mask_probability: float = 0.15
@@ -85,13 +88,16 @@ class DataConfig:
                 raise UserError(f"data.{name} is {getattr(self, name)}; it is between 0 and 1")
         if not self.soft_mask_weight >= 0:
             raise UserError(f"data.soft_mask_weight is {self.soft_mask_weight}; it is at least 0")
-        sizes = ("stride", "validation_windows", "validation_masks", "interval_length", "threads")
+        sizes = ("stride", "validation_masks", "interval_length", "threads")
         for name in sizes:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name} is {value}; it is at least 1")
-        if self.workers < 0:
-            raise UserError(f"data.workers is {self.workers}; it is at least 0")
+        for name in ("workers", "validation_windows", "min_contig"):
+            if (getattr(self, name) or 0) < 0:
+                raise UserError(f"data.{name} is {getattr(self, name)}; it is at least 0")
+        for name in (*as_list(self.fasta), self.intervals):
+            check_local("data", name)
         self._check_splits()
 
     def _check_splits(self):
@@ -165,14 +171,11 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainConfig:
-    """One pretraining run.
+class StepConfig:
+    """What a step of training is: all that a compiled program depends on.
 
     Args:
-        out: folder of the run: config.yaml, metrics.jsonl, loss.png, tensorboard/, checkpoints/
-            and model/, the trained model in Hugging Face layout.
         model: the architecture.
-        data: the sequence.
         optimizer: how weights are changed.
         steps: number of optimizer steps.
         batch_size: windows per step, over all devices.
@@ -180,49 +183,26 @@ class PretrainConfig:
             with the memory of one; the step is the same.
         max_length: tokens per window.
         fsdp: devices that share parameters and the optimizer's state, each with windows of its
-            own. Models of this size do not need it.
+            own; for models of more than about 100 million parameters.
         sequence: devices that share the length of each window, for windows that are too long for
             one. All devices together are a multiple of fsdp x sequence x tensor.
         tensor: devices that share the inner channels (model.d_model x model.expand); they exchange
             activations, so prefer `sequence`.
         dtype: of activations and matrix products; parameters, norms and the recurrence are
             float32 either way.
-        scan: implementation of the selective scan: "auto" picks for the device. "pallas_triton"
-            and "triton", fused kernels for NVIDIA GPUs, and "mosaic_tpu", for TPUs, are not picked
-            yet: they have not been timed.
+        scan: implementation of the selective scan: "auto" picks for the device; "pallas_triton"
+            and "triton" are fused kernels for NVIDIA GPUs, "mosaic_tpu" for TPUs.
         remat: "blocks" computes each block again in the backward pass: less memory, more time;
             "none" keeps what is inside. true and false mean the same.
         seed: of the initial weights, the order of the windows and the masks.
-        log_every: steps between two lines of metrics.
-        eval_every: steps between two validations; there is one after the last step too.
-        checkpoint_every: steps between two checkpoints; there is one after the last step too.
-        checkpoint_minutes: there is also one when the last is this old, at the next line of
-            metrics; null is none.
-        keep: the newest this many checkpoints are kept.
-        keep_every: those at multiples of this many steps are made and kept too; null is none.
-        strict: end with status 3 where the newest checkpoint is damaged; otherwise the run
-            continues from the newest that is intact.
-        max_skipped: a step whose loss or gradient is not finite changes nothing but the data's
-            place; the run ends after this many of them in a row.
+        ema_decay: decay of a running mean of the weights, such as 0.999, which is then what is
+            validated and exported; null is none. The first steps weigh more.
         skip_spikes: also skip a step whose loss, or logarithm of its gradient norm, lies more than
             this many standard deviations above the mean of the 128 steps before it; true is 6,
             false is never.
-        watchdog_seconds: a process ends with status 1, and shows where it stands, when no step was
-            finished for this long, or for ten times the median step if that is longer; null never
-            ends it.
-        wandb: project of Weights & Biases (pip install wandb) that gets the metrics too.
-        profile_steps: steps to trace, such as 10:13 for 10, 11 and 12; into profile/ in `out`. In a
-            recipe it needs quotes, "10:13".
-        resume: "auto" continues the run that is found in `out`; "never" only starts new ones.
-        coordinator: host:port of the first of several processes, which all see `out`. By default
-            they find each other on TPU pods, under SLURM and under Open MPI.
-        processes: how many there are; 1 is this one alone, whatever the environment says.
-        process: which one this is, from 0.
     """
 
-    out: str = "runs/pretrain"
     model: CaduceusConfig = CaduceusConfig(rcps=True)
-    data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     steps: int = 10_000
     batch_size: int = 8
@@ -235,73 +215,30 @@ class PretrainConfig:
     scan: Literal["auto", "chunked", "pallas_triton", "triton", "mosaic_tpu"] = "auto"
     remat: Literal["none", "blocks"] | bool = "none"
     seed: int = 0
-    log_every: int = advanced(10)
-    eval_every: int = 500
-    checkpoint_every: int = 500
-    checkpoint_minutes: float | None = advanced(None)
-    keep: int = 2
-    keep_every: int | None = advanced(None)
-    strict: bool = advanced(False)
-    max_skipped: int = advanced(10)
+    ema_decay: float | None = advanced(None)
     skip_spikes: bool | float = advanced(False)
-    watchdog_seconds: float | None = advanced(110.0)
-    wandb: str = ""
-    profile_steps: str = advanced("")
-    resume: Literal["auto", "never"] = "auto"
-    coordinator: str | None = advanced(None)
-    processes: int | None = advanced(None)
-    process: int | None = advanced(None)
 
     def __post_init__(self):
         if isinstance(self.remat, bool):
             object.__setattr__(self, "remat", "blocks" if self.remat else "none")
-        positive = ("steps", "batch_size", "max_length", "log_every", "eval_every")
-        parts = ("microbatches", "fsdp", "sequence", "tensor")
-        for name in (*positive, *parts, "checkpoint_every", "keep", "max_skipped"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it is at least 1")
-        for name in ("keep_every", "checkpoint_minutes", "watchdog_seconds"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise UserError(f"{name} is {value}; it is above 0, or null")
+        sizes = ("steps", "batch_size", "max_length", "microbatches", "fsdp", "sequence", "tensor")
+        _check_positive(self, sizes)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed is {self.seed}; it is at least 0 and below 2**32")
         if self.spike_sigma is not None and not self.spike_sigma > 0:
             raise UserError(f"skip_spikes is {self.skip_spikes}; it is above 0, or false")
-        _ = self.profiled
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UserError(f"ema_decay is {self.ema_decay}; it is between 0 and 1, or null")
         self._check_shards()
-        if self.model.rcps and self.data.rc_mode != "equivariant":
-            raise UserError(
-                f"data.rc_mode is {self.data.rc_mode}, but model.rcps reads both strands by "
-                "construction: use data.rc_mode equivariant, or model.rcps false"
-            )
-        if not self.model.rcps and self.data.rc_mode == "equivariant":
-            raise UserError(
-                "data.rc_mode is equivariant, but the model is not (model.rcps is false): use "
-                "data.rc_mode augment or none, or model.rcps true"
-            )
 
     @property
     def spike_sigma(self) -> float | None:
-        """Standard deviations from which on a step is a spike; None where none is skipped."""
+        """Standard deviations from which on a step is a spike; None if none is skipped."""
         if isinstance(self.skip_spikes, bool):
             return SIGMA if self.skip_spikes else None
         return self.skip_spikes
 
-    @property
-    def profiled(self) -> range:
-        """The steps to trace; empty where there are none."""
-        if not self.profile_steps:
-            return range(0)
-        first, _, end = self.profile_steps.partition(":")
-        steps = range(int(first), int(end)) if first.isdecimal() and end.isdecimal() else ()
-        if not steps or not steps[0]:
-            raise UserError(
-                f"profile_steps is {self.profile_steps}; it is first:end, such as 10:13 for steps "
-                "10, 11 and 12"
-            )
-        return range(steps[0], steps[-1] + 1)
-
-    def _check_shards(self):
+    def _check_shards(self) -> None:
         wide, d_model = self.model.d_inner, self.model.d_model
         for name, size, what in (
             ("tensor", wide, f"{wide} inner channels (model.d_model x model.expand)"),
@@ -325,6 +262,143 @@ class PretrainConfig:
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig(StepConfig):
+    """One pretraining run.
+
+    Args:
+        model: the architecture; left out if `init` names a model, whose own it then is.
+        optimizer: how weights are changed.
+        steps: number of optimizer steps. A run is made longer by a larger number; the learning
+            rate's schedule says how (optimizer.schedule, optimizer.decay_steps).
+        batch_size: windows per step, over all devices.
+        microbatches: each device computes its windows in this many pieces, one after the other,
+            with the memory of one; the step is the same.
+        max_length: tokens per window.
+        fsdp: devices that share parameters and the optimizer's state, each with windows of its
+            own; for models of more than about 100 million parameters.
+        sequence: devices that share the length of each window, for windows that are too long for
+            one. All devices together are a multiple of fsdp x sequence x tensor.
+        tensor: devices that share the inner channels (model.d_model x model.expand); they exchange
+            activations, so prefer `sequence`.
+        dtype: of activations and matrix products; parameters, norms and the recurrence are
+            float32 either way.
+        scan: implementation of the selective scan: "auto" picks for the device; "pallas_triton"
+            and "triton" are fused kernels for NVIDIA GPUs, "mosaic_tpu" for TPUs.
+        remat: "blocks" computes each block again in the backward pass: less memory, more time;
+            "none" keeps what is inside. true and false mean the same.
+        seed: of the initial weights, the order of the windows and the masks.
+        ema_decay: decay of a running mean of the weights, such as 0.999, which is then what is
+            validated and exported; null is none. The first steps weigh more.
+        skip_spikes: also skip a step whose loss, or logarithm of its gradient norm, lies more than
+            this many standard deviations above the mean of the 128 steps before it; true is 6,
+            false is never.
+        out: folder of the run: config.yaml, metrics.jsonl, loss.png, tensorboard/, checkpoints/
+            and model/, the trained model in Hugging Face layout.
+        init: model to begin from instead of random weights: a folder, a hub id, or a run or one
+            of its checkpoints; with its own architecture and tokenizer.
+        init_optimizer: also begin with the optimizer's state of that checkpoint; its own count of
+            steps begins anew.
+        data: the sequence.
+        log_every: steps between two lines of metrics.
+        eval_every: steps between two validations; there is one after the last step too.
+        checkpoint_every: steps between two checkpoints; there is one after the last step too.
+        checkpoint_minutes: there is also one when the last is this old, at the next line of
+            metrics; null is none.
+        keep: number of the newest checkpoints that are kept.
+        keep_every: checkpoints at multiples of this many steps are made and kept too; null keeps
+            no more.
+        strict: end with status 3 if the newest checkpoint is damaged; otherwise the run continues
+            from the newest that is intact.
+        max_skipped: a step whose loss or gradient is not finite changes only the position in the
+            data; the run ends after this many of them in a row.
+        watchdog_seconds: a process ends with status 1, and shows where it stands, when no step was
+            finished for this long, or for ten times the median step if that is longer; null never
+            ends it.
+        wandb: project of Weights & Biases (pip install wandb) that gets the metrics too.
+        profile_steps: steps to trace, such as 10:13 for 10, 11 and 12; into profile/ in `out`. In a
+            recipe it needs quotes, "10:13".
+        resume: "auto" continues the run that is found in `out`; "never" only starts new ones.
+        dry_run: make every check of a run, compile one step, report its memory, and stop.
+        coordinator: host:port of the first of several processes, which all share `out`. By default
+            they find each other on TPU pods, under SLURM and under Open MPI.
+        processes: number of processes; 1 is this one alone, whatever the environment is.
+        process: which one this is, from 0.
+    """
+
+    out: str = "runs/pretrain"
+    init: str = ""
+    init_optimizer: bool = advanced(False)
+    data: DataConfig = DataConfig()
+    log_every: int = advanced(10)
+    eval_every: int = 500
+    checkpoint_every: int = 500
+    checkpoint_minutes: float | None = advanced(None)
+    keep: int = 2
+    keep_every: int | None = advanced(None)
+    strict: bool = advanced(False)
+    max_skipped: int = advanced(10)
+    watchdog_seconds: float | None = advanced(110.0)
+    wandb: str = ""
+    profile_steps: str = advanced("")
+    resume: Literal["auto", "never"] = "auto"
+    dry_run: bool = False
+    coordinator: str | None = advanced(None)
+    processes: int | None = advanced(None)
+    process: int | None = advanced(None)
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_positive(self, ("log_every", "eval_every", "checkpoint_every", "keep"))
+        _check_positive(self, ("max_skipped",))
+        for name in ("keep_every", "checkpoint_minutes", "watchdog_seconds"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise UserError(f"{name} is {value}; it is above 0, or null")
+        check_local("out", self.out)
+        _ = self.profiled
+        if self.init_optimizer and not self.init:
+            raise UserError("init_optimizer is set, but no checkpoint is named: set init")
+        if not self.init:  # whose architecture is not known yet
+            self.check_strands()
+
+    @property
+    def profiled(self) -> range:
+        """The steps to trace; empty if there are none."""
+        if not self.profile_steps:
+            return range(0)
+        first, _, end = self.profile_steps.partition(":")
+        steps = range(int(first), int(end)) if first.isdecimal() and end.isdecimal() else ()
+        if not steps or not steps[0]:
+            raise UserError(
+                f"profile_steps is {self.profile_steps}; it is first:end, such as 10:13 for steps "
+                "10, 11 and 12"
+            )
+        return range(steps[0], steps[-1] + 1)
+
+    def check_strands(self) -> None:
+        """Checks that the data show the strands that the model needs.
+
+        Raises:
+            UserError: data.rc_mode contradicts model.rcps.
+        """
+        if self.model.rcps and self.data.rc_mode != "equivariant":
+            raise UserError(
+                f"data.rc_mode is {self.data.rc_mode}, but model.rcps reads both strands by "
+                "construction: use data.rc_mode equivariant, or model.rcps false"
+            )
+        if not self.model.rcps and self.data.rc_mode == "equivariant":
+            raise UserError(
+                "data.rc_mode is equivariant, but the model is not (model.rcps is false): use "
+                "data.rc_mode augment or none, or model.rcps true"
+            )
+
+
+def _check_positive(config: Any, names: Sequence[str]) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} is {getattr(config, name)}; it is at least 1")
+
+
 # These are told each process where it is started, and do not stand in a recipe.
 LAUNCH = ("coordinator", "processes", "process")
 # These may differ between a run and its continuation: like the number of devices, they change
@@ -333,7 +407,7 @@ LAUNCH = ("coordinator", "processes", "process")
 _FREE = (
     *("out", "log_every", "eval_every", "checkpoint_every", "keep", "resume"),
     *("microbatches", "fsdp", "sequence", "tensor", "remat", "scan", "watchdog_seconds"),
-    *("max_skipped", "skip_spikes", "wandb", "profile_steps"),
+    *("max_skipped", "skip_spikes", "wandb", "profile_steps", "dry_run"),
     # Whether genomes elsewhere are the same is decided by their digests.
     *("data.fasta", "data.workers", "data.threads"),
     *("data.validation_windows", "data.validation_masks"),
@@ -380,18 +454,45 @@ def check_same_run(
     """
     # What an older version wrote lacks newer settings, which had their defaults then.
     before = {**_flat(plain(PretrainConfig())), **_flat(dict(recorded))}
+    lasting = _longer(config, before)
     differing = [
         f"{key} (there {before.get(key)}, now {value})"
         for key, value in _flat(plain(config)).items()
-        if key not in _FREE and before.get(key) != value
+        if key not in (*_FREE, *lasting) and before.get(key) != value
     ]
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         again = f", or continue it with --config {source}" if source.suffix == ".yaml" else ""
         raise UserError(
             f"{source.parent} holds another run, with other {', '.join(differing[:3])}{more}: "
-            f"choose another folder with --out{again}"
+            f"choose another folder with --out (--init {source.parent} begins there with these "
+            f"weights){again}"
         )
+
+
+def _longer(config: PretrainConfig, before: Mapping[str, Any]) -> tuple[str, ...]:
+    """Decides whether a run may be made longer, and returns the settings that may then differ.
+
+    Raises:
+        UserError: its schedule does not say how.
+    """
+    then, now, schedule = before.get("steps"), config.steps, config.optimizer
+    if not isinstance(then, int) or then == now:
+        return ()
+    if schedule.schedule == "wsd" and schedule.decay_steps is None:
+        return ("steps",)
+    if now > then and schedule.decay_steps is not None:
+        return ("steps", "optimizer.decay_steps")
+    raise UserError(
+        f"steps was {then} when this run began, and is {now} now: "
+        + (
+            f"with optimizer.decay_steps {then} the rest is trained at the smallest learning rate, "
+            f"with optimizer.decay_steps {now} at that of a run of {now} steps"
+            if now > then
+            else "only a run with optimizer.schedule wsd can be made shorter"
+        )
+        + "; or choose another folder with --out, and begin there with --init"
+    )
 
 
 def plain(config: Any) -> dict[str, Any]:

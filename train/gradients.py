@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from caduceus_jax.train.sharding import BATCH, ROWS, manual_axes
+from caduceus_jax.train.sharding import BATCH, ROWS, fsdp_spec, manual_axes
 
 Sums = Any  # a tree of arrays, which add up over the parts of a batch
 
@@ -17,31 +17,16 @@ Sums = Any  # a tree of arrays, which add up over the parts of a batch
 def summed(
     function: Callable[[Any, Any], Sums], mesh: Mesh | None = None
 ) -> Callable[[Any, Any], Sums]:
-    """A function of a batch, from one that gives sums over some of its rows and tokens.
+    """Makes a function of a batch from one that gives sums over some of its rows and tokens.
 
-    Every device computes its own part, and what all of them found is added up once, at the end.
+    Every device computes its own part, and the parts are added up once, at the end. Parameters
+    that `fsdp` splits are split inside too: the model gathers them layer by layer.
 
     Args:
         function: (params, batch) -> a tree of sums.
         mesh: the devices; by default one.
     """
-    if mesh is None:
-        return function
-    cut = [name for name in (*ROWS, "sequence") if mesh.shape[name] > 1]
-    if not cut:
-        return function
-
-    def of_device(params, batch):
-        return lax.psum(function(params, batch), cut)
-
-    return jax.shard_map(
-        of_device,
-        mesh=mesh,
-        in_specs=(P(), BATCH),
-        out_specs=P(),
-        axis_names=manual_axes(mesh),
-        check_vma=False,
-    )
+    return _on_devices(function, mesh, lambda sums, specs, axes: lax.psum(sums, axes), None)
 
 
 def summed_gradients(
@@ -49,11 +34,12 @@ def summed_gradients(
     mesh: Mesh | None = None,
     microbatches: int = 1,
 ) -> Callable[[Any, Any], tuple[tuple[jax.Array, Sums], Any]]:
-    """What `jax.value_and_grad(function, has_aux=True)` gives for a whole batch.
+    """Makes what `jax.value_and_grad(function, has_aux=True)` gives for a whole batch.
 
     A device computes its rows in as many pieces as there are microbatches, with the memory of
-    one. Neither layers nor pieces send gradients of their own: devices add them up once, in the
-    dtype of the parameters, whatever that of the products is.
+    one. Gradients of parameters that `fsdp` splits are added up over it layer by layer, each
+    device keeping its share; all others, and all over the other axes, once at the end. They have
+    the dtype of the parameters, whatever that of the products is.
 
     Args:
         function: (params, batch) -> (the sum to differentiate, further sums).
@@ -64,11 +50,9 @@ def summed_gradients(
         (params, batch) -> ((the sum, further sums), gradients of the sum).
     """
     of_piece = jax.value_and_grad(function, has_aux=True)
-    if microbatches == 1:
-        return summed(of_piece, mesh)
 
-    def of_rows(params, batch):
-        def add(sums, piece):
+    def of_rows(params: Any, batch: Any) -> Any:
+        def add(sums: Any, piece: Any) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, sums, of_piece(params, piece)), None
 
         pieces = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
@@ -76,4 +60,56 @@ def summed_gradients(
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return lax.scan(add, zeros, pieces)[0]
 
-    return summed(of_rows, mesh)
+    def add_up(found: Any, specs: Any, axes: list[str]) -> Any:
+        sums, grads = found
+
+        def of(grad: jax.Array, spec: P) -> jax.Array:
+            left = [axis for axis in axes if axis not in spec]
+            return lax.psum(grad, left) if left else grad
+
+        # What is added up over the same axes is one collective.
+        return lax.psum(sums, axes), jax.tree.map(of, grads, specs)
+
+    return _on_devices(
+        of_piece if microbatches == 1 else of_rows, mesh, add_up, lambda specs: (P(), specs)
+    )
+
+
+def _on_devices(
+    function: Callable[[Any, Any], Any],
+    mesh: Mesh | None,
+    add_up: Callable[[Any, Any, list[str]], Any],
+    outputs: Callable[[Any], Any] | None,
+) -> Callable[[Any, Any], Any]:
+    """Runs a function on each device's own rows, tokens and shares of parameters.
+
+    Args:
+        function: (params, batch) -> sums.
+        mesh: the devices.
+        add_up: (sums, how the parameters are split, axes) -> sums over these axes.
+        outputs: how the results are split, from how the parameters are; None: not at all.
+    """
+    if mesh is None:
+        return function
+    cut = [name for name in (*ROWS, "sequence") if mesh.shape[name] > 1]
+    if not cut:
+        return function
+
+    def call(params: Any, batch: Any) -> Any:
+        specs = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: fsdp_spec(path, leaf.shape, mesh), params
+        )
+
+        def of_device(params: Any, batch: Any) -> Any:
+            return add_up(function(params, batch), specs, cut)
+
+        return jax.shard_map(
+            of_device,
+            mesh=mesh,
+            in_specs=(specs, BATCH),
+            out_specs=P() if outputs is None else outputs(specs),
+            axis_names=manual_axes(mesh),
+            check_vma=False,
+        )(params, batch)
+
+    return call

@@ -1,5 +1,6 @@
 """`caduceus-jax pretrain`: the whole of a run, in the order in which it happens."""
 
+import collections
 import pathlib
 import shlex
 import time
@@ -15,7 +16,6 @@ from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.model import checkpoint
 from caduceus_jax.model.run_checkpoint import CHECKPOINTS, load_model
-from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train import processes
 from caduceus_jax.train.config import (
     PretrainConfig,
@@ -29,6 +29,7 @@ from caduceus_jax.train.config import (
 from caduceus_jax.train.data.batches import prefetch_to_device
 from caduceus_jax.train.data.inputs import Inputs
 from caduceus_jax.train.data.sources import record_stores
+from caduceus_jax.train.run.beginning import RECORDED, TOKENIZER, begin, first_state
 from caduceus_jax.train.run.checkpoint import Checkpoints, versions
 from caduceus_jax.train.run.due import Timetable
 from caduceus_jax.train.run.goodput import InFlightSteps, TimeLedger, time_lines
@@ -42,14 +43,12 @@ from caduceus_jax.train.run.report import Report, check_wandb
 from caduceus_jax.train.run.watchdog import Watchdog
 from caduceus_jax.train.sharding import (
     abstract,
+    abstract_batch,
     check_batch_size,
-    init_sharded,
     make_mesh,
     shard_batch,
 )
-from caduceus_jax.train.step import make_program
-
-_RECORDED = "config.yaml"
+from caduceus_jax.train.step import TrainState, make_program
 
 
 @processes.end_together
@@ -79,8 +78,8 @@ def pretrain(config: PretrainConfig) -> None:
     # ---- Processes: this one alone, or several that train one model ----
     processes.start(config.coordinator, config.processes, config.process)
     folder, first = pathlib.Path(config.out), processes.index() == 0
-    tokenizer = Tokenizer()
-    _check_vocabulary(config, tokenizer)
+    beginning = begin(config, folder)
+    config, tokenizer = beginning.config, beginning.tokenizer
     if config.wandb:
         check_wandb()
 
@@ -100,6 +99,10 @@ def pretrain(config: PretrainConfig) -> None:
         # ---- Model: what a step does; nothing is allocated yet ----
         _, init, train_step, eval_step = make_program(config, mesh, tokenizer)
 
+        if config.dry_run:
+            with watchdog.paused():
+                return _dry_run(config, inputs, init, train_step, mesh)
+
         # ---- Restore, or begin: each array is made where it will live ----
         with (
             Interruption() as interruption,
@@ -112,7 +115,7 @@ def pretrain(config: PretrainConfig) -> None:
             ) as checkpoints,
         ):
             if checkpoints.latest is None:
-                state = init_sharded(init, mesh)
+                state = first_state(beginning, init, mesh)
             else:
                 processes.broadcast_from_first(
                     "the checkpoint's settings",
@@ -121,7 +124,9 @@ def pretrain(config: PretrainConfig) -> None:
                 state, position = checkpoints.restore(abstract(init, mesh))
                 inputs.check(position)
             if first:
-                save_config(config, folder / _RECORDED)
+                save_config(config, folder / RECORDED)
+                if config.init:
+                    tokenizer.save_pretrained(folder / TOKENIZER)
                 record_stores(inputs.stores, folder / "data")
             done = int(state.step)
             report = Report(
@@ -165,7 +170,7 @@ def pretrain(config: PretrainConfig) -> None:
                         flight.finished(wait=due.wait),
                         due,
                         step,
-                        lambda: _validate(eval_step, state.params, inputs, mesh, watchdog),  # noqa: B023
+                        lambda: _validate(eval_step, state.averaged, inputs, mesh, watchdog),  # noqa: B023
                         lambda: (int(state.guard.last_good), checkpoints.latest),  # noqa: B023
                     )
                     watchdog.step(step)
@@ -185,7 +190,8 @@ def pretrain(config: PretrainConfig) -> None:
                 checkpoints.wait()
                 if first:
                     trained = folder / CHECKPOINTS / str(checkpoints.latest)
-                    checkpoint.save(folder / checkpoint.RUN_MODEL, *load_model(trained))
+                    model = load_model(trained)
+                    checkpoint.save(folder / checkpoint.RUN_MODEL, *model, tokenizer=tokenizer)
                     plot_losses(report.rows, baselines, folder / FIGURE)
                 processes.all_gather("the export", "done")
     if stop and int(state.step) < config.steps:
@@ -205,17 +211,28 @@ def _validate(
     mesh: Mesh,
     watchdog: Watchdog,
 ) -> dict[str, float]:
-    """Computes the losses, in nats per base, and the accuracy on the held-out windows."""
-    parts = []
-    for batch in inputs.validation_batches():
+    """Computes the losses, in nats per base, and the accuracy on the held-out windows.
+
+    Of several genomes, also the loss of each by its name.
+    """
+    sums = [collections.Counter[str]() for _ in inputs.stores]
+    for genome, batch in inputs.validation_batches():
         with watchdog.work("validation"):
-            parts.append(jax.device_get(eval_step(params, shard_batch(batch, mesh))))
-    sums = {key: sum(float(part[key]) for part in parts) for key in parts[0]}
-    return {
-        "validation_loss": sums["nats"] / max(sums["predicted"], 1),
-        "validation_masked_loss": sums["masked_nats"] / max(sums["masked"], 1),
-        "validation_masked_accuracy": sums["masked_right"] / max(sums["masked"], 1),
+            found = jax.device_get(eval_step(params, shard_batch(batch, mesh)))
+        sums[genome].update({name: float(value) for name, value in found.items()})
+    total = collections.Counter[str]()
+    for part in sums:
+        total.update(part)
+    row = {
+        "validation_loss": total["nats"] / max(total["predicted"], 1),
+        "validation_masked_loss": total["masked_nats"] / max(total["masked"], 1),
+        "validation_masked_accuracy": total["masked_right"] / max(total["masked"], 1),
     }
+    if len(sums) > 1:
+        for store, part in zip(inputs.stores, sums, strict=True):
+            loss = part["masked_nats"] / max(part["masked"], 1)
+            row[f"validation_masked_loss/{store.name}"] = loss
+    return row
 
 
 def _introduce(
@@ -245,6 +262,31 @@ def _introduce(
         report.say("compiling the training step")
 
 
+def _dry_run(
+    config: PretrainConfig,
+    inputs: Inputs,
+    init: Callable[[], TrainState],
+    train_step: Any,
+    mesh: Mesh,
+) -> None:
+    """Compiles a step and reports what it needs; nothing is trained or saved."""
+    batch = abstract_batch(config.batch_size, config.max_length, mesh)
+    begun = time.monotonic()
+    compiled = train_step.lower(abstract(init, mesh), batch).compile()
+    seconds, stats = time.monotonic() - begun, compiled.memory_analysis()
+    if processes.index() == 0:
+        needed = ""
+        if stats is not None:
+            size = stats.argument_size_in_bytes + stats.temp_size_in_bytes
+            needed = f", {size / 2**30:.2f} GiB on each"
+        print(
+            f"dry run: {len(inputs.train):,} windows to train on, {len(inputs.held_out):,} held "
+            f"out; a step of {config.batch_size} windows of {config.max_length:,} tokens was "
+            f"compiled for {mesh.size} device{'s' * (mesh.size > 1)} in {seconds:.1f} s{needed}"
+        )
+    processes.all_gather("the dry run", "done")
+
+
 def _software(config: PretrainConfig) -> dict[str, str]:
     """Returns what must be the same in all processes beside settings and data."""
     return {f"version of {name}": version for name, version in versions().items()}
@@ -252,24 +294,11 @@ def _software(config: PretrainConfig) -> dict[str, str]:
 
 def _check_folder(config: PretrainConfig, folder: pathlib.Path) -> None:
     """Checks that a folder which holds a run holds this one."""
-    recorded = folder / _RECORDED
+    recorded = folder / RECORDED
     if recorded.exists() and config.resume == "never":
         raise UserError(f"{folder} holds a run already: choose another folder with --out")
     if recorded.exists():
         check_same_run(config, read_config(recorded), recorded)
-
-
-def _check_vocabulary(config: PretrainConfig, tokenizer: Tokenizer) -> None:
-    """Checks that the model has the tokens that the data will have."""
-    size, model = tokenizer.vocab_size, config.model
-    complement = tuple(tokenizer.complement.tolist())
-    if model.vocab_size < size:
-        raise UserError(f"model.vocab_size is {model.vocab_size}, but there are {size} tokens")
-    if model.pad_token_id != tokenizer.pad_id or model.complement_map[:size] != complement:
-        raise UserError(
-            "model.pad_token_id and model.complement_map must be those of the tokenizer: leave "
-            "them out"
-        )
 
 
 def _next_commands(config: PretrainConfig) -> list[str]:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -25,14 +27,17 @@ AXES: tuple[str, ...] = ("data", "fsdp", "sequence", "tensor")
 ROWS = ("data", "fsdp")
 BATCH = P(ROWS, "sequence")
 # Where parameters live, and what the optimizer keeps of each. First match wins; names are paths
-# such as "params/caduceus/layers/mixer/fwd/a_log", whose first axis is the layer. `fsdp` splits
-# the large ones, which are nine tenths of a model; `tensor` what has inner channels.
-RULES: tuple[tuple[str, P], ...] = (
-    (r".*/in_proj/kernel", P(None, "fsdp", "tensor")),
-    (r".*/out_proj/kernel", P(None, "tensor", "fsdp")),
-    (r".*/(x_proj|a_log|d_skip|delta_bias|conv_bias)", P(None, "tensor")),
-    (r".*/(dt_proj|conv_weight)", P(None, None, "tensor")),
-    (r".*", P()),
+# such as "params/caduceus/layers/mixer/fwd/a_log", whose first axis is the layer. `tensor` splits
+# the inner channels, and `fsdp` what is left of a matrix; INNER are channels that `fsdp` splits
+# where there is no `tensor`. What `fsdp` does not divide stays whole.
+INNER = "inner"
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r".*/in_proj/kernel", (None, "fsdp", "tensor")),
+    (r".*/out_proj/kernel", (None, "tensor", "fsdp")),
+    (r".*/(x_proj|a_log|d_skip|delta_bias|conv_bias)", (None, INNER)),
+    (r".*/(dt_proj|conv_weight)", (None, None, INNER)),
+    (r".*/layers/.*/scale", (None, "fsdp")),
+    (r".*", ()),
 )
 # Arguments of the scan and the convolution in order, and where the last axes of each live.
 _SCAN = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
@@ -255,9 +260,25 @@ def abstract(init: Callable[[], T], mesh: Mesh) -> T:
     """Shape, type and sharding of every array that `init` would make; nothing is computed."""
 
     def place(path, leaf):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_place(path, mesh))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_place(path, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(place, jax.eval_shape(init))
+
+
+def abstract_batch(batch_size: int, max_length: int, mesh: Mesh) -> dict[str, Any]:
+    """Returns shape, type and sharding of the arrays of a batch.
+
+    Args:
+        batch_size: rows, over all devices.
+        max_length: tokens per row.
+        mesh: the devices.
+    """
+    kinds = {"input_ids": np.int32, "labels": np.int32, "weights": np.float32}
+    place = NamedSharding(mesh, BATCH)
+    return {
+        name: jax.ShapeDtypeStruct((batch_size, max_length), kind, sharding=place)
+        for name, kind in kinds.items()
+    }
 
 
 def keep_places(state: T, mesh: Mesh | None) -> T:
@@ -265,13 +286,102 @@ def keep_places(state: T, mesh: Mesh | None) -> T:
     if mesh is None or mesh.size == 1:
         return state
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jax.lax.with_sharding_constraint(leaf, _place(path, mesh)), state
+        lambda path, leaf: lax.with_sharding_constraint(leaf, _place(path, leaf.shape, mesh)), state
     )
 
 
-def _place(path: tuple[Any, ...], mesh: Mesh) -> NamedSharding:
-    name = path_name(path)
-    return NamedSharding(mesh, next(spec for rule, spec in RULES if re.fullmatch(rule, name)))
+def spec_of(name: str, shape: Sequence[int], mesh: Mesh) -> P:
+    """Returns the axes of the mesh along which an array is split.
+
+    Args:
+        name: path of the array in the training state.
+        shape: its whole shape.
+        mesh: the devices.
+    """
+    axes = next(axes for rule, axes in RULES if re.fullmatch(rule, name))
+    split: list[str | None] = []
+    for axis, size in zip(axes, shape, strict=False):
+        if axis == INNER:
+            axis = "tensor" if mesh.shape["tensor"] > 1 else "fsdp"
+        split.append(None if axis == "fsdp" and size % mesh.shape["fsdp"] else axis)
+    while split and split[-1] is None:
+        split.pop()
+    return P(*split)
+
+
+def fsdp_spec(path: tuple[Any, ...], shape: Sequence[int], mesh: Mesh) -> P:
+    """Returns the part of a parameter's `spec_of` that is the axis `fsdp`.
+
+    Args:
+        path: of the parameter in the model.
+        shape: its whole shape.
+        mesh: the devices.
+    """
+    spec = spec_of(f"params/{path_name(path)}", shape, mesh)
+    if mesh.shape["fsdp"] == 1:
+        return P()
+    return P(*(axis if axis == "fsdp" else None for axis in spec))
+
+
+def gather_layers(params: Any, mesh: Mesh, dtype: Any) -> Callable[[T], T] | None:
+    """Makes the function with which a layer gathers its parameters, inside the scan over layers.
+
+    Each device keeps its share of every layer; the whole of one layer is there only while it is
+    computed. Matrices are sent in the dtype in which they are multiplied. Their gradients are
+    added up and scattered in float32.
+
+    Args:
+        params: the parameters of the model, or their shapes.
+        mesh: the devices.
+        dtype: of matrix products.
+
+    Returns:
+        A function of the parameters of one layer; None if nothing is split.
+    """
+    axes: dict[str, int] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        spec = fsdp_spec(path, leaf.shape, mesh)
+        _, found, name = path_name(path).partition("layers/")
+        if found and "fsdp" in spec:
+            axes[name] = spec.index("fsdp") - 1  # without the axis of the layers
+    if not axes:
+        return None
+
+    def gather(layer: T) -> T:
+        def whole(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+            name = path_name(path)
+            if name not in axes:
+                return leaf
+            sent = dtype if name.endswith(("kernel", "_proj")) else leaf.dtype
+            return _gather(leaf, axes[name], jnp.dtype(sent).name)
+
+        return jax.tree_util.tree_map_with_path(whole, layer)
+
+    return gather
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(shard: jax.Array, axis: int, dtype: str) -> jax.Array:
+    """Gathers the shards of an array along one of its axes."""
+    return lax.all_gather(shard.astype(dtype), "fsdp", axis=axis, tiled=True)
+
+
+def _gather_forward(shard: jax.Array, axis: int, dtype: str) -> tuple[jax.Array, None]:
+    return _gather(shard, axis, dtype), None
+
+
+def _gather_backward(axis: int, dtype: str, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    summed = lax.psum_scatter(
+        gradient.astype(jnp.float32), "fsdp", scatter_dimension=axis, tiled=True
+    )
+    return (summed,)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def _place(path: tuple[Any, ...], shape: Sequence[int], mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, spec_of(path_name(path), shape, mesh))
 
 
 def init_sharded(init: Callable[[], T], mesh: Mesh) -> T:

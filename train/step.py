@@ -15,11 +15,11 @@ from caduceus_jax.kernels.options import Implementation
 from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.model.losses import masked_lm_sums
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.config import StepConfig
 from caduceus_jax.train.gradients import summed, summed_gradients
 from caduceus_jax.train.guards import Guard, init_guard, should_apply
 from caduceus_jax.train.optimizer import make_optimizer, make_schedule
-from caduceus_jax.train.sharding import keep_places, sharded_conv, sharded_scan
+from caduceus_jax.train.sharding import gather_layers, keep_places, sharded_conv, sharded_scan
 
 Batch = dict[str, jax.Array]  # input_ids, labels int32 and weights float32, all (batch, length)
 Metrics = dict[str, jax.Array]  # scalars
@@ -35,17 +35,35 @@ class TrainState:
         params: the model's parameters.
         opt_state: the optimizer's state.
         guard: which steps were skipped.
+        ema: running mean of the parameters; None if there is none.
     """
 
     step: Int[Array, ""]
     params: Any
     opt_state: Any
     guard: Guard
+    ema: Any = None
+
+    @property
+    def averaged(self) -> Any:
+        """The parameters that are validated and exported."""
+        return self.params if self.ema is None else self.ema
 
 
-def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    """Makes the state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), init_guard())
+def init_state(
+    params: Any, optimizer: optax.GradientTransformation, *, averages: bool = False
+) -> TrainState:
+    """Makes the state before the first step.
+
+    Args:
+        params: the parameters.
+        optimizer: changes them.
+        averages: keep a running mean of them too.
+    """
+    # An array of its own: a step consumes its state, and cannot consume an array twice.
+    ema = jax.tree.map(jnp.copy, params) if averages else None
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, optimizer.init(params), init_guard(), ema)
 
 
 class Program(NamedTuple):
@@ -58,7 +76,7 @@ class Program(NamedTuple):
 
 
 def make_program(
-    config: PretrainConfig,
+    config: StepConfig,
     mesh: Mesh,
     tokenizer: Tokenizer,
     implementation: Implementation = None,
@@ -88,10 +106,14 @@ def make_program(
             **operations,
         )
 
-    def init() -> TrainState:
-        return init_state(nnx.state(model(), nnx.Param), optimizer)
+    shell = nnx.eval_shape(model)
+    shell.caduceus.gather = gather_layers(nnx.state(shell, nnx.Param), mesh, config.dtype)
 
-    graphdef, _ = nnx.split(nnx.eval_shape(model), nnx.Param)
+    def init() -> TrainState:
+        params = nnx.state(model(), nnx.Param)
+        return init_state(params, optimizer, averages=config.ema_decay is not None)
+
+    graphdef, _ = nnx.split(shell, nnx.Param)
     schedule = make_schedule(config.optimizer, config.steps)
     train_step = make_train_step(
         graphdef,
@@ -101,6 +123,7 @@ def make_program(
         config.spike_sigma,
         mesh=mesh,
         microbatches=config.microbatches,
+        ema_decay=config.ema_decay,
     )
     return Program(graphdef, init, train_step, make_eval_step(graphdef, tokenizer, mesh))
 
@@ -114,6 +137,7 @@ def make_train_step(
     *,
     mesh: Mesh | None = None,
     microbatches: int = 1,
+    ema_decay: float | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Makes the jitted function (state, batch) -> (state, metrics), which consumes its state.
 
@@ -132,6 +156,8 @@ def make_train_step(
         sigma: standard deviations above the mean of recent steps from which on a loss or gradient
             norm is a spike, whose step is skipped; None skips only what is not finite.
         mesh: the devices; by default one.
+        ema_decay: decay of the running mean of the parameters, if the state has one. The mean of
+            the first n steps decays by (1 + n) / (10 + n) if that is less.
         microbatches: number of pieces that each device's rows are computed in, one after the
             other.
     """
@@ -169,7 +195,16 @@ def make_train_step(
             "skipped_in_all": guard.skipped,
             "skipped_in_a_row": guard.in_a_row,
         }
-        after = TrainState(step, params, opt_state, guard)
+        ema = state.ema
+        if ema is not None and ema_decay is not None:
+            taken = step - guard.skipped
+            decay = jnp.minimum(ema_decay, (1 + taken) / (10 + taken))
+            ema = jax.tree.map(
+                lambda mean, new: jnp.where(good, mean + (1 - decay) * (new - mean), mean),
+                ema,
+                params,
+            )
+        after = TrainState(step, params, opt_state, guard, ema)
         return keep_places(after, mesh), metrics
 
     return jax.jit(train_step, donate_argnums=0)

@@ -63,6 +63,7 @@ COMMANDS = {
         "caduceus_jax.train.planning.plan:plan",
         "estimate memory and step time on other devices",
     ),
+    "runs": Command("caduceus_jax.train.run.compare:runs", "compare pretraining runs"),
     "embed": Command(
         "caduceus_jax.cli.embed:embed", "embed sequences, regions or variants' surroundings"
     ),

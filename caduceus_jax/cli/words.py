@@ -160,6 +160,10 @@ def _next(option: str, queue: list[str]) -> str:
 
 def _positional(signature: Signature, loose: list[str]) -> list[Word]:
     places = signature.positional
+    if places and is_list(places[-1].hint) and len(loose) >= len(places):
+        # The last one takes all that are left: `runs FOLDER FOLDER`.
+        *loose, last = [*loose[: len(places) - 1], json.dumps(loose[len(places) - 1 :])]
+        loose = [*loose, last]
     if len(loose) > len(places):
         extra = loose[len(places)]
         takes = ", ".join(s.shown for s in places) or "only options"

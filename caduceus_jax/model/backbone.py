@@ -1,5 +1,6 @@
 """The Caduceus backbone: embedding, blocks, final norm (Schiff et al. 2024, section 4)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -105,6 +106,8 @@ class Caduceus(PretrainedModel):
 
         self.layers: Block = jax.vmap(block)(jax.random.split(rngs.params(), config.n_layer))
         self.norm_f = _norm(config, dtype=dtype, rngs=rngs)
+        # Training that splits parameters over devices sets what puts one layer's together.
+        self.gather: Callable[[Block], Block] | None = None
 
     @classmethod
     def from_pretrained(
@@ -279,6 +282,7 @@ class Caduceus(PretrainedModel):
         # Only the sum is carried, as the original's pair of it and the newest output would be kept
         # for the backward pass of every block.
         def layer(residual: Strands, block: Block) -> tuple[Strands, Strands | None]:
+            block = block if self.gather is None else self.gather(block)
             residual, mixed = block(residual, given.padding_mask, given.segment_ids)
             return residual, (residual if residuals else mixed) if output else None
 

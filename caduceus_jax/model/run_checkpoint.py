@@ -128,14 +128,17 @@ def load_model(checkpoint: pathlib.Path) -> tuple[CaduceusConfig, nnx.State]:
     stored: Any = checkpoint.absolute() / STATE
     # The handler itself, without a checkpointer around it, waits for no other process.
     reader = ocp.PyTreeCheckpointHandler()
-    item = {"params": reader.metadata(stored).tree["params"]}
+    tree = reader.metadata(stored).tree
+    # Where a running mean of the weights was kept, it is the model.
+    name = "ema" if tree.get("ema") else "params"
+    item = {name: tree[name]}
     arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
     restored = reader.restore(
         stored,
         args=ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True),
     )
     reader.close()
-    leaves, _ = jax.tree_util.tree_flatten_with_path(restored["params"])
+    leaves, _ = jax.tree_util.tree_flatten_with_path(restored[name])
     return CaduceusConfig(**fields), nnx.from_flat_state(
         # Orbax knows the value of an nnx.Param by a key of its own.
         [(tuple(k.key for k in path[:-1]), nnx.Param(jnp.asarray(x))) for path, x in leaves]

@@ -18,6 +18,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 MIXED = {"fsdp": 2, "tensor": 2}
 CHANNELS = {"tensor": 2, "sequence": 4}
 PIECES = {"fsdp": 4, "sequence": 2, "microbatches": 4}
+# As PIECES, but every device has all parameters.
+WHOLE = {"sequence": 2, "microbatches": 4, "run": False}
 ONE = {"devices": 1}
 
 
@@ -53,6 +55,8 @@ def results():
             "channels": CHANNELS,
             "pieces": PIECES,
             "pieces, longer": PIECES | {"max_length": 64, "run": False},
+            "whole": WHOLE,
+            "whole, longer": WHOLE | {"max_length": 64},
         }
     )
 
@@ -75,8 +79,9 @@ def by_kind_and_origin(sent):
 
 
 def test_what_parts_of_a_window_send_does_not_grow_with_the_length(results):
-    sent = results["pieces"][1]
-    assert sent == results["pieces, longer"][1]
+    sent = results["whole"][1]
+    assert sent == results["whole, longer"][1]
+    assert results["pieces"][1] == results["pieces, longer"][1]
     # Four pieces x two layers x two directions: what is computed again is not sent again.
     calls, rows, channels, state, shards, halo = 4 * 4, 2, 16, 4, 2, 3
     found = by_kind_and_origin(sent)
@@ -89,19 +94,30 @@ def test_what_parts_of_a_window_send_does_not_grow_with_the_length(results):
 
 
 def test_gradients_are_added_up_once_whatever_the_layers_and_pieces(results):
-    """In float32; and parameters are gathered once."""
-    sent = results["pieces"][1]
+    """In float32; what every device has whole."""
+    sent = results["whole"][1]
     sums = [(shape, count) for kind, shape, origin, count, _ in sent if origin == "forward psum"]
     assert [count for _, count in sums] == [1, 1]
     shapes = "".join(shape for shape, _ in sums)
     assert "f32[2,8,32]" in shapes, "in_proj of both layers"
     assert "f32[16,8]" in shapes, "embedding"
-    gathered = {(shape, count) for kind, shape, _, count, _ in sent if kind == "all-gather"}
-    assert {("f32[2,8,32]", 1), ("f32[2,16,8]", 1)} < gathered
-    # Beyond these and what parts of a window send, a few numbers for the gradients' norm.
-    others = [row for row in sent if row[3] == 1 and row[2] != "forward psum"]
-    assert {kind for kind, *_ in others} == {"all-gather", "all-reduce"}
-    assert max(size for kind, *_, size in others if kind == "all-reduce") < 64
+
+
+def test_a_layer_gathers_its_parameters_and_scatters_their_gradients(results):
+    """Nothing whole is sent: four pieces x two layers, forward and once more for the gradient."""
+    sent = results["pieces"][1]
+    gathered = {}
+    for kind, shape, _, count, _ in sent:
+        if kind == "all-gather":
+            gathered[shape] = gathered.get(shape, 0) + count
+    # in_proj, out_proj and a_log of one layer; never of both.
+    for shape, directions in (("f32[8,32]", 1), ("f32[16,8]", 1), ("f32[16,4]", 2)):
+        assert gathered[shape] == 2 * 4 * 2 * directions, (shape, gathered)
+    assert not [shape for shape in gathered if shape.startswith(("f32[2,8,32]", "f32[2,16,8]"))]
+    scattered = {shape: count for kind, shape, _, count, _ in sent if kind == "reduce-scatter"}
+    assert scattered["f32[2,32]"] == 4 * 2  # a quarter of in_proj
+    whole = [row for row in sent if row[0] == "all-reduce" and row[1].startswith("f32[2,8,32]")]
+    assert not whole
 
 
 def test_parts_of_the_channels_add_up_activations_and_exchange_none(results):

@@ -25,6 +25,7 @@ T = TypeVar("T")
 S = TypeVar("S")
 Batch = dict[str, np.ndarray]  # input_ids, labels int32 and weights float32, all (rows, length)
 
+VALIDATION_TOKENS = 1 << 24  # of a validation, unless the number of windows is given
 _TRAIN, _VALIDATION = 0, 1  # purposes of random numbers
 _AT_ONCE = 1 << 17  # tokens that are masked together: their numbers stay in cache
 
@@ -212,8 +213,9 @@ def validation_batches(
     batch_size: int,
     process: int = 0,
     processes: int = 1,
+    genome: int | None = None,
 ) -> Iterator[Batch]:
-    """The held-out windows under masks that never change, each base counted the same everywhere.
+    """Yields the held-out windows under masks that never change; each base counts the same.
 
     The last batch is completed with rows that have nothing to predict.
 
@@ -223,11 +225,14 @@ def validation_batches(
         tokenizer: letters to token ids.
         batch_size: over all processes.
         process: index of this process.
-        processes: how many there are.
+        processes: number of processes.
+        genome: only the windows of this one; None takes those of all.
     """
-    count = min(len(windows), config.validation_windows or len(windows))
-    chosen = np.linspace(0, len(windows), count, endpoint=False).astype(int).tolist()
-    rows = [(i, i, mask) for mask in range(config.validation_masks) for i in chosen]
+    chosen = np.array(validated(windows, config))
+    if genome is not None:
+        here = windows.of_genome(genome)
+        chosen = chosen[(chosen >= here.start) & (chosen < here.stop)]
+    rows = [(i, i, mask) for mask in range(config.validation_masks) for i in chosen.tolist()]
     examples = Examples(
         windows, dataclasses.replace(config, soft_mask_weight=1.0), tokenizer, 0, _VALIDATION
     )
@@ -239,6 +244,20 @@ def validation_batches(
             batch[name] = np.pad(batch[name], ((0, missing), (0, 0)), constant_values=fill)
         batch["weights"] = np.ones(batch["labels"].shape, np.float32)
         yield batch
+
+
+def validated(windows: Windows, config: DataConfig) -> list[int]:
+    """Returns the numbers of the windows that are validated on, spread evenly.
+
+    Args:
+        windows: the held-out windows.
+        config: how many; by default `VALIDATION_TOKENS` of them.
+    """
+    most = config.validation_windows
+    if most is None:
+        most = max(VALIDATION_TOKENS // windows.length, 1)
+    count = min(len(windows), most or len(windows))
+    return np.linspace(0, len(windows), count, endpoint=False).astype(int).tolist()
 
 
 def prefetch_to_device(

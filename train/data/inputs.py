@@ -1,5 +1,6 @@
 """The data of a run: its genomes, the windows of its splits, and this process's batches of them."""
 
+import logging
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from caduceus_jax.train.data.batches import (
     Batch,
     check_drawable,
     train_batches,
+    validated,
     validation_batches,
 )
 from caduceus_jax.train.data.sources import (
@@ -23,6 +25,9 @@ from caduceus_jax.train.data.sources import (
 from caduceus_jax.train.data.splits import bases, read_splits, without
 from caduceus_jax.train.data.windows import Windows
 from caduceus_jax.train.sharding import share_of_rows
+
+log = logging.getLogger(__name__)
+_MOSTLY = 0.8  # share of sequence from which on padding is not worth a warning
 
 
 class Inputs:
@@ -61,8 +66,19 @@ class Inputs:
         check_drawable(self.train, config.data)
         if not len(self.held_out):
             raise UserError("nothing is held out to validate on: raise data.validation_fraction")
+        self._report_padding()
         share, shares = share_of_rows(mesh)
         self._share = {"batch_size": config.batch_size, "process": share, "processes": shares}
+
+    def _report_padding(self) -> None:
+        """Warns if windows are mostly padding."""
+        for name, windows in (("training", self.train), ("validation", self.held_out)):
+            if (share := windows.sequence_share) < _MOSTLY:
+                log.warning(
+                    f"{1 - share:.0%} of the tokens of {name} windows are padding, because contigs "
+                    f"are shorter than max_length {windows.length:,}: lower max_length, or raise "
+                    "data.min_contig"
+                )
 
     @property
     def train_bases(self) -> int:
@@ -97,14 +113,25 @@ class Inputs:
             **self._share,
         )
 
-    def validation_batches(self) -> Iterator[Batch]:
-        """Yields this process's rows of the batches that are validated on, the same every time."""
-        return validation_batches(self.held_out, self._config.data, self._tokenizer, **self._share)
+    def validation_batches(self) -> Iterator[tuple[int, Batch]]:
+        """Yields genome, and this process's rows of a batch that is validated on.
+
+        They are the same every time; no batch has windows of two genomes.
+        """
+        for genome in range(len(self.stores)):
+            for batch in validation_batches(
+                self.held_out,
+                self._config.data,
+                self._tokenizer,
+                genome=genome,
+                **self._share,
+            ):
+                yield genome, batch
 
     def held_out_in_words(self) -> str:
         """Describes what is validated on, for the end of a run."""
         held = f"{self.held_out_bases:,} held-out bases"
-        limit, windows = self._config.data.validation_windows, len(self.held_out)
-        if limit and limit < windows:
-            held += f" (the model: in {limit:,} of their {windows:,} windows)"
+        seen, windows = len(validated(self.held_out, self._config.data)), len(self.held_out)
+        if seen < windows:
+            held += f" (the model: in {seen:,} of their {windows:,} windows)"
         return held

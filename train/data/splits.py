@@ -47,7 +47,7 @@ class Splits:
 
 
 def read_splits(stores: list[Store], config: DataConfig, max_length: int) -> Splits:
-    """Splits genomes as the config says.
+    """Splits genomes by contigs, by a fraction of each contig, or by intervals.
 
     Args:
         stores: the genomes.
@@ -65,20 +65,61 @@ def read_splits(stores: list[Store], config: DataConfig, max_length: int) -> Spl
         raise UserError(f"there is no contig {unknown[0]} to hold out; there are {_some(known)}")
     splits = Splits(stores, [], [], [])
     for genome, store in enumerate(stores):
-        for name, contig in store.contigs.items():
-            # One cut a contig: neighbouring windows share repeats and genes, so splits that
+        lengths = {name: contig.length for name, contig in store.contigs.items()}
+        least = _least_contig(store.name, lengths, config.min_contig, max_length)
+        kept = {name: length for name, length in lengths.items() if length >= least}
+        whole = set() if validated else _held_out_whole(kept, config, max_length)
+        for name, length in kept.items():
+            # One cut per contig: neighbouring windows share repeats and genes, so splits that
             # interleave would leak.
-            cut = length = contig.length
+            cut = length
             if name in tested:
                 splits.test.append(Block(genome, name, 0, length))
                 continue
             if validated:
                 cut = 0 if name in validated else length
-            else:
+            elif whole is not None and name in whole:
+                cut = 0
+            elif whole is None or length * config.validation_fraction >= max_length:
                 cut -= round(length * config.validation_fraction)
             splits.train.extend([Block(genome, name, 0, cut)] if cut else [])
             splits.validation.extend([Block(genome, name, cut, length)] if cut < length else [])
     return splits
+
+
+def _least_contig(genome: str, lengths: dict[str, int], given: int | None, max_length: int) -> int:
+    """Returns the length of the shortest contig that is used, and says what is left out."""
+    least = max_length // 2 if given is None else given
+    total = sum(lengths.values())
+    short = [length for length in lengths.values() if length < least]
+    if not short or (given is None and 2 * sum(short) > total):
+        return 0 if given is None else least
+    log.info(
+        f"{genome}: {len(short):,} contigs of less than {least:,} bases, {sum(short) / total:.1%} "
+        "of its sequence, are left out (data.min_contig)"
+    )
+    return least
+
+
+def _held_out_whole(
+    lengths: dict[str, int], config: DataConfig, max_length: int
+) -> set[str] | None:
+    """Chooses the short contigs that are validated on whole; None where each one is cut.
+
+    The held-out part of a short contig would be less than a window. Where there are many of these,
+    every so many of them is held out instead, and the others are trained on whole.
+    """
+    fraction = config.validation_fraction
+    short = [name for name, length in lengths.items() if length * fraction < max_length]
+    if len(short) * fraction < 2:
+        return None
+    chosen, seen, held = set(), 0, 0
+    for name in short:
+        seen += lengths[name]
+        if held + lengths[name] / 2 <= fraction * seen:
+            chosen.add(name)
+            held += lengths[name]
+    return chosen
 
 
 def _by_intervals(stores: list[Store], config: DataConfig, max_length: int) -> Splits:

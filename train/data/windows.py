@@ -55,6 +55,12 @@ class Windows:
     def __len__(self) -> int:
         return int(self._first[-1])
 
+    @property
+    def sequence_share(self) -> float:
+        """Share of all tokens that are sequence; the rest completes windows."""
+        counts = np.diff(self._first)
+        return float((self._size * counts).sum() / max(len(self) * self.length, 1))
+
     def of_genome(self, genome: int) -> range:
         """The numbers of a genome's windows."""
         first, last = np.searchsorted(self._genome, [genome, genome + 1])

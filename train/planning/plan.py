@@ -5,27 +5,51 @@ import json
 import re
 import resource
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import NamedSharding
 
+from caduceus_jax import markdown
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import options
+from caduceus_jax.settings import recipe_only
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.config import PretrainConfig, StepConfig
 from caduceus_jax.train.planning.bounds import bounds
 from caduceus_jax.train.planning.collectives import Collective, collectives
 from caduceus_jax.train.planning.step_costs import Cost, step_costs
 from caduceus_jax.train.planning.topology import GIB, Topology, find_topology
-from caduceus_jax.train.sharding import BATCH, abstract, check_batch_size, make_mesh, row_shares
+from caduceus_jax.train.sharding import (
+    abstract,
+    abstract_batch,
+    check_batch_size,
+    make_mesh,
+    row_shares,
+)
 from caduceus_jax.train.step import make_program
 
 
+def _with_settings_of(other: type) -> Callable[[type], type]:
+    """Makes a dataclass accept what stands in the recipes of another one, and not read it."""
+
+    def add(cls: type) -> type:
+        known = {field.name for base in cls.__mro__[1:-1] for field in dataclasses.fields(base)}
+        for field in dataclasses.fields(other):
+            if field.name not in known:
+                cls.__annotations__[field.name] = field.type
+                setattr(cls, field.name, recipe_only(field.default))
+        return cls
+
+    return add
+
+
 @dataclasses.dataclass(frozen=True)
-class PlanConfig(PretrainConfig):
-    """A pretraining run, and the devices that it is planned for.
+@_with_settings_of(PretrainConfig)
+class PlanConfig(StepConfig):
+    """A step of pretraining, and the devices that it is planned for.
+
+    Recipes of pretraining are read, without their data and folders.
 
     Args:
         topology: what to compile for: a TPU slice such as v5e:16x16 or v5p:8x8x4, h200:8 (GPUs of
@@ -33,6 +57,21 @@ class PlanConfig(PretrainConfig):
         search: also find the largest batch that fits, by compiling: twice as many windows each
             time until they do not fit, then between the two.
         json: print JSON instead of tables.
+        model: the architecture.
+        optimizer: how weights are changed.
+        steps: number of optimizer steps.
+        batch_size: windows per step, over all devices.
+        microbatches: pieces in which each device computes its windows, one after the other.
+        max_length: tokens per window.
+        fsdp: devices that share parameters and the optimizer's state.
+        sequence: devices that share the length of each window.
+        tensor: devices that share the inner channels.
+        dtype: of activations and matrix products.
+        scan: implementation of the selective scan.
+        remat: "blocks" computes each block again in the backward pass; "none" does not.
+        seed: of the initial weights.
+        ema_decay: decay of a running mean of the weights; null is none.
+        skip_spikes: skip steps whose loss or gradient norm is a spike.
     """
 
     topology: str = ""
@@ -48,11 +87,11 @@ class Memory(NamedTuple):
     reused: int  # outputs that take the place of arguments
     temporaries: int
     program: int
-    peak: int  # most that is in use at any time, where the compiler tells; otherwise 0
+    peak: int  # most that is in use at any time, if the compiler reports it; otherwise 0
 
     @property
     def needed(self) -> int:
-        """What is set aside for the program, from its beginning to its end."""
+        """Bytes that are set aside for the program, from its beginning to its end."""
         return self.arguments + self.outputs - self.reused + self.temporaries + self.program
 
 
@@ -67,7 +106,8 @@ class Attempt(NamedTuple):
 
     windows: int  # per step and group of devices that share a window
     fits: bool
-    needed: int | None  # bytes on each device; None where the compiler gives up without saying
+    # Bytes on each device that must be there; None if the compiler gives up without saying.
+    needed: int | None
     lower_seconds: float
     compile_seconds: float
 
@@ -145,7 +185,7 @@ def plan(config: PlanConfig) -> None:
     }
     print(json.dumps(report, indent=1) if config.json else "\n".join(_lines(report)))
     if not first.attempt.fits:
-        raise DoesNotFit(_refusal(report))
+        raise DoesNotFit(_refusal(report, _advice(config, report)))
 
 
 def implementation_for(scan: str, platform: str) -> options.Options:
@@ -170,12 +210,7 @@ def _compile(config: PlanConfig, topology: Topology, mesh: Any, windows: int) ->
     config = dataclasses.replace(config, batch_size=windows * row_shares(mesh))
     chosen = implementation_for(config.scan, topology.platform)
     program = make_program(config, mesh, Tokenizer(), chosen)
-    place = NamedSharding(mesh, BATCH)
-    shape = (config.batch_size, config.max_length)
-    kinds = {"input_ids": jnp.int32, "labels": jnp.int32, "weights": jnp.float32}
-    batch = {
-        name: jax.ShapeDtypeStruct(shape, kind, sharding=place) for name, kind in kinds.items()
-    }
+    batch = abstract_batch(config.batch_size, config.max_length, mesh)
     begun = time.monotonic()
     with topology.compiling(mesh):
         lowered = program.train_step.lower(abstract(program.init, mesh), batch)
@@ -200,14 +235,29 @@ def _compile(config: PlanConfig, topology: Topology, mesh: Any, windows: int) ->
     )
     # The TPU compiler packs arrays whose lives do not overlap, and refuses what does not fit.
     fits = topology.platform == "tpu" or memory.needed <= topology.memory
-    attempt = Attempt(windows, fits, memory.needed, seconds, spent)
+    needed = memory.needed
+    if fits and needed > topology.memory:  # set aside more than once: what is alive at once counts
+        needed = memory.peak or topology.memory
+    attempt = Attempt(windows, fits, needed, seconds, spent)
     return Compiled(attempt, memory, collectives(compiled.as_text()))
 
 
+# Sentences in which compilers say how much they would need.
+_NEEDED = (
+    re.compile(r"Used ([\d.]+)([KMGT])i?B? of [\d.]+[KMGT]i?B? hbm", re.IGNORECASE),
+    re.compile(r"total memory required[^(]*\(([\d.]+)([KMGT])i?B?\)", re.IGNORECASE),
+    re.compile(r"(?:requires?|needs?|allocat\w+|allocation of)\D{0,40}?([\d.]+) ?([KMGT])i?B"),
+)
+
+
 def _said(error: str) -> int | None:
-    """Bytes that a compiler says it would need."""
-    used = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", error)
-    return int(float(used[1]) * 1024 ** (" KMGT".index(used[2]))) if used else None
+    """Finds how many bytes a compiler says that it would need."""
+    for sentence in _NEEDED:
+        if found := sentence.search(error):
+            return int(float(found[1]) * 1024 ** (" KMGT".index(found[2].upper())))
+    if found := re.search(r"allocat\w+ (\d{6,}) bytes", error):
+        return int(found[1])
+    return None
 
 
 def _search(config: PlanConfig, topology: Topology, mesh: Any, first: Attempt) -> list[Attempt]:
@@ -237,13 +287,14 @@ def _lines(report: dict[str, Any]) -> list[str]:
     share = _share(report)
     windows, needed = report["windows"], report["needed_bytes"]
     verdict = "fits" if report["fits"] else "does not fit"
-    size = f"{needed / GIB:.2f}" if needed else "more than there is"
+    size = f"{needed / GIB:.2f}" if needed else "more than"
     sizes = " x ".join(f"{name} {size}" for name, size in report["mesh"].items() if size > 1)
     lines = [
         f"{report['topology']}: {report['devices']} devices{sizes and ', '}{sizes}; "
         f"{windows:,} window{'s' * (windows > 1)} of {report['tokens_per_window']:,} tokens a "
         f"step, {report['windows_per_group']} {share}",
-        f"{verdict}: {size} of {report['available_bytes'] / GIB:.2f} GiB on each device",
+        f"{verdict}: {size}{' of' * bool(needed)} {report['available_bytes'] / GIB:.2f} GiB on "
+        "each device",
         f"lowered in {report['lower_seconds']:.1f} s, compiled in "
         f"{report['compile_seconds']:.1f} s, {report['host_bytes'] / GIB:.2f} GiB of this "
         "machine's memory",
@@ -293,18 +344,35 @@ def _share(report: dict[str, Any]) -> str:
     return "a device" if size == 1 else f"a group of {size} devices"
 
 
-def _refusal(report: dict[str, Any]) -> str:
-    """Why a recipe cannot run, and the way out, in one sentence."""
-    needed, largest = report["needed_bytes"], report["largest_windows_per_group"]
-    size = f"{needed / GIB:.2f} GiB" if needed else "more memory"
-    hint = (
-        f"at most {largest} window{'s' * (largest != 1)} {_share(report)} fits"
-        if largest
-        else "use remat blocks, more microbatches, a smaller batch_size or a larger sequence"
-    )
+def _advice(config: PlanConfig, report: dict[str, Any]) -> str:
+    """Lists what would need less memory and is not done yet."""
+    largest = report["largest_windows_per_group"]
+    if largest:
+        return f"at most {largest} window{'s' * (largest != 1)} {_share(report)} fits"
+    windows, ways = report["windows_per_group"], []
+    if config.remat != "blocks":
+        ways.append("remat blocks")
+    if windows > config.microbatches:
+        ways.append(f"microbatches {min(windows, 2 * config.microbatches)}")
+    if windows > 1:
+        ways.append("a smaller batch_size")
+    rows = report["mesh"]["data"] * config.fsdp
+    if config.fsdp < rows and config.model.d_model % (2 * config.fsdp) == 0:
+        ways.append(f"fsdp {2 * config.fsdp}")
+    if config.max_length // config.sequence > 2048:
+        ways.append(f"sequence {2 * config.sequence}")
+    ways.append("more devices")
+    return f"use {', '.join(ways[:-1])}{' or ' * (len(ways) > 1)}{ways[-1]}"
+
+
+def _refusal(report: dict[str, Any], advice: str) -> str:
+    """Says in one sentence why a recipe cannot run, and how to fix it."""
+    available = report["available_bytes"] / GIB
+    needed = report["needed_bytes"]
+    size = f"{needed / GIB:.2f} GiB of {available:.2f}" if needed else f"more than {available:.2f}"
     return (
-        f"batch_size {report['windows']} does not fit {report['topology']}: it needs {size} of "
-        f"{report['available_bytes'] / GIB:.2f} GiB on each device; {hint}"
+        f"batch_size {report['windows']} does not fit {report['topology']}: it needs {size} GiB on "
+        f"each device; {advice}"
     )
 
 
@@ -331,5 +399,4 @@ def _short(shape: str) -> str:
 
 
 def _table(first: str, others: list[str], rows: list[tuple[str, ...]]) -> list[str]:
-    marks = ["---"] + ["---:"] * len(others)
-    return ["", *(f"| {' | '.join(row)} |" for row in ([first, *others], marks, *rows))]
+    return ["", *markdown.table([first, *others], rows, numbers_from=1)]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from caduceus_jax.costs import Shape, scan_counts
-from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.config import StepConfig
 
 
 class Cost(NamedTuple):
@@ -19,7 +19,7 @@ class Cost(NamedTuple):
     bytes: int
 
 
-def step_costs(config: PretrainConfig) -> dict[str, Cost]:
+def step_costs(config: StepConfig) -> dict[str, Cost]:
     """The matrix products, scans and convolutions of a training step.
 
     Each operation reads its inputs once and writes its results once; weights and what is done to
@@ -67,7 +67,7 @@ def step_costs(config: PretrainConfig) -> dict[str, Cost]:
     }
 
 
-def _block_products(config: PretrainConfig) -> list[tuple[int, int]]:
+def _block_products(config: StepConfig) -> list[tuple[int, int]]:
     """Inner and outer size of every matrix product of a token in one block."""
     model = config.model
     directions = 2 if model.bidirectional else 1
@@ -82,7 +82,7 @@ def _block_products(config: PretrainConfig) -> list[tuple[int, int]]:
     ]
 
 
-def _scan(config: PretrainConfig, itemsize: int) -> tuple[Cost, Cost, Cost]:
+def _scan(config: StepConfig, itemsize: int) -> tuple[Cost, Cost, Cost]:
     """Of one token in one direction: forward, backward, and what a split length adds to both."""
     model = config.model
     wide, narrow = model.d_inner, model.d_state

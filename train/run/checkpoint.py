@@ -166,25 +166,7 @@ class Checkpoints:
             DamagedCheckpoint: it cannot be read, although its bytes were intact before.
         """
         checkpoint = self.folder / str(self.latest)
-        metadata: Any = self._checkpointer.metadata(checkpoint / STATE).item_metadata
-        stored = _shapes(metadata.tree)
-        wanted: Any = like
-        if "rng" in stored:  # of an earlier version
-            key = jax.ShapeDtypeStruct(stored["rng"], np.uint32, sharding=like.step.sharding)
-            wanted = _StateWithRng(like.step, like.params, like.opt_state, key, like.guard)
-        _check_same_shapes(checkpoint, stored, _shapes(wanted))
-        try:
-            state = self._checkpointer.restore(
-                checkpoint / STATE, args=ocp.args.StandardRestore(wanted)
-            )
-        except Exception as error:
-            raise DamagedCheckpoint(
-                f"{checkpoint} cannot be read ({_reason(error)}): the same command verifies it "
-                "again, and falls back to one before it"
-            ) from error
-        if "rng" in stored:
-            state = TrainState(state.step, state.params, state.opt_state, state.guard)
-        return state, read_run(checkpoint)["place"]
+        return read_state(checkpoint, like), read_run(checkpoint)["place"]
 
     def recorded(self) -> dict[str, Any]:
         """Returns the settings that the newest checkpoint was made with."""
@@ -238,6 +220,46 @@ class Checkpoints:
             f"a checkpoint could not be written to {self.folder} ({_reason(error)}): make room or "
             "mend the disk; the same command continues from the last checkpoint"
         )
+
+
+def read_state(checkpoint: pathlib.Path, like: TrainState) -> TrainState:
+    """Reads the training state of a checkpoint.
+
+    Args:
+        checkpoint: its folder.
+        like: a state of the same form, or its shapes and shardings. What is stored beside it, of
+            an earlier version or with another `ema_decay`, is read and left out.
+
+    Raises:
+        UserError: the checkpoint is of another model.
+        DamagedCheckpoint: it cannot be read, although its bytes were intact before.
+    """
+    path = checkpoint.absolute() / STATE
+    with ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler()) as reader:
+        metadata: Any = reader.metadata(path).item_metadata
+        stored = _shapes(metadata.tree)
+        wanted: Any = like
+        if "rng" in stored:
+            place = like.step.sharding
+            key = jax.ShapeDtypeStruct(stored["rng"], np.uint32, sharding=place)
+            wanted = _StateWithRng(like.step, like.params, like.opt_state, key, like.guard)
+        elif like.ema is None and any(name.startswith("ema/") for name in stored):
+            wanted = dataclasses.replace(like, ema=like.params)
+        _check_same_shapes(checkpoint, stored, _shapes(wanted))
+        try:
+            state = reader.restore(path, args=ocp.args.StandardRestore(wanted))
+        except Exception as error:
+            raise DamagedCheckpoint(
+                f"{checkpoint} cannot be read ({_reason(error)}): the same command verifies it "
+                "again, and falls back to one before it"
+            ) from error
+    return TrainState(
+        state.step,
+        state.params,
+        state.opt_state,
+        state.guard,
+        None if like.ema is None else state.ema,
+    )
 
 
 def _reason(error: Exception) -> str:

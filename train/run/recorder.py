@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from caduceus_jax.train import processes
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.guards import too_many
 from caduceus_jax.train.run.due import Due
@@ -38,6 +39,7 @@ class Recorder:
         self._config, self._report, self._timeline = config, report, timeline
         self._windows, self._first_step = windows, first_step
         self._speed = Speed(config, timeline)
+        self._waited = 0.0
         self.skipped_in_a_row = 0
 
     def record(
@@ -82,6 +84,20 @@ class Recorder:
             **self._speed.since_last(done),
             **self._timeline.goodput(),
             **device_memory(),
+            **self._slowest(),
             "examples": seen,
             "epochs": seen / self._windows,
+        }
+
+    def _slowest(self) -> Row:
+        """Finds the host that waited longest for its input since the last line."""
+        if processes.count() == 1:
+            return {}
+        waited = self._timeline.seconds["input"]
+        since, self._waited = waited - self._waited, waited
+        found = processes.all_gather("seconds waiting for input", since)
+        slowest = max(range(len(found)), key=found.__getitem__)
+        return {
+            "slowest_host": processes.host_name(slowest),
+            "slowest_input_seconds": found[slowest],
         }

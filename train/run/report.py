@@ -98,7 +98,7 @@ class Report:
         if self._progress:
             self._progress.update(self._task, completed=step)
 
-    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Records the metrics of a step: a line of JSON, TensorBoard, the screen.
 
         Raises:
@@ -113,7 +113,8 @@ class Report:
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             path = self._tensorboard.path
-            self._tensorboard.write(step, metrics)
+            numbers = {k: v for k, v in metrics.items() if not isinstance(v, str)}
+            self._tensorboard.write(step, numbers)
         except OSError as error:
             raise _write_failed(path, error) from error
         if self._run is not None:
@@ -133,9 +134,9 @@ class Report:
             self.say(f"step {step}/{self.steps}  {shown}")
 
 
-def _rounded(value: float) -> float | None:
+def _rounded(value: float | str) -> float | str | None:
     """Rounds a number for JSON: whole ones are exact, others have seven digits, or are null."""
-    if isinstance(value, int):
+    if isinstance(value, int | str):
         return value
     return float(f"{value:.7g}") if math.isfinite(value) else None
 

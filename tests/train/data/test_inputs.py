@@ -32,7 +32,8 @@ def test_windows_bases_and_batches_of_both_splits(tmp_path, mesh):
     for _ in range(3):
         batch = next(several)
     np.testing.assert_array_equal(batch["input_ids"], third["input_ids"])
-    assert len(list(inputs.validation_batches())) == 1
+    ((genome, held),) = inputs.validation_batches()
+    assert genome == 0 and held["input_ids"].shape == (4, 32)
     assert inputs.held_out_in_words() == "100 held-out bases"
 
 
@@ -55,3 +56,26 @@ def test_a_position_is_one_in_these_data(tmp_path, mesh):
 def test_nothing_held_out_is_refused(tmp_path, mesh):
     with pytest.raises(cj.UserError, match="nothing is held out to validate on"):
         Inputs(config(tmp_path, "ACG"), mesh, cj.Tokenizer(), tmp_path / "data")
+
+
+def test_each_genome_is_validated_on_its_own(tmp_path, mesh):
+    rng = np.random.default_rng(0)
+    names = []
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.fa").write_text(
+            f">{name}\n{''.join(rng.choice(list('ACGT'), 1000))}\n"
+        )
+        names.append(str(tmp_path / f"{name}.fa"))
+    several = PretrainConfig(data=DataConfig(fasta=names), batch_size=4, max_length=32)
+    inputs = Inputs(several, mesh, cj.Tokenizer(), tmp_path / "data")
+    assert [genome for genome, _ in inputs.validation_batches()] == [0, 1]
+
+
+def test_windows_that_are_mostly_padding_are_said(tmp_path, mesh, caplog):
+    contigs = "".join(f">c{i}\n{'ACGT' * 5}\n" for i in range(40))
+    (tmp_path / "g.fa").write_text(contigs)
+    short = PretrainConfig(
+        data=DataConfig(fasta=str(tmp_path / "g.fa"), min_contig=1), batch_size=4, max_length=64
+    )
+    Inputs(short, mesh, cj.Tokenizer(), tmp_path / "data")
+    assert "69% of the tokens of training windows are padding" in caplog.text

@@ -100,7 +100,7 @@ def test_what_the_compiler_refuses_does_not_fit(monkeypatch, capsys):
     out, error = capsys.readouterr()
     assert "does not fit: 25.50 of" in out
     assert error.startswith(
-        "caduceus-jax plan: batch_size 4 does not fit cpu:4: it needs 25.50 GiB of "
+        "caduceus-jax plan: --batch-size 4 does not fit cpu:4: it needs 25.50 GiB of "
     )
     assert error.count("\n") == 1
 
