@@ -81,7 +81,7 @@ def _describe(path: str) -> str:
     if "score" in stored.state:
         tracks = task is not None and task.kind == "tracks"
         made = CaduceusForTracks if tracks else CaduceusForSequenceClassification
-        model: AnyModel = made.from_pretrained(path)
+        model: AnyModel = made.from_pretrained(stored)
         head = _head(model.task, model.score.shape[0])
     else:
         model = build(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)), stored)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import causal_conv1d, selective_scan, sequence_parallel
 from caduceus_jax.model import checkpoint, inputs
+from caduceus_jax.model.checkpoint import Source
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.inputs import ArrayInput
@@ -112,7 +113,7 @@ class Caduceus(PretrainedModel):
     @classmethod
     def from_pretrained(
         cls,
-        path: Path,
+        path: Source,
         *,
         dtype: Dtype = jnp.float32,
         remat: bool = False,

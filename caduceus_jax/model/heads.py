@@ -118,8 +118,8 @@ class CaduceusForMaskedLM(PretrainedModel):
         Args:
             path: a Hugging Face folder (`config.json` with `model.safetensors` or
                 `pytorch_model.bin`), the folder of a pretraining run or of one of its checkpoints,
-                a Lightning `.ckpt` or another file of weights, a hub id, or a short name such as
-                caduceus-ps-131k.
+                a Lightning `.ckpt` or another file of weights, a hub id, a short name such as
+                caduceus-ps-131k, or what `checkpoint.open_model` returned.
             dtype: of activations and matrix products: float32 or bfloat16. Stored weights become
                 float32 parameters either way.
             remat: compute each block again in the backward pass instead of keeping its inside.

@@ -10,9 +10,8 @@ from jaxtyping import Array, Float
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.model.backbone import Caduceus
-from caduceus_jax.model.checkpoint import StoredModel
+from caduceus_jax.model.checkpoint import Source, StoredModel
 from caduceus_jax.model.config import CaduceusConfig
-from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.files.task import Pooling, RcMode, TaskDescription
 from caduceus_jax.model.inputs import ArrayInput
 from caduceus_jax.model.mamba import Conv, Scan
@@ -212,7 +211,7 @@ def stored_head(
     }
 
 
-def agreed(path: Path, task: TaskDescription | None, **given: Any) -> dict[str, Any]:
+def agreed(path: Source, task: TaskDescription | None, **given: Any) -> dict[str, Any]:
     """Brings options together with what is recorded of a model.
 
     Args:
