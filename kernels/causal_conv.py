@@ -1,7 +1,6 @@
 """Causal depthwise convolution, in either reading direction."""
 
 import functools
-import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from caduceus_jax.kernels.options import Implementation, default_platform, resolve
+from caduceus_jax.kernels.options import Implementation, default_platform, load, resolve
 from caduceus_jax.kernels.scan_inputs import (
     check_fused_dtypes,
     checked_array,
@@ -54,10 +53,16 @@ def causal_conv1d(
         NotImplementedError: the implementation has no kernel for the dtype of x.
     """
     x, weight, bias = check(x, weight, bias)
-    options = resolve(implementation).for_platform(default_platform())
+    options = resolve(implementation, x).for_platform(default_platform())
     kernels = options.convolution if x.size else None  # there is nothing for a kernel to do
     if kernels is not None:
-        check_fused_dtypes(x=x)
+        try:
+            check_fused_dtypes(x=x)
+        except NotImplementedError:
+            # What is chosen by default may have no kernel for this input.
+            if implementation is not None:
+                raise
+            kernels = None
     interpret = getattr(options, "interpret", None)
     return _conv(_Plan(reverse, silu, kernels, interpret), x, weight, bias)
 
@@ -133,7 +138,7 @@ def _fused(plan: _Plan, name: str) -> Callable[..., Any] | None:
     if plan.kernels is None:
         return None
     # Imported when it is used: it brings Pallas or Triton.
-    module = importlib.import_module(f"caduceus_jax.kernels.{plan.kernels}")
+    module = load(plan.kernels)
     if not hasattr(module, name):
         return None
 

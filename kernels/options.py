@@ -5,7 +5,9 @@ object names its module, which is imported when it is used.
 """
 
 import dataclasses
+import importlib
 import numbers
+from types import ModuleType
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import jax
@@ -160,14 +162,20 @@ BY_NAME: dict[str, type[Options]] = {
 }
 
 
-def resolve(implementation: object) -> Options:
+def resolve(implementation: object, array: object = None) -> Options:
     """Returns the options object that `implementation=` stands for, as the caller gave it.
+
+    Args:
+        implementation: a name, an options object, or None for the fastest implementation that is
+            known to be right here (`default`).
+        array: an input of the call. Where it has a value already, its device decides what None
+            stands for.
 
     Raises:
         ValueError: it is neither a known name, nor an options object, nor None.
     """
     if implementation is None:
-        return Chunked()
+        return load("default").options_for(_platform_of(array))
     if isinstance(implementation, str):
         if implementation not in BY_NAME:
             raise ValueError(
@@ -192,6 +200,8 @@ def for_platform(implementation: object, platform: str) -> Options:
         ValueError: the implementation is unknown.
         NotImplementedError: its kernels are for other platforms.
     """
+    if implementation is None:
+        return load("default").options_for(platform).for_platform(platform)
     options = resolve(implementation)
     # On a CPU every kernel is interpreted.
     if platform not in (*options.platforms, "cpu"):
@@ -199,6 +209,11 @@ def for_platform(implementation: object, platform: str) -> Options:
             f"{name_of(options)} on {platform}; supported: {', '.join(options.platforms)}"
         )
     return options.for_platform(platform)
+
+
+def load(module: str) -> ModuleType:
+    """Imports a module of this package when it is used: the kernels bring Pallas and Triton."""
+    return importlib.import_module(f"{__package__}.{module}")
 
 
 def name_of(options: Options) -> str:
@@ -215,6 +230,12 @@ def default_platform() -> str:
     if device is None:
         return jax.default_backend()
     return device if isinstance(device, str) else device.platform
+
+
+def _platform_of(array: object) -> str:
+    if isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer):
+        return next(iter(array.devices())).platform
+    return default_platform()
 
 
 def _interpret(interpret: Any, platform: str) -> Any:

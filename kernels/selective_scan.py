@@ -3,11 +3,9 @@
 `implementation=` chooses among them; the names and what each is for are in `docs/kernels.md`.
 """
 
-import importlib
-
 from jaxtyping import Array, Float
 
-from caduceus_jax.kernels.options import Implementation, Reference, resolve
+from caduceus_jax.kernels.options import Chunked, Implementation, Reference, load, resolve
 from caduceus_jax.kernels.scan_inputs import check
 
 
@@ -33,13 +31,18 @@ def selective_scan_with_state(
         state) in float32: the state at the right end, or at the left end with `reverse`.
     """
     inputs = check(u, delta, A, B, C, D, z, delta_bias, initial_state)
-    options = resolve(implementation)
+    options = resolve(implementation, inputs.u)
     if 0 in (*inputs.u.shape, inputs.a.shape[-1]):
         # No sequences, channels or states: there is nothing for a kernel to do.
         options = Reference()
-    # Imported when it is used: the kernels bring Pallas and Triton.
-    scan = importlib.import_module(f"caduceus_jax.kernels.{options.module}").scan
-    return scan(inputs, options, delta_softplus=delta_softplus, reverse=reverse)
+    how = {"delta_softplus": delta_softplus, "reverse": reverse}
+    try:
+        return load(options.module).scan(inputs, options, **how)
+    except NotImplementedError:
+        # What is chosen by default may have no kernel for these inputs: then another one has.
+        if implementation is not None:
+            raise
+        return load(Chunked.module).scan(inputs, Chunked(), **how)
 
 
 def selective_scan(
@@ -86,7 +89,8 @@ def selective_scan(
             memory), "pallas_triton" (fused kernels for NVIDIA GPUs; interpreted on a CPU, for
             tests), "triton" (the same kernels through jax-triton), "mosaic_tpu" (fused kernels for
             TPUs; interpreted on a CPU, for tests), or an options object such as
-            `Chunked(chunk_length=64)`: that one, or an error. None is "chunked".
+            `Chunked(chunk_length=64)`: that one, or an error. None is the fastest that is known to
+            be right on the device (`docs/kernels.md`), and "chunked" for what it has no kernel for.
 
     Returns:
         (batch, length, channels) of the dtype of `u`.

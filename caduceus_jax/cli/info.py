@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from caduceus_jax.kernels import default
 from caduceus_jax.model import checkpoint
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.task import TaskDescription
@@ -19,10 +20,12 @@ from caduceus_jax.version import __version__
 
 AnyModel = CaduceusForMaskedLM | CaduceusForSequenceClassification | CaduceusForTracks
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "pysam", "polars")
+# Looked up where there is an accelerator: its compilers.
+_COMPILERS = ("jax-triton", "triton", "jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
 
 
 def info(model: str | None = None) -> None:
-    """Describes this installation and its devices, or a model.
+    """Describes this installation, its devices and the scan that runs on them, or a model.
 
     With a model it names the architecture, counts the parameters, and measures on random sequence
     how far the model's answers on the reverse complement are from those on the sequence.
@@ -63,14 +66,18 @@ def equivariance_error(model: AnyModel, length: int = 128) -> float:
 
 def _installation() -> str:
     lines = [f"caduceus-jax {__version__}, Python {platform.python_version()}"]
-    for package in _PACKAGES:
+    devices = jax.devices()
+    packages = _PACKAGES if devices[0].platform == "cpu" else (*_PACKAGES, *_COMPILERS)
+    for package in packages:
         try:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             version = "not installed"
         lines.append(f"  {package:17} {version}")
-    devices = jax.devices()
     lines.append(f"{len(devices)} {devices[0].platform} device(s): {devices[0].device_kind}")
+    choice = default.choose()
+    lines.append(f"selective scan: {choice.name} ({choice.why})")
+    lines += [f"  not {failure}" for failure in choice.failures]
     return "\n".join(lines)
 
 

@@ -36,7 +36,8 @@ def test_an_unknown_implementation_is_refused():
 @pytest.mark.parametrize(
     ("implementation", "platform", "options"),
     [
-        (None, "tpu", Chunked(256, "associative")),
+        (None, "tpu", MosaicTPU(interpret=False)),
+        ("chunked", "tpu", Chunked(256, "associative")),
         ("chunked", "gpu", Chunked(128, "associative")),
         ("chunked", "cpu", Chunked(32, "sequential")),
         (Chunked(inner="associative"), "cpu", Chunked(128, "associative")),

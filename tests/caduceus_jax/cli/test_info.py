@@ -4,6 +4,7 @@ from flax import nnx
 
 import caduceus_jax as cj
 from caduceus_jax.cli.info import equivariance_error, info
+from caduceus_jax.kernels import PallasTriton, default
 from tests.models import classifier, language_model, randomised
 
 
@@ -44,6 +45,7 @@ def test_the_error_of_equivariance_is_that_of_the_logits(rcps):
 def test_info(run, golden):
     status, out, _ = run("info")
     assert status == 0 and f"caduceus-jax {cj.__version__}" in out and "4 cpu device(s)" in out
+    assert "selective scan: chunked (fused kernels are for GPUs and TPUs)" in out
     _, out, _ = run("info", str(golden / "ps"))
     rows = dict(line.split("  ", 1) for line in out.splitlines())
     rows = {key.strip(): value.strip() for key, value in rows.items()}
@@ -51,3 +53,14 @@ def test_info(run, golden):
     assert rows["d_model x n_layer"] == "32 x 3"
     assert rows["strand swap"] == "yes, as in released checkpoints"
     assert float(rows["|f(rc(x)) - rc(f(x))|"].split()[0]) < 1e-5
+
+
+def test_the_scan_of_an_accelerator_and_why(run, monkeypatch):
+    why, failures = "its results and gradients were checked here in 12 s", ("triton: no driver",)
+    choice = default.Choice(PallasTriton(), why, failures)
+    monkeypatch.setattr(default, "choose", lambda: choice)
+    _, out, _ = run("info")
+    assert out.splitlines()[-2:] == [
+        f"selective scan: pallas_triton ({why})",
+        "  not triton: no driver",
+    ]

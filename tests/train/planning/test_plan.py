@@ -130,7 +130,8 @@ def test_a_plan_without_devices_or_with_others_than_the_batch_divides_by_is_refu
 
 
 def test_the_scan_is_that_of_the_platform_and_not_of_this_machine():
-    assert implementation_for("auto", "tpu") == Chunked(256, "associative")
+    assert implementation_for("auto", "tpu") == MosaicTPU(interpret=False)
+    assert implementation_for("chunked", "tpu") == Chunked(256, "associative")
     assert implementation_for("chunked", "gpu") == Chunked(128, "associative")
     assert implementation_for("auto", "cpu") == Chunked(32, "sequential")
     assert implementation_for("pallas_triton", "gpu") == PallasTriton(interpret=False)
