@@ -1,6 +1,6 @@
 """Runs the original's own modelling code, in an interpreter of its own: torch and transformers.
 
-    python tests/original_torch.py FOLDER INPUTS.npz OUTPUTS.npz [--auto] [--adapter FOLDER]
+    python tests/original_torch.py FOLDER INPUTS.npz OUTPUTS.npz [--adapter FOLDER]
 
 The original needs CUDA packages. What it imports of them is given here in plain PyTorch, written
 from the papers' equations: the mixer (Gu & Dao 2023, eqs. 2-4), RMSNorm, and add + norm.
@@ -126,13 +126,27 @@ def install():
         sys.modules[name] = module
 
 
+def draw_adapter(model, folder):
+    """A model with a random adapter on every projection, which PEFT stores, not merged."""
+    import peft
+
+    torch.manual_seed(0)
+    targets = ["in_proj", "out_proj", "x_proj", "dt_proj"]
+    model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=targets))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+    return model
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("inputs")
     parser.add_argument("outputs")
     parser.add_argument("--adapter")
-    parser.add_argument("--pooling", default="mean")
+    parser.add_argument("--draw-adapter", help="folder for a random adapter made by PEFT")
     arguments = parser.parse_args()
     install()
     import transformers
@@ -151,6 +165,8 @@ def main():
         import peft
 
         model = peft.PeftModel.from_pretrained(model, arguments.adapter).merge_and_unload()
+    if arguments.draw_adapter:
+        model = draw_adapter(model, arguments.draw_adapter)
     model.eval()
     given = np.load(arguments.inputs)
     tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.folder, **trusted)
@@ -165,7 +181,8 @@ def main():
         tokenizer=type(tokenizer).__name__,
         again=np.array([f"{n} {tuple(p.shape)}" for n, p in model.state_dict().items()], dtype=str),
     )
-    model.save_pretrained(arguments.outputs + ".saved")
+    if not arguments.draw_adapter:
+        model.save_pretrained(arguments.outputs + ".saved")
 
 
 if __name__ == "__main__":

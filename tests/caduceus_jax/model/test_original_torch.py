@@ -111,3 +111,14 @@ def test_an_adapter_merged_by_peft_is_the_one_merged_here(tmp_path):
     expected = call(merged, jnp.asarray(ids))
     assert float(jnp.abs(expected - call(model, jnp.asarray(ids))).max()) > 0.1
     np.testing.assert_allclose(found["logits"], expected, atol=PARITY_LOGITS, rtol=0)
+
+
+def test_an_adapter_of_peft_is_what_it_is_in_pytorch(tmp_path):
+    """PEFT adapts both directions by themselves, so that the model is no longer tied."""
+    model, ids = language_model(n_layer=1), bases()
+    model.save_pretrained(tmp_path / "m", code=ORIGINAL)
+    found, _ = theirs(tmp_path / "m", tmp_path, ids, "--draw-adapter", tmp_path / "a")
+    merged = cj.CaduceusForMaskedLM.from_pretrained(tmp_path / "a")
+    assert not merged.config.bidirectional_weight_tie
+    expected = jax.jit(lambda m, i: m(i).logits)(merged, jnp.asarray(ids))
+    np.testing.assert_allclose(found["logits"], expected, atol=PARITY_LOGITS, rtol=0)
