@@ -1,8 +1,6 @@
 """A model under jax.jit, jax.grad, jax.vmap and jax.export, as research code uses it."""
 
 import functools
-import pathlib
-import re
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +31,6 @@ def kinds():
 
 
 KINDS = ("ps", "ph", "classifier", "tracks")
-
-
-README = pathlib.Path(__file__).parents[3] / "README.md"
 
 
 def test_vmap_is_the_batch():
@@ -85,13 +80,3 @@ def test_an_ensemble_is_a_stack_of_models():
     together = jax.jit(jax.vmap(lambda m: m(IDS).logits))(stacked)
     for one, member in zip(together, members, strict=True):
         assert relative_error(one, forward(member, IDS).logits) < SCAN_FP32
-
-
-def test_the_readme_script_runs(golden, monkeypatch, capsys):
-    """The first Python block of the README, on a model from this repository."""
-    script = re.search(r"```python\n(.*?)```", README.read_text(), re.S).group(1)
-    assert len(script.strip().splitlines()) <= 15
-    path = str(golden / "ps")
-    assert '"runs/quickstart"' in script
-    exec(compile(script.replace('"runs/quickstart"', repr(path)), "README.md", "exec"), {})
-    assert capsys.readouterr().out.strip()
