@@ -27,20 +27,28 @@ STATE, RUN, MANIFEST = "state", "run.json", "manifest.json"
 
 
 class DamagedCheckpoint(UserError):
-    """No checkpoint can be used, or the newest cannot and no older one is wanted."""
+    """Says that no checkpoint can be used, or not the newest and no older one is wanted."""
 
     exit_status = 3
 
 
-def seal(folder: pathlib.Path) -> None:
-    """Writes the manifest of a checkpoint that is complete."""
+def write_manifest(folder: pathlib.Path) -> None:
+    """Writes the manifest of a checkpoint that is complete.
+
+    Args:
+        folder: of the checkpoint.
+    """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     listed = {path.relative_to(folder).as_posix(): _fingerprint(path) for path in files}
     (folder / MANIFEST).write_text(_manifest(listed))
 
 
-def damage(folder: pathlib.Path) -> str | None:
-    """What is wrong with a checkpoint, naming the file; None where every byte is as written."""
+def verify(folder: pathlib.Path) -> str | None:
+    """Finds what is wrong with a checkpoint, naming the file; None where nothing is.
+
+    Args:
+        folder: of the checkpoint; size and SHA-256 of every file are held against its manifest.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         return f"{MANIFEST} is missing, so it was not finished"
@@ -63,7 +71,7 @@ def damage(folder: pathlib.Path) -> str | None:
 
 
 def steps(folder: pathlib.Path) -> list[int]:
-    """The steps that there are checkpoints of, newest first.
+    """Lists the steps that there are checkpoints of, newest first.
 
     Args:
         folder: of a run's checkpoints.
@@ -73,7 +81,7 @@ def steps(folder: pathlib.Path) -> list[int]:
 
 
 def newest(folder: pathlib.Path) -> tuple[int | None, dict[int, str]]:
-    """The newest intact checkpoint, and what is wrong with those after it.
+    """Finds the newest intact checkpoint, and what is wrong with those after it.
 
     Args:
         folder: of a run's checkpoints.
@@ -83,7 +91,7 @@ def newest(folder: pathlib.Path) -> tuple[int | None, dict[int, str]]:
     """
     damaged: dict[int, str] = {}
     for step in steps(folder):
-        wrong = damage(folder / str(step))
+        wrong = verify(folder / str(step))
         if wrong is None:
             return step, damaged
         damaged[step] = wrong
@@ -91,18 +99,22 @@ def newest(folder: pathlib.Path) -> tuple[int | None, dict[int, str]]:
 
 
 def describe(damaged: dict[int, str]) -> str:
-    """What is wrong with which step, for a sentence."""
+    """Says what is wrong with which step, as part of a sentence.
+
+    Args:
+        damaged: what is wrong, by step.
+    """
     return ", ".join(f"{step} ({wrong})" for step, wrong in damaged.items())
 
 
 def find(path: pathlib.Path) -> pathlib.Path | None:
-    """The checkpoint that is meant: `path` itself, or the newest intact one of the run there.
+    """Finds the checkpoint that is meant: `path` itself, or the newest intact one of the run there.
 
     Raises:
         DamagedCheckpoint: there are only damaged ones.
     """
     if (path / RUN).is_file():
-        if wrong := damage(path):
+        if wrong := verify(path):
             raise DamagedCheckpoint(f"{path} is damaged ({wrong}): name another checkpoint")
         return path
     folder = path / CHECKPOINTS
@@ -113,12 +125,16 @@ def find(path: pathlib.Path) -> pathlib.Path | None:
 
 
 def read_run(checkpoint: pathlib.Path) -> dict[str, Any]:
-    """What `run.json` says: `step`, `place`, `config` and `versions`."""
+    """Reads `run.json`: `step`, `place`, `config` and `versions`.
+
+    Args:
+        checkpoint: a folder of `find`.
+    """
     return json.loads((checkpoint / RUN).read_text())
 
 
 def load_model(checkpoint: pathlib.Path) -> tuple[CaduceusConfig, nnx.State]:
-    """The architecture and the parameters, as NumPy arrays; the optimizer's part is not read.
+    """Reads the architecture and the parameters; the optimizer's part is not read.
 
     Args:
         checkpoint: a folder of `find`.

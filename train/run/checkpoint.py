@@ -24,8 +24,8 @@ from caduceus_jax.model.run_checkpoint import (
     describe,
     newest,
     read_run,
-    seal,
     steps,
+    write_manifest,
 )
 from caduceus_jax.train import processes
 from caduceus_jax.train.run.background import in_background
@@ -207,7 +207,7 @@ class Checkpoints:
             return
         self._check()
         temporary = self.folder / f"{step}.tmp"
-        seal(temporary)
+        write_manifest(temporary)
         temporary.rename(self.folder / str(step))
         for old in steps(self.folder)[self.keep :]:
             if not self.keep_every or old % self.keep_every:

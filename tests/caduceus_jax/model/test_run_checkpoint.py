@@ -9,7 +9,13 @@ from flax import nnx
 import caduceus_jax as cj
 from caduceus_jax.cli.convert import convert
 from caduceus_jax.model import run_checkpoint
-from caduceus_jax.model.run_checkpoint import DamagedCheckpoint, damage, find, load_model, seal
+from caduceus_jax.model.run_checkpoint import (
+    DamagedCheckpoint,
+    find,
+    load_model,
+    verify,
+    write_manifest,
+)
 from caduceus_jax.train.config import PretrainConfig, plain
 from caduceus_jax.train.run.checkpoint import Checkpoints
 from caduceus_jax.train.sharding import make_mesh
@@ -17,17 +23,17 @@ from caduceus_jax.train.step import make_program
 
 
 @pytest.fixture
-def sealed(tmp_path):
+def complete(tmp_path):
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "array").write_bytes(bytes(1000))
     (tmp_path / "run.json").write_text("{}")
-    seal(tmp_path)
-    assert damage(tmp_path) is None
+    write_manifest(tmp_path)
+    assert verify(tmp_path) is None
     return tmp_path
 
 
-def test_the_manifest_names_every_file(sealed):
-    files = json.loads((sealed / "manifest.json").read_text())["files"]
+def test_the_manifest_names_every_file(complete):
+    files = json.loads((complete / "manifest.json").read_text())["files"]
     assert set(files) == {"run.json", "state/array"}
     # SHA-256 of a thousand zeros.
     digest = "541b3e9daa09b20bf85fa273e5cbd3e80185aa4ec298e765db87742b70138a53"
@@ -46,18 +52,18 @@ def test_the_manifest_names_every_file(sealed):
         ("manifest.json", b"\xff", "manifest.json is not as it was written"),
     ],
 )
-def test_damage_is_named(sealed, name, content, wrong):
+def test_damage_is_named(complete, name, content, wrong):
     if content is None:
-        (sealed / name).unlink()
+        (complete / name).unlink()
     else:
-        (sealed / name).write_bytes(content)
-    assert damage(sealed) == wrong
+        (complete / name).write_bytes(content)
+    assert verify(complete) == wrong
 
 
-def test_the_manifest_itself_is_checked(sealed):
-    path = sealed / "manifest.json"
+def test_the_manifest_itself_is_checked(complete):
+    path = complete / "manifest.json"
     path.write_text(path.read_text().replace('"size": 2', '"size": 3'))
-    assert damage(sealed) == "manifest.json is not as it was written"
+    assert verify(complete) == "manifest.json is not as it was written"
 
 
 def test_a_model_is_read_from_a_runs_checkpoints(tmp_path, capsys):
