@@ -63,7 +63,7 @@ def test_regions_name_their_splits(files, tmp_path):
     bed.write_text("one\t0\t640\ttrain\none\t640\t704\tvalid\n")
     with pytest.raises(cj.UserError, match="no window of 64 bases for test"):
         find_task(config(folder, regions=str(bed)))
-    with pytest.raises(cj.UserError, match="no multiple of bin_size"):
+    with pytest.raises(cj.UserError, match="not a multiple of bin_size"):
         TracksConfig(length=100, bin_size=16)
 
 
