@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import tempfile
 
 import jax
 import jaxtyping
@@ -21,6 +23,19 @@ CHECKED = (
 )
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
+# What is compiled once is read again by the other workers and by the commands that tests start: the
+# environment is theirs too. A folder for each session, so that no session depends on another one.
+COMPILED = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    COMPILED = tempfile.mkdtemp(prefix="caduceus-jax-compiled-")
+    for name, value in {
+        "jax_compilation_cache_dir": COMPILED,
+        "jax_persistent_cache_min_compile_time_secs": 0.3,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
+
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
@@ -30,6 +45,11 @@ nnx.set_graph_mode(False)
 
 TESTS = pathlib.Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared"
+
+
+def pytest_unconfigure():
+    if COMPILED is not None:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 def pytest_addoption(parser):
