@@ -4,6 +4,9 @@ This package knows nothing of models: it takes arrays and imports JAX only.
 """
 
 from caduceus_jax.kernels.causal_conv import causal_conv1d as causal_conv1d
+from caduceus_jax.kernels.causal_conv import (
+    causal_conv1d_with_state as causal_conv1d_with_state,
+)
 from caduceus_jax.kernels.options import Chunked as Chunked
 from caduceus_jax.kernels.options import MosaicTPU as MosaicTPU
 from caduceus_jax.kernels.options import PallasTriton as PallasTriton

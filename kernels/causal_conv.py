@@ -7,14 +7,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
 
+from caduceus_jax.kernels import fused
+from caduceus_jax.kernels.derivatives import differentiable
+from caduceus_jax.kernels.meshes import partitioned, vary_alike
 from caduceus_jax.kernels.options import Implementation, default_platform, load, resolve
 from caduceus_jax.kernels.scan_inputs import (
-    check_fused_dtypes,
     checked_array,
-    once_differentiable,
+    is_known,
+    segment_starts,
     sum_groups,
+    widened,
 )
 from caduceus_jax.kernels.sums import sum_length
 
@@ -26,6 +31,8 @@ def causal_conv1d(
     *,
     reverse: bool = False,
     silu: bool = True,
+    segment_ids: Int[Array, "batch length"] | None = None,
+    initial_state: Float[Array, "batch halo channels"] | None = None,
     implementation: Implementation = None,
 ) -> Float[Array, "batch length channels"]:
     """Convolves each channel with its own short filter, then applies SiLU.
@@ -40,9 +47,17 @@ def causal_conv1d(
         bias: (channels,), or (groups, channels).
         reverse: walk right to left: `x[t + k]` in place of `x[t - k]`. Nothing is flipped.
         silu: apply `y * sigmoid(y)`.
+        segment_ids: (batch, length) integers for packed sequences: where the number changes from
+            one token to the next, another sequence begins, and tokens of one do not reach the
+            other. None is one sequence per row.
+        initial_state: the width - 1 tokens beyond the edge where the walk begins, (batch,
+            width - 1, channels), in the order of the sequence: those to the left of x, or to the
+            right of it with `reverse`. They belong to the segment of the token beside them. Zeros
+            by default.
         implementation: that of the selective scan beside it. With "pallas_triton" and "triton" the
             backward pass is one kernel for NVIDIA GPUs, which reads and writes every array once;
-            with "mosaic_tpu" both passes are kernels for TPUs; with every other one they are XLA's.
+            with "mosaic_tpu" both passes are kernels for TPUs; with every other one, and with
+            `segment_ids`, they are XLA's.
 
     Returns:
         (batch, length, channels) of the dtype of `x`; summed in at least float32.
@@ -52,22 +67,112 @@ def causal_conv1d(
             names the argument.
         NotImplementedError: the implementation has no kernel for the dtype of x.
     """
-    x, weight, bias = check(x, weight, bias)
-    options = resolve(implementation, x).for_platform(default_platform())
-    kernels = options.convolution if x.size else None  # there is nothing for a kernel to do
+    inputs, length = _inputs(x, weight, bias, segment_ids, initial_state, reverse)
+    return _cut(_run(inputs, reverse, silu, implementation), length, reverse)
+
+
+def causal_conv1d_with_state(
+    x: Float[Array, "batch length channels"],
+    weight: Float[Array, "*groups width channels"],
+    bias: Float[Array, "*groups channels"] | None = None,
+    *,
+    reverse: bool = False,
+    silu: bool = True,
+    segment_ids: Int[Array, "batch length"] | None = None,
+    initial_state: Float[Array, "batch halo channels"] | None = None,
+    implementation: Implementation = None,
+) -> tuple[Float[Array, "batch length channels"], Float[Array, "batch halo channels"]]:
+    """`causal_conv1d`, which also returns what the next piece of a long sequence needs.
+
+    A sequence that is convolved piece by piece, each with the final state of the one walked over
+    before it as its initial state, gives the numbers of one call. All arguments are those of
+    `causal_conv1d`.
+
+    Returns:
+        y (batch, length, channels) of the dtype of `x`, and the final state (batch, width - 1,
+        channels) of that dtype: the last tokens walked over, in the order of the sequence, zero
+        where they belong to an earlier segment than the last of them.
+    """
+    inputs, length = _inputs(x, weight, bias, segment_ids, initial_state, reverse)
+    y = _cut(_run(inputs, reverse, silu, implementation), length, reverse)
+    return y, _final_state(inputs, reverse)
+
+
+class _Plan(NamedTuple):
+    """What is fixed when the call is traced."""
+
+    reverse: bool
+    silu: bool
+    kernels: str | None  # the module of the fused kernels; None: both passes are XLA's
+    interpret: Any  # of the fused kernels
+
+
+class _Inputs(NamedTuple):
+    x: jax.Array  # (batch, length, channels)
+    weight: jax.Array  # (groups, width, channels)
+    bias: jax.Array | None  # (groups, channels)
+    runs: jax.Array | None  # (batch, length): number of the segment in walking order
+
+
+def _inputs(x, weight, bias, segment_ids, initial_state, reverse: bool) -> tuple[_Inputs, Any]:
+    """Returns what to convolve, the initial state joined to x; and the length of x alone."""
+    x, weight, bias, initial_state = check(x, weight, bias, initial_state)
+    length, runs = x.shape[1], None
+    if segment_ids is not None:
+        starts = segment_starts(segment_ids, x.shape[:2], reverse)
+        runs = lax.cumsum(starts.astype(jnp.int32), axis=1, reverse=reverse)
+    if initial_state is not None:
+        x = jnp.concatenate([x, initial_state] if reverse else [initial_state, x], axis=1)
+        # The initial state belongs to the first segment, number 0.
+        runs = None if runs is None else _pad(runs, weight.shape[1] - 1, reverse)
+    return _Inputs(x, weight, bias, runs), length
+
+
+def _run(inputs: _Inputs, reverse: bool, silu: bool, implementation: Implementation) -> jax.Array:
+    options = resolve(implementation, inputs.x).for_platform(default_platform())
+    # Without an element there is nothing for a kernel to do.
+    kernels = options.convolution if inputs.runs is None and 0 not in inputs.x.shape else None
+    interpret = getattr(options, "interpret", None)
     if kernels is not None:
         try:
-            check_fused_dtypes(x=x)
+            fused.check(interpret, x=inputs.x)
         except NotImplementedError:
             # What is chosen by default may have no kernel for this input.
             if implementation is not None:
                 raise
             kernels = None
-    interpret = getattr(options, "interpret", None)
-    return _conv(_Plan(reverse, silu, kernels, interpret), x, weight, bias)
+    convolve = _conv if kernels is None else _fused_conv
+    run = functools.partial(convolve, _Plan(reverse, silu, kernels, interpret))
+    return partitioned(run, inputs, lambda spec: PartitionSpec(*spec), inputs.x)
 
 
-def check(x: Any, weight: Any, bias: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+def _final_state(inputs: _Inputs, reverse: bool) -> jax.Array:
+    """Returns the last tokens walked over that are of the last segment, and zeros for others."""
+    x, weight, _, runs = inputs
+    halo = weight.shape[1] - 1
+    last = _cut(_pad(x, halo, reverse), halo, reverse)
+    if runs is None or 0 in x.shape:
+        return last
+    ours = _cut(_pad(runs, halo, reverse), halo, reverse) == jnp.max(runs, axis=1)[:, None]
+    return jnp.where(ours[..., None], last, 0)
+
+
+def _pad(x: jax.Array, halo: int, reverse: bool) -> jax.Array:
+    """Adds zeros where the walk begins."""
+    return jnp.pad(x, ((0, 0), (0, halo) if reverse else (halo, 0), *((0, 0),) * (x.ndim - 2)))
+
+
+def _cut(x: jax.Array, length: Any, reverse: bool) -> jax.Array:
+    """Returns the last tokens walked over, so many of them."""
+    if is_known(length) and x.shape[1] == length:
+        return x
+    first = 0 if reverse else x.shape[1] - length
+    return lax.slice_in_dim(x, first, first + length, axis=1)
+
+
+def check(
+    x: Any, weight: Any, bias: Any, initial_state: Any = None
+) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
     """Returns the arguments of `causal_conv1d`, with an axis of groups where there was none.
 
     Raises:
@@ -85,7 +190,7 @@ def check(x: Any, weight: Any, bias: Any) -> tuple[jax.Array, jax.Array, jax.Arr
             f"channels) with x's {channels} channels, or (groups, width, channels)"
         )
     *groups, _, _ = weight.shape
-    if groups and (groups[0] < 1 or x.shape[0] % groups[0]):
+    if groups and (groups[0] < 1 or (is_known(x.shape[0]) and x.shape[0] % groups[0])):
         raise ValueError(
             f"weight has shape {weight.shape}, which does not fit x {x.shape}: its {groups[0]} "
             f"groups do not divide the batch of {x.shape[0]}"
@@ -94,95 +199,108 @@ def check(x: Any, weight: Any, bias: Any) -> tuple[jax.Array, jax.Array, jax.Arr
         raise ValueError(
             f"bias has shape {bias.shape}; with this weight it is {(*groups, channels)}"
         )
-    if groups:
-        return x, weight, bias
-    return x, weight[None], None if bias is None else bias[None]
+    if initial_state is not None:
+        initial_state = checked_array("initial_state", initial_state).astype(x.dtype)
+        expected = (x.shape[0], weight.shape[-2] - 1, channels)
+        if initial_state.shape != expected:
+            raise ValueError(
+                f"initial_state has shape {initial_state.shape}; with this x and weight it is "
+                f"{expected}: (batch, width - 1, channels)"
+            )
+    if not groups:
+        weight, bias = weight[None], None if bias is None else bias[None]
+    return vary_alike((x, weight, bias, initial_state))
 
 
-class _Plan(NamedTuple):
-    """What is fixed when the call is traced."""
-
-    reverse: bool
-    silu: bool
-    kernels: str | None  # the module of the fused kernels; None: both passes are XLA's
-    interpret: Any  # of the fused kernels
+def _forward(plan: _Plan, inputs: _Inputs, keep: bool) -> tuple[jax.Array, None]:
+    y = _convolve(*inputs, plan.reverse)
+    return (jax.nn.silu(y) if plan.silu else y).astype(inputs.x.dtype), None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(plan: _Plan, x, weight, bias):
-    if fused := _fused(plan, "forward"):
-        return fused(plan, x, weight, bias)
-    y = _convolve(x, weight, bias, plan.reverse)
-    return (jax.nn.silu(y) if plan.silu else y).astype(x.dtype)
+def _backward(plan: _Plan, inputs: _Inputs, residuals: None, grad: jax.Array) -> _Inputs:
+    return _cotangents(inputs, *_gradients(plan, inputs, grad))
 
 
-def _conv_fwd(plan: _Plan, x, weight, bias):
-    return _conv(plan, x, weight, bias), (x, weight, bias)
+def _fused_forward(plan: _Plan, inputs: _Inputs, keep: bool) -> tuple[jax.Array, None]:
+    kernel = _kernel(plan, "forward")
+    if kernel is None:
+        return _forward(plan, inputs, keep)
+    return kernel(inputs.x, inputs.weight, inputs.bias), None
 
 
-def _conv_bwd(plan: _Plan, residuals, grad):
-    x, weight, bias = residuals
-    gradients = _fused(plan, "gradients") or _gradients
-    grad_x, per_row, bias_per_row = gradients(plan, x, weight, bias, grad)
-    grad_weight = sum_groups(per_row, weight.shape[0]).astype(weight.dtype)
-    if bias is None:
-        return grad_x, grad_weight, None
-    return grad_x, grad_weight, sum_groups(bias_per_row, weight.shape[0]).astype(bias.dtype)
+def _fused_backward(plan: _Plan, inputs: _Inputs, residuals: None, grad: jax.Array) -> _Inputs:
+    kernel = _kernel(plan, "gradients")
+    if kernel is None:
+        return _backward(plan, inputs, residuals, grad)
+    return _cotangents(inputs, *kernel(inputs.x, inputs.weight, inputs.bias, grad))
 
 
-_conv.defvjp(_conv_fwd, _conv_bwd)
-
-
-def _fused(plan: _Plan, name: str) -> Callable[..., Any] | None:
-    """A kernel of the plan's module, called with the plan and arrays; None where it has none."""
-    if plan.kernels is None:
-        return None
+def _kernel(plan: _Plan, name: str) -> Callable[..., Any] | None:
+    """Returns a kernel of the plan's module, called with arrays; None where it has none."""
     # Imported when it is used: it brings Pallas or Triton.
     module = load(plan.kernels)
-    if not hasattr(module, name):
-        return None
-
-    def run(plan: _Plan, *arrays):
-        how = {"reverse": plan.reverse, "silu": plan.silu, "interpret": plan.interpret}
-        return getattr(module, name)(*arrays, **how)
-
-    return once_differentiable(run)
+    how = {"reverse": plan.reverse, "silu": plan.silu, "interpret": plan.interpret}
+    return functools.partial(getattr(module, name), **how) if hasattr(module, name) else None
 
 
-def _gradients(plan: _Plan, x, weight, bias, grad):
+def _cotangents(inputs: _Inputs, grad_x, per_row, bias_per_row) -> _Inputs:
+    _, weight, bias, _ = inputs
+    grad_bias = None
+    if bias is not None:
+        grad_bias = sum_groups(bias_per_row, weight.shape[0]).astype(bias.dtype)
+    grad_weight = sum_groups(per_row, weight.shape[0]).astype(weight.dtype)
+    return _Inputs(grad_x, grad_weight, grad_bias, None)
+
+
+_conv = differentiable(_forward, _backward)
+_fused_conv = differentiable(
+    *fused.fold_batch(_fused_forward, _fused_backward, ("weight", "bias")), portable=_conv
+)
+
+
+def _gradients(plan: _Plan, inputs: _Inputs, grad: jax.Array):
     """Gradients of x, and for each sequence those of weight and bias."""
-    grad = grad.astype(_compute_dtype(x))
+    x, weight, bias, runs = inputs
+    grad = grad.astype(widened(x.dtype))
     if plan.silu:
-        y = _convolve(x, weight, bias, plan.reverse)
+        y = _convolve(*inputs, plan.reverse)
         sigmoid = jax.nn.sigmoid(y)
         # Five sums read this: without the barrier XLA computes it five times.
         grad = lax.optimization_barrier(grad * sigmoid * (1 + y * (1 - sigmoid)))
     # The transpose of walking one way is walking the other way.
-    grad_x = _convolve(grad, weight, None, not plan.reverse).astype(x.dtype)
-    taps = _taps(x, weight.shape[1], plan.reverse)
+    grad_x = _convolve(grad, weight, None, runs, not plan.reverse).astype(x.dtype)
+    taps = _taps(x, runs, weight.shape[1], plan.reverse)
     per_row = jnp.stack([sum_length(grad * tap) for tap in taps], axis=1)
     return grad_x, per_row, sum_length(grad)
 
 
-def _convolve(x, weight, bias, reverse: bool):
+def _convolve(x, weight, bias, runs, reverse: bool):
     """The convolution in at least float32; weight (groups, width, channels)."""
-    dtype = _compute_dtype(x)
+    dtype = widened(x.dtype)
     groups, width, channels = weight.shape
     shape = (x.shape[0] // groups, groups, *x.shape[1:])
     y = jnp.zeros((1, 1, 1, 1), dtype) if bias is None else bias.astype(dtype)[None, :, None]
     rows = weight.astype(dtype)[None, :, :, None]  # (1, groups, width, 1, channels)
-    for k, tap in enumerate(_taps(x, width, reverse)):
+    for k, tap in enumerate(_taps(x, runs, width, reverse)):
         y = y + rows[:, :, k] * tap.reshape(shape)
     return y.reshape(x.shape)
 
 
-def _taps(x, width: int, reverse: bool) -> list[jax.Array]:
-    """What each row of a filter meets: x shifted by width - 1 ... 0 tokens."""
-    halo = (0, width - 1) if reverse else (width - 1, 0)
-    padded = jnp.pad(x, ((0, 0), halo, (0, 0))).astype(_compute_dtype(x))
-    starts = range(width - 1, -1, -1) if reverse else range(width)
-    return [lax.slice_in_dim(padded, s, s + x.shape[1], axis=1) for s in starts]
+def _taps(x, runs, width: int, reverse: bool) -> list[jax.Array]:
+    """What each row of a filter meets: x shifted by width - 1 ... 0 tokens.
 
+    Tokens of another segment count as zero.
+    """
 
-def _compute_dtype(x):
-    return jnp.promote_types(x.dtype, jnp.float32)
+    def shifted(x, dtype):
+        padded = _pad(x, width - 1, reverse).astype(dtype)
+        starts = range(width - 1, -1, -1) if reverse else range(width)
+        return [lax.slice_in_dim(padded, s, s + x.shape[1], axis=1) for s in starts]
+
+    taps = shifted(x, widened(x.dtype))
+    if runs is None:
+        return taps
+    return [
+        jnp.where((run == runs)[..., None], tap, 0)
+        for tap, run in zip(taps, shifted(runs, runs.dtype), strict=True)
+    ]

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from caduceus_jax.kernels.derivatives import differentiable
 from caduceus_jax.kernels.options import Chunked, Inner, default_platform
-from caduceus_jax.kernels.scan_inputs import ScanInputs
+from caduceus_jax.kernels.scan_inputs import PER_GROUP, ScanInputs, is_known
 from caduceus_jax.kernels.sums import sum_channels, sum_leading, sum_states
 
 # Rows x channels that a CPU core walks over side by side (measured: docs/kernels.md).
@@ -48,8 +49,8 @@ def scan(
     """
     length = inputs.u.shape[1]
     plan = _plan(options, inputs, delta_softplus, reverse)
-    ragged = -length % plan.chunk
-    if ragged:
+    ragged = (length + plan.chunk - 1) // plan.chunk * plan.chunk - length
+    if not is_known(length) or ragged:
         pad = functools.partial(jnp.pad, pad_width=((0, 0), (0, ragged), (0, 0)))
         inputs = inputs._replace(
             u=pad(inputs.u),
@@ -57,6 +58,7 @@ def scan(
             b=pad(inputs.b),
             c=pad(inputs.c),
             z=None if inputs.z is None else pad(inputs.z),
+            restart=None if inputs.restart is None else pad(inputs.restart[..., None])[..., 0],
         )
     y, final_state = _scan_blocks(plan, inputs)
     return y[:, :length], final_state
@@ -64,14 +66,14 @@ def scan(
 
 def _scan_blocks(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     """Runs so many rows at a time as the plan says."""
-    blocks = len(inputs.u) // plan.rows
-    if blocks == 1:
+    blocks = inputs.u.shape[0] // plan.rows
+    if is_known(blocks) and blocks == 1:
         return _scan(plan, inputs)
     # Consecutive rows, a whole number of groups: row i of a block still belongs to i % groups.
     sequences = {
         name: x.reshape(blocks, plan.rows, *x.shape[1:])
         for name, x in inputs._asdict().items()
-        if name in ("u", "delta", "b", "c", "z", "initial_state") and x is not None
+        if name not in PER_GROUP and x is not None
     }
     outputs = lax.map(lambda block: _scan(plan, inputs._replace(**block)), sequences)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
@@ -85,29 +87,15 @@ def _plan(options: Chunked, inputs: ScanInputs, delta_softplus: bool, reverse: b
     rows = batch
     if inner == "sequential":
         # The arrays of a chunk should stay in a core's cache: as many whole groups as fit.
-        copies = batch // inputs.groups
         fit = max(1, _CACHED_CHANNELS // (inputs.groups * channels))
-        rows = inputs.groups * max(n for n in range(1, min(fit, copies) + 1) if copies % n == 0)
-    return _Plan(inner, min(chunk, length), rows, length, delta_softplus, reverse)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
-    y, final_state, _ = _forward(plan, inputs)
-    return y, final_state
-
-
-def _scan_fwd(plan: _Plan, inputs: ScanInputs):
-    y, final_state, chunk_states = _forward(plan, inputs)
-    return (y, final_state), (inputs, chunk_states)
-
-
-def _scan_bwd(plan: _Plan, residuals, cotangents):
-    inputs, chunk_states = residuals
-    return (_backward(plan, inputs, chunk_states, *cotangents),)
-
-
-_scan.defvjp(_scan_fwd, _scan_bwd)
+        if is_known(batch):
+            copies = batch // inputs.groups
+            rows = inputs.groups * max(n for n in range(1, min(fit, copies) + 1) if copies % n == 0)
+        elif fit == 1:
+            rows = inputs.groups
+    if is_known(length):
+        chunk = min(chunk, length)
+    return _Plan(inner, chunk, rows, length, delta_softplus, reverse)
 
 
 class _Chunk(NamedTuple):
@@ -120,6 +108,7 @@ class _Chunk(NamedTuple):
     c: jax.Array  # (time, rows, state)
     z: jax.Array | None  # (time, rows, channels)
     real: jax.Array | None  # (time, 1, 1) bool, False on padding; None where there is none
+    restart: jax.Array | None  # (time, rows): see `ScanInputs`
 
 
 def _load(plan: _Plan, inputs: ScanInputs, index: jax.Array) -> _Chunk:
@@ -133,14 +122,17 @@ def _load(plan: _Plan, inputs: ScanInputs, index: jax.Array) -> _Chunk:
         pre_delta = pre_delta + inputs.each_row(inputs.delta_bias)[None]
     delta = jax.nn.softplus(pre_delta) if plan.delta_softplus else pre_delta
     real = None
-    if plan.length % plan.chunk:
+    if not is_known(plan.length) or plan.length % plan.chunk:
         real = (index * plan.chunk + jnp.arange(plan.chunk) < plan.length)[:, None, None]
         delta = jnp.where(real, delta, 0)
-    return _Chunk(u, pre_delta, delta, b, c, z, real)
+    restart = None
+    if inputs.restart is not None:
+        restart = _rows(plan, inputs.restart, index, dtype)
+    return _Chunk(u, pre_delta, delta, b, c, z, real, restart)
 
 
 def _rows(plan: _Plan, x: jax.Array, index: jax.Array, dtype) -> jax.Array:
-    """Chunk `index` of (batch, length, k) as (time, rows, k)."""
+    """Chunk `index` of (batch, length, ...) as (time, rows, ...)."""
     rows = lax.dynamic_slice_in_dim(x, index * plan.chunk, plan.chunk, axis=1)
     return jnp.moveaxis(rows, 1, 0).astype(dtype)
 
@@ -150,20 +142,21 @@ def _discretise(x: _Chunk, a: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     Gu & Dao 2023, equation 4 and section 3.5.1. `a` is (groups, state, channels).
     """
-    return _decay(x.delta, a), x.b[..., None] * (x.delta * x.u)[..., None, :]
+    return _decay(x.delta, a, x.restart), x.b[..., None] * (x.delta * x.u)[..., None, :]
 
 
-def _decay(delta: jax.Array, a: jax.Array) -> jax.Array:
-    """exp(delta A): (..., rows, channels) and (groups, state, channels)."""
+def _decay(delta: jax.Array, a: jax.Array, restart: jax.Array | None) -> jax.Array:
+    """exp(delta A + restart): (..., rows, channels), (groups, state, channels), (..., rows)."""
     *lead, rows, channels = delta.shape
     groups, state, _ = a.shape
     delta = delta.reshape(*lead, rows // groups, groups, 1, channels)
     a = jnp.expand_dims(a, range(delta.ndim - a.ndim))
-    return jnp.exp(delta * a).reshape(*lead, rows, state, channels)
+    exponent = (delta * a).reshape(*lead, rows, state, channels)
+    return jnp.exp(exponent if restart is None else exponent + restart[..., None, None])
 
 
-def _forward(plan: _Plan, inputs: ScanInputs):
-    """Returns y, the final state, and the state at the start of each chunk."""
+def _forward(plan: _Plan, inputs: ScanInputs, keep: bool):
+    """Returns (y, final state), and the state at the start of each chunk where it is kept."""
     a, d_skip = _per_channel(inputs)
 
     def chunk(state, index):
@@ -173,12 +166,12 @@ def _forward(plan: _Plan, inputs: ScanInputs):
             y = y + d_skip * x.u
         if x.z is not None:
             y = y * jax.nn.silu(x.z)
-        return last, (y.astype(inputs.u.dtype), state)
+        return last, (y.astype(inputs.u.dtype), state if keep else None)
 
     last, (y, chunk_states) = lax.scan(
         chunk, _first_state(inputs), _chunk_indices(plan, inputs), reverse=plan.reverse
     )
-    return _batch_major(y), jnp.swapaxes(last, 1, 2), chunk_states
+    return (_batch_major(y), jnp.swapaxes(last, 1, 2)), chunk_states
 
 
 def _outputs(plan: _Plan, x: _Chunk, a, state) -> tuple[jax.Array, jax.Array]:
@@ -189,15 +182,17 @@ def _outputs(plan: _Plan, x: _Chunk, a, state) -> tuple[jax.Array, jax.Array]:
 
     # Nothing of size (time, ..., state, channels) here: the state stays in cache.
     def step(h, token):
-        delta, drive, b, c = token
-        h = _decay(delta, a) * h + b[..., None] * drive[:, None, :]
+        delta, drive, b, c, restart = token
+        h = _decay(delta, a, restart) * h + b[..., None] * drive[:, None, :]
         return h, sum_states(h[None], c[None])[0]
 
-    return lax.scan(step, state, (x.delta, x.delta * x.u, x.b, x.c), reverse=plan.reverse)
+    tokens = (x.delta, x.delta * x.u, x.b, x.c, x.restart)
+    return lax.scan(step, state, tokens, reverse=plan.reverse)
 
 
-def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, grad_y, grad_final) -> ScanInputs:
+def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, cotangents) -> ScanInputs:
     """Cotangents of the inputs, None where an input is None."""
+    grad_y, grad_final = cotangents
     dtype = inputs.compute_dtype
     a, d_skip = _per_channel(inputs)
 
@@ -211,8 +206,8 @@ def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, grad_y, grad_final)
             name: grad.astype(getattr(inputs, name).dtype) for name, grad in per_token.items()
         }
 
-    per_channel = jnp.zeros((inputs.groups, a.shape[-1]), dtype)
-    sums = {"a": jnp.zeros_like(a), "d_skip": per_channel, "delta_bias": per_channel}
+    per_channel = inputs.zeros(inputs.groups, a.shape[-1])
+    sums = {"a": inputs.zeros(*a.shape), "d_skip": per_channel, "delta_bias": per_channel}
     (adjoint, sums), per_token = lax.scan(
         chunk,
         (jnp.swapaxes(grad_final, 1, 2).astype(dtype), sums),
@@ -222,6 +217,9 @@ def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, grad_y, grad_final)
     grads = sums | {name: _batch_major(x) for name, x in per_token.items()}
     grads |= {"a": jnp.swapaxes(sums["a"], 1, 2), "initial_state": jnp.swapaxes(adjoint, 1, 2)}
     return inputs.cotangents(grads)
+
+
+_scan = differentiable(_forward, _backward)
 
 
 def _gradients(plan: _Plan, x: _Chunk, a, d_skip, state, grad, adjoint):
@@ -259,7 +257,8 @@ def _gradients(plan: _Plan, x: _Chunk, a, d_skip, state, grad, adjoint):
     per_token["c"] = sum_channels(h, grad)
 
     def by_group(x):  # (time, rows, ...) -> (time, rows / groups, groups, ...)
-        return x.reshape(len(x), -1, len(a), *x.shape[2:])
+        groups = a.shape[0]
+        return x.reshape(x.shape[0], x.shape[1] // groups, groups, *x.shape[2:])
 
     through_a = (by_group(through_decay) * a[None, None]).reshape(h.shape)
     grad_delta = grad_drive * x.u + sum_states(through_a, jnp.ones_like(x.b))
@@ -331,8 +330,8 @@ def _chunk_indices(plan: _Plan, inputs: ScanInputs) -> jax.Array:
 def _first_state(inputs: ScanInputs) -> jax.Array:
     """The initial state as the chunks carry it: (rows, state, channels)."""
     if inputs.initial_state is None:
-        rows, (_, channels, state) = len(inputs.u), inputs.a.shape
-        return jnp.zeros((rows, state, channels), inputs.compute_dtype)
+        _, channels, state = inputs.a.shape
+        return inputs.zeros(inputs.u.shape[0], state, channels)
     return jnp.swapaxes(inputs.initial_state, 1, 2).astype(inputs.compute_dtype)
 
 

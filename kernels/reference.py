@@ -22,16 +22,20 @@ def scan(
         delta = delta + inputs.each_row(inputs.delta_bias)[:, None]
     if delta_softplus:
         delta = jax.nn.softplus(delta)
-    state = jnp.zeros(a.shape, dtype)
+    state = inputs.zeros(*a.shape)
     if inputs.initial_state is not None:
         state = inputs.initial_state.astype(dtype)
 
     def step(h, token):
-        u, delta, b, c = token  # (batch, channels) twice, (batch, state) twice
-        h = jnp.exp(delta[..., None] * a) * h + (delta * u)[..., None] * b[:, None, :]
+        u, delta, b, c, *restart = token  # (batch, channels) twice, (batch, state) twice
+        exponent = delta[..., None] * a
+        if restart:  # (batch,)
+            exponent = exponent + restart[0][:, None, None]
+        h = jnp.exp(exponent) * h + (delta * u)[..., None] * b[:, None, :]
         return h, jnp.sum(h * c[:, None, :], axis=-1)
 
-    tokens = tuple(jnp.moveaxis(x, 1, 0) for x in (u, delta, b, c))
+    restart = () if inputs.restart is None else (inputs.restart.astype(dtype),)
+    tokens = tuple(jnp.moveaxis(x, 1, 0) for x in (u, delta, b, c, *restart))
     state, y = jax.lax.scan(step, state, tokens, reverse=reverse)
     y = jnp.moveaxis(y, 0, 1)
     if inputs.d_skip is not None:

@@ -1,20 +1,25 @@
 """The arrays of a selective scan, and what every implementation does with them."""
 
-import functools
-from collections.abc import Callable, Mapping
+import numbers
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from caduceus_jax.kernels.meshes import vary_alike, zeros
+
 # float16 is not offered: it overflows.
 _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float64)
-# What the fused kernels read and write; the recurrence is float32 in all of them.
-_FUSED_DTYPES = (jnp.float32, jnp.bfloat16)
+
+# Added to an exponent, it makes the power 0 in float32 and float64.
+_FORGET = -1e30
+# The inputs that have a row for each group instead of each sequence.
+PER_GROUP = ("a", "d_skip", "delta_bias")
 
 
 class ScanInputs(NamedTuple):
-    """Arguments of `selective_scan`; the last four may be None."""
+    """Arguments of `selective_scan`; the last five may be None."""
 
     u: jax.Array  # (batch, length, channels)
     delta: jax.Array  # (batch, length, channels)
@@ -25,6 +30,9 @@ class ScanInputs(NamedTuple):
     z: jax.Array | None  # (batch, length, channels)
     delta_bias: jax.Array | None  # (groups, channels)
     initial_state: jax.Array | None  # (batch, channels, state)
+    # (batch, length), added to the exponent of a token's decay: 0, or so little that the state
+    # before the token is forgotten.
+    restart: jax.Array | None = None
 
     @property
     def groups(self) -> int:
@@ -34,7 +42,11 @@ class ScanInputs(NamedTuple):
     @property
     def compute_dtype(self) -> jnp.dtype:
         """Dtype of the recurrence: at least float32."""
-        return jnp.promote_types(self.u.dtype, jnp.float32)
+        return widened(self.u.dtype)
+
+    def zeros(self, *shape: Any) -> jax.Array:
+        """Returns zeros in the recurrence's dtype, which vary over the mesh as the inputs do."""
+        return zeros(shape, self.compute_dtype, self.u)
 
     def each_row(self, x: jax.Array) -> jax.Array:
         """(groups, ...) -> (batch, ...): each sequence's parameters, in the recurrence's dtype."""
@@ -44,16 +56,18 @@ class ScanInputs(NamedTuple):
     def cotangents(self, gradients: Mapping[str, Any]) -> "ScanInputs":
         """Returns gradients, given by name, in the dtypes of the inputs; None where there are none.
 
-        Gradients of inputs that this scan does not have are left out.
+        Gradients of inputs that this scan does not have are left out, and `restart` has none.
         """
         found: dict[str, Any] = {
-            name: None if x is None else gradients[name].astype(x.dtype)
+            name: None if x is None or name not in gradients else gradients[name].astype(x.dtype)
             for name, x in self._asdict().items()
         }
         return ScanInputs(**found)
 
 
-def check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> ScanInputs:
+def check(
+    u, delta, A, B, C, D, z, delta_bias, initial_state, segment_ids=None, reverse: bool = False
+) -> ScanInputs:
     """Names the arguments of `selective_scan`, with an axis of groups where there was none.
 
     Raises:
@@ -67,7 +81,7 @@ def check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> ScanInputs:
     if u.ndim != 3:
         raise ValueError(f"u has shape {u.shape}; it is (batch, length, channels)")
     batch, length, channels = u.shape
-    if length < 1:
+    if is_known(length) and length < 1:
         raise ValueError("u has length 0; a scan needs at least one token")
     if A.ndim not in (2, 3) or A.shape[-2] != channels:
         raise ValueError(
@@ -75,7 +89,7 @@ def check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> ScanInputs:
             "or (groups, channels, state)"
         )
     *groups, _, state = A.shape
-    if groups and (groups[0] < 1 or batch % groups[0]):
+    if groups and (groups[0] < 1 or (is_known(batch) and batch % groups[0])):
         raise ValueError(f"A has {groups[0]} groups, which do not divide the batch of {batch}")
     expected = {
         "delta": (batch, length, channels),
@@ -93,7 +107,35 @@ def check(u, delta, A, B, C, D, z, delta_bias, initial_state) -> ScanInputs:
             )
     if not groups:
         arrays |= {name: arrays[name][None] for name in ("A", "D", "delta_bias") if name in arrays}
-    return ScanInputs(*(arrays.get(name) for name in given))
+    if segment_ids is not None:
+        starts = segment_starts(segment_ids, (batch, length), reverse)
+        arrays["restart"] = jnp.where(starts, _FORGET, 0.0).astype(jnp.float32)
+    arrays = vary_alike(arrays)
+    return ScanInputs(*(arrays.get(name) for name in (*given, "restart")))
+
+
+def segment_starts(segment_ids: Any, shape: tuple[Any, Any], reverse: bool) -> jax.Array:
+    """Returns where a walk over a sequence enters another segment, (batch, length) bool.
+
+    The first token walked over does not count: what comes before it is the caller's to say.
+
+    Args:
+        segment_ids: (batch, length) integers, as `selective_scan` describes them.
+        shape: (batch, length).
+        reverse: the walk is from the last token to the first.
+
+    Raises:
+        ValueError: they are not integers, or have another shape.
+    """
+    segment_ids = jnp.asarray(segment_ids)
+    if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
+        raise ValueError(f"segment_ids has dtype {segment_ids.dtype}; it must be integers")
+    if segment_ids.shape != shape:
+        raise ValueError(
+            f"segment_ids has shape {segment_ids.shape}; it is (batch, length), {shape}"
+        )
+    changes = segment_ids[:, 1:] != segment_ids[:, :-1]
+    return jnp.pad(changes, ((0, 0), (0, 1) if reverse else (1, 0)))
 
 
 def checked_array(name: str, x: Any) -> jax.Array:
@@ -111,17 +153,14 @@ def checked_array(name: str, x: Any) -> jax.Array:
     return x
 
 
-def check_fused_dtypes(**sequences: jax.Array | None) -> None:
-    """Refuses sequences, given by name, of a dtype that the fused kernels do not read.
+def widened(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns the dtype in which numbers of a dtype are computed with: at least float32."""
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
-    Raises:
-        NotImplementedError: one is neither float32 nor bfloat16.
-    """
-    for name, x in sequences.items():
-        if x is not None and x.dtype not in _FUSED_DTYPES:
-            raise NotImplementedError(
-                f"{name} in {x.dtype}; supported: float32 and bfloat16, or implementation='chunked'"
-            )
+
+def is_known(size: Any) -> bool:
+    """Returns whether a size is a number, and not a symbol of `jax.export`."""
+    return isinstance(size, numbers.Integral)
 
 
 def sum_groups(x: jax.Array, groups: int, *, chunks: bool = False) -> jax.Array:
@@ -135,23 +174,3 @@ def sum_groups(x: jax.Array, groups: int, *, chunks: bool = False) -> jax.Array:
     return jnp.sum(
         x.reshape(x.shape[0] // groups, groups, *x.shape[1:]), axis=(0, 2) if chunks else 0
     )
-
-
-def once_differentiable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a function of (plan, *arrays) refuse to be differentiated.
-
-    Fused kernels have a derivative, but their derivative has none.
-
-    Returns:
-        The function; its derivative raises NotImplementedError, which names the implementation
-        that has second derivatives.
-    """
-    differentiated = jax.custom_vjp(function, nondiff_argnums=(0,))
-
-    def refuse(plan: Any, *arguments: Any) -> Any:
-        raise NotImplementedError(
-            "second derivatives of this scan are not implemented: use implementation='chunked'"
-        )
-
-    differentiated.defvjp(refuse, refuse)
-    return functools.update_wrapper(differentiated, function)

@@ -3,8 +3,12 @@
 `implementation=` chooses among them; the names and what each is for are in `docs/kernels.md`.
 """
 
-from jaxtyping import Array, Float
+from typing import Any
 
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from caduceus_jax.kernels.meshes import partitioned
 from caduceus_jax.kernels.options import Chunked, Implementation, Reference, load, resolve
 from caduceus_jax.kernels.scan_inputs import check
 
@@ -22,27 +26,40 @@ def selective_scan_with_state(
     delta_softplus: bool = True,
     reverse: bool = False,
     initial_state: Float[Array, "batch channels state"] | None = None,
+    segment_ids: Int[Array, "batch length"] | None = None,
     implementation: Implementation = None,
 ) -> tuple[Float[Array, "batch length channels"], Float[Array, "batch channels state"]]:
     """`selective_scan`, which also returns the state after the last token it walked over.
+
+    All arguments are those of `selective_scan`.
 
     Returns:
         y (batch, length, channels) of the dtype of `u`, and the final state (batch, channels,
         state) in float32: the state at the right end, or at the left end with `reverse`.
     """
-    inputs = check(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    inputs = check(u, delta, A, B, C, D, z, delta_bias, initial_state, segment_ids, reverse)
     options = resolve(implementation, inputs.u)
     if 0 in (*inputs.u.shape, inputs.a.shape[-1]):
         # No sequences, channels or states: there is nothing for a kernel to do.
         options = Reference()
-    how = {"delta_softplus": delta_softplus, "reverse": reverse}
-    try:
-        return load(options.module).scan(inputs, options, **how)
-    except NotImplementedError:
-        # What is chosen by default may have no kernel for these inputs: then another one has.
-        if implementation is not None:
-            raise
-        return load(Chunked.module).scan(inputs, Chunked(), **how)
+
+    def run(inputs):
+        how = {"delta_softplus": delta_softplus, "reverse": reverse}
+        try:
+            return load(options.module).scan(inputs, options, **how)
+        except NotImplementedError:
+            # What is chosen by default may have no kernel for these inputs: then another one has.
+            if implementation is not None:
+                raise
+            return load(Chunked.module).scan(inputs, Chunked(), **how)
+
+    return partitioned(run, inputs, _partitions, inputs.u)
+
+
+def _partitions(spec: tuple[Any, ...]) -> tuple[PartitionSpec, PartitionSpec]:
+    """Returns how y and the final state are sharded, given how u is."""
+    batch, _, channels = spec
+    return PartitionSpec(*spec), PartitionSpec(batch, channels, None)
 
 
 def selective_scan(
@@ -58,6 +75,7 @@ def selective_scan(
     delta_softplus: bool = True,
     reverse: bool = False,
     initial_state: Float[Array, "batch channels state"] | None = None,
+    segment_ids: Int[Array, "batch length"] | None = None,
     implementation: Implementation = None,
 ) -> Float[Array, "batch length channels"]:
     """The selective state-space recurrence of Mamba (Gu & Dao 2023, equations 2 to 4).
@@ -84,7 +102,10 @@ def selective_scan(
         delta_softplus: pass delta through softplus; otherwise it is used as it is.
         reverse: walk from the last token to the first. Nothing is flipped: y[t] stays at t.
         initial_state: state before the first token walked over, (batch, channels, state); zero
-            by default.
+            by default. It belongs to the segment of that token.
+        segment_ids: (batch, length) integers for packed sequences: where the number changes from
+            one token to the next, another sequence begins, and the state starts from zero. None
+            is one sequence per row.
         implementation: "reference" (the equation, token by token), "chunked" (portable and lean in
             memory), "pallas_triton" (fused kernels for NVIDIA GPUs; interpreted on a CPU, for
             tests), "triton" (the same kernels through jax-triton), "mosaic_tpu" (fused kernels for
@@ -111,6 +132,7 @@ def selective_scan(
         delta_softplus=delta_softplus,
         reverse=reverse,
         initial_state=initial_state,
+        segment_ids=segment_ids,
         implementation=implementation,
     )
     return y

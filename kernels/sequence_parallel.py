@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from caduceus_jax.kernels import causal_conv
 from caduceus_jax.kernels.options import Implementation
@@ -61,31 +61,38 @@ def selective_scan(
     delta_softplus: bool = True,
     reverse: bool = False,
     initial_state: Float[Array, "batch channels state"] | None = None,
+    segment_ids: Int[Array, "batch length"] | None = None,
     implementation: Implementation = None,
 ) -> Float[Array, "batch length channels"]:
-    """`kernels.selective_scan` of one shard of the length; call it within `jax.shard_map`.
+    """Runs `kernels.selective_scan` on one shard of the length, within `jax.shard_map`.
 
     Args:
-        u: see `kernels.selective_scan`, as all the arrays; `length` is that of the shard.
-        delta: likewise.
-        A: likewise, the same on all shards.
-        B: likewise.
-        C: likewise.
-        D: likewise, the same on all shards.
-        z: likewise.
-        delta_bias: likewise, the same on all shards.
+        u: the shard of the sequence, (batch, length, channels).
+        delta: time steps before bias and softplus, (batch, length, channels).
+        A: decay rates, negative, (channels, state) or (groups, channels, state); the same on all
+            shards, as all parameters are.
+        B: input maps, (batch, length, state).
+        C: output maps, (batch, length, state).
+        D: skip connection, (channels,) or (groups, channels); none by default.
+        z: gate, (batch, length, channels); none by default.
+        delta_bias: added to delta, (channels,) or (groups, channels); none by default.
         axis_name: the mesh axis over which the length is split.
-        delta_softplus: likewise.
-        reverse: likewise; the walk begins on the last shard.
-        initial_state: before the first token that is walked over, the same on all shards.
+        delta_softplus: pass delta through softplus; otherwise it is used as it is.
+        reverse: walk from the last token of the last shard to the first token of the first.
+        initial_state: state before the first token that is walked over, (batch, channels, state),
+            the same on all shards; zero by default.
+        segment_ids: refused.
         implementation: of the scan within a shard.
 
     Returns:
         The shard of y, (batch, length, channels) of the dtype of `u`.
 
     Raises:
-        ValueError: shapes do not fit, or the implementation is unknown.
+        ValueError: dtypes or shapes do not fit, or the implementation is unknown.
+        NotImplementedError: there are `segment_ids`, or the implementation has no kernel for these
+            sizes or dtypes.
     """
+    _refuse_segments(segment_ids)
     inputs = check(u, delta, A, B, C, D, z, delta_bias, initial_state)
     return _scan(_Plan(axis_name, implementation, delta_softplus, reverse), inputs)
 
@@ -98,18 +105,20 @@ def causal_conv1d(
     axis_name: str,
     reverse: bool = False,
     silu: bool = True,
+    segment_ids: Int[Array, "batch length"] | None = None,
     implementation: Implementation = None,
 ) -> Float[Array, "batch length channels"]:
-    """`kernels.causal_conv1d` of one shard of the length; call it within `jax.shard_map`.
+    """Runs `kernels.causal_conv1d` on one shard of the length, within `jax.shard_map`.
 
     Args:
-        x: see `kernels.causal_conv1d`; `length` is that of the shard.
-        weight: likewise, the same on all shards.
-        bias: likewise, the same on all shards.
+        x: the shard of the sequence, (batch, length, channels).
+        weight: (width, channels) or (groups, width, channels), the same on all shards.
+        bias: (channels,) or (groups, channels), the same on all shards; none by default.
         axis_name: the mesh axis over which the length is split.
-        reverse: likewise.
-        silu: likewise.
-        implementation: likewise.
+        reverse: walk from the last token of the last shard to the first token of the first.
+        silu: apply `y * sigmoid(y)`.
+        segment_ids: refused.
+        implementation: of the convolution within a shard.
 
     Returns:
         The shard of y, (batch, length, channels) of the dtype of `x`.
@@ -117,8 +126,10 @@ def causal_conv1d(
     Raises:
         ValueError: a dtype or a shape does not fit, or the shard is shorter than the halo,
             width - 1 tokens.
+        NotImplementedError: there are `segment_ids`.
     """
-    x, weight, bias = causal_conv.check(x, weight, bias)
+    _refuse_segments(segment_ids)
+    x, weight, bias, _ = causal_conv.check(x, weight, bias)
     halo, length = weight.shape[-2] - 1, x.shape[1]
     if length < halo:
         raise ValueError(
@@ -144,6 +155,13 @@ def causal_conv1d(
         return lax.dynamic_update_slice_in_dim(y, edge, length - halo, axis=1)
     edge = convolve(jnp.concatenate([sent, first], axis=1))[:, halo:]
     return lax.dynamic_update_slice_in_dim(y, edge, 0, axis=1)
+
+
+def _refuse_segments(segment_ids: Any) -> None:
+    if segment_ids is not None:
+        raise NotImplementedError(
+            "segment_ids with the length split over devices; supported: whole sequences on a device"
+        )
 
 
 def _from_neighbour(x: jax.Array, axis_name: str, reverse: bool) -> jax.Array:

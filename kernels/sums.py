@@ -14,7 +14,7 @@ def sum_leading(x: jax.Array, keep: int) -> jax.Array:
     """Sums over all axes but the last `keep`."""
     rest = x.shape[x.ndim - keep :]
     flat = x.reshape(-1, math.prod(rest))
-    return jnp.dot(jnp.ones(len(flat), x.dtype), flat, precision="highest").reshape(rest)
+    return jnp.dot(jnp.ones(flat.shape[0], x.dtype), flat, precision="highest").reshape(rest)
 
 
 def sum_length(x: jax.Array) -> jax.Array:

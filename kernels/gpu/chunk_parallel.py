@@ -25,13 +25,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from caduceus_jax.kernels import fused
 from caduceus_jax.kernels.options import PallasTriton, Triton, default_platform
-from caduceus_jax.kernels.scan_inputs import (
-    ScanInputs,
-    check_fused_dtypes,
-    once_differentiable,
-    sum_groups,
-)
+from caduceus_jax.kernels.scan_inputs import ScanInputs, sum_groups
 
 # Programs that keep a large GPU busy: 132 multiprocessors that each hold eight of one warp, twice.
 _PROGRAMS = 2048
@@ -117,7 +113,8 @@ def scan(
     Raises:
         NotImplementedError: a dtype or a number of states that the kernels do not have.
     """
-    check_fused_dtypes(u=inputs.u, delta=inputs.delta, z=inputs.z)
+    interpret = bool(options.for_platform(default_platform()).interpret)
+    fused.check_scan(inputs, interpret)
     batch, length, channels = inputs.u.shape
     state = inputs.a.shape[-1]
     if state & (state - 1) or state > _MOST_STATES:
@@ -126,8 +123,7 @@ def scan(
             "implementation='chunked'"
         )
     chunk = options.chunk_length or chunk_length(batch, length, channels)
-    interpret = options.for_platform(default_platform()).interpret
-    plan = Plan(lowering, chunk, delta_softplus, reverse, bool(interpret))
+    plan = Plan(lowering, chunk, delta_softplus, reverse, interpret)
     return _scan(plan, inputs)
 
 
@@ -144,30 +140,11 @@ def chunk_length(batch: int, length: int, channels: int) -> int:
     return min(chunk, -(-length // 4) * 4)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
-    return _forward(plan, inputs, keep_ungated=False)[0]
+def _forward(plan: Plan, inputs: ScanInputs, keep: bool):
+    """Returns (y, final state), and residuals where they are to be kept.
 
-
-@once_differentiable
-def _forward_with_residuals(plan: Plan, inputs: ScanInputs):
-    return _forward(plan, inputs, keep_ungated=True)
-
-
-def _scan_fwd(plan: Plan, inputs: ScanInputs):
-    results, residuals = _forward_with_residuals(plan, inputs)
-    return results, (inputs, *residuals)
-
-
-def _scan_bwd(plan: Plan, residuals, cotangents):
-    return (_backward(plan, *residuals, *cotangents),)
-
-
-_scan.defvjp(_scan_fwd, _scan_bwd)
-
-
-def _forward(plan: Plan, inputs: ScanInputs, keep_ungated: bool):
-    """(y, final state), and the residuals: initial states, decays of chunks, y before the gate."""
+    Those are the initial states of the chunks, their decays, and y before the gate.
+    """
     batch, _, channels = inputs.u.shape
     state = inputs.a.shape[-1]
     first = jnp.zeros((batch, state, channels), jnp.float32)
@@ -179,14 +156,15 @@ def _forward(plan: Plan, inputs: ScanInputs, keep_ungated: bool):
         final_states, steps = plan.lowering.summaries(plan, inputs)
         decay = _chunk_decay(inputs, steps)
         initial_states = _compose_chunks(decay, final_states, first, reverse=plan.reverse)
-    y, final_states, ungated = plan.lowering.outputs(plan, inputs, initial_states, keep_ungated)
+    y, final_states, ungated = plan.lowering.outputs(plan, inputs, initial_states, keep)
     final = final_states[:, 0 if plan.reverse else -1]
-    return (y, jnp.swapaxes(final, 1, 2)), (initial_states, decay, ungated)
+    residuals = (initial_states, decay, ungated) if keep else None
+    return (y, jnp.swapaxes(final, 1, 2)), residuals
 
 
-@once_differentiable
-def _backward(plan: Plan, inputs: ScanInputs, initial_states, decay, ungated, grad_y, grad_final):
-    """Cotangents of the inputs, None where an input is None."""
+def _backward(plan: Plan, inputs: ScanInputs, residuals, cotangents) -> ScanInputs:
+    """Returns gradients of the inputs, None where an input is None."""
+    (initial_states, decay, ungated), (grad_y, grad_final) = residuals, cotangents
     lowering = plan.lowering
     checkpointed_states, local = lowering.adjoints(plan, inputs, initial_states, grad_y)
     last = jnp.swapaxes(grad_final, 1, 2).astype(jnp.float32)
@@ -208,6 +186,9 @@ def _backward(plan: Plan, inputs: ScanInputs, initial_states, decay, ungated, gr
         "initial_state": jnp.swapaxes(grads.initial_states[:, -1 if plan.reverse else 0], 1, 2),
     }
     return inputs.cotangents(summed)
+
+
+_scan = fused.fused_scan(_forward, _backward)
 
 
 def _chunk_decay(inputs: ScanInputs, steps: jax.Array) -> jax.Array:

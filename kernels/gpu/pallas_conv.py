@@ -14,6 +14,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from caduceus_jax.kernels.gpu.pallas_program import EXACT, FAST, launch, load, store
+from caduceus_jax.kernels.meshes import shape_like
 
 _TOKENS, _CHANNELS = 128, 128  # of a program
 _UNROLL = 4
@@ -71,9 +72,9 @@ def gradients(
             pl.BlockSpec((None, None, block), lambda p, i: (p // parts, p % parts, i)),
         ],
         out_shape=[
-            jax.ShapeDtypeStruct(x.shape, x.dtype),
-            jax.ShapeDtypeStruct((batch, parts, width, channels), jnp.float32),
-            jax.ShapeDtypeStruct((batch, parts, channels), jnp.float32),
+            shape_like(x.shape, x.dtype, x),
+            shape_like((batch, parts, width, channels), jnp.float32, x),
+            shape_like((batch, parts, channels), jnp.float32, x),
         ],
         interpret=interpret,
     )

@@ -17,6 +17,7 @@ from jax.experimental.pallas import triton as plgpu
 from caduceus_jax.kernels.gpu import layout, polynomials, ptx, target
 from caduceus_jax.kernels.gpu.chunk_parallel import Plan
 from caduceus_jax.kernels.gpu.layout import KEPT_EVERY, LOG2_E, STATES_A_WARP, ChunkLayout
+from caduceus_jax.kernels.meshes import shape_like
 from caduceus_jax.kernels.scan_inputs import ScanInputs
 
 _ALL = slice(None)
@@ -128,7 +129,7 @@ class KernelCall:
         # Kept states are float32 here whatever u is: bfloat16 ones are loaded eight channels a
         # thread, and the whole tile follows in a layout that spills.
         dtype = jnp.float32 if name == "checkpointed_states" else layout.dtype(name, self.inputs)
-        return jax.ShapeDtypeStruct(self.sizes.shape(name), dtype)
+        return shape_like(self.sizes.shape(name), dtype, self.inputs.u)
 
 
 def _part(name: str, sizes: ChunkLayout) -> pl.BlockSpec:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from caduceus_jax.kernels.gpu.target import compute_capability
+from caduceus_jax.kernels.meshes import vary_over, varying_axes
 
 # Triton's interpreter keeps the program it is at in a global variable.
 _INTERPRETER = threading.Lock()
@@ -71,16 +72,15 @@ def call(
     nothing = jax.ShapeDtypeStruct((1,), jnp.float32)
     shapes = [writes.get(n, nothing) for n in every_write]
 
-    @jax.custom_batching.sequential_vmap
-    def launch(*arguments):
-        run = _interpreted if program.interpret else _compiled
-        return run(kernel, program, arguments, shapes)
-
     # So that compiled programs and profiles name it.
     with jax.named_scope(name):
         absent = jnp.zeros(nothing.shape, nothing.dtype)
         arguments = [reads.get(n, absent) for n in kernel.arg_names[: -1 - len(every_write)]]
-        found = launch(*arguments)
+        run = _interpreted if program.interpret else _compiled
+        found = run(kernel, program, arguments, shapes)
+    # jax-triton's results vary over no mesh axes by their types.
+    axes = frozenset().union(*map(varying_axes, reads.values()))
+    found = [vary_over(x, axes) for x in found]
     return {n: x for n, x in zip(every_write, found, strict=True) if n in writes}
 
 

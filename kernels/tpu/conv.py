@@ -20,6 +20,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from caduceus_jax.kernels.meshes import shape_like
 from caduceus_jax.kernels.tpu.plan import LANES, SUBLANES, default_block, default_chunk
 from caduceus_jax.kernels.tpu.program import VMEM_BYTES, sigmoid
 
@@ -172,12 +173,13 @@ def _call(
     """Runs a kernel on every (sequence, block of channels, chunk)."""
     name = kernel.func.__name__
     neighbour = pltpu.VMEM((plan.chunk + _HALO, plan.block), jnp.float32)
-    return pl.pallas_call(
+    x, _ = inputs["x"]
+    call = pl.pallas_call(
         kernel,
         grid=(plan.batch, plan.channels // plan.block, plan.chunks),
         in_specs=[spec for _, spec in inputs.values()],
         out_specs=[spec for *_, spec in outputs],
-        out_shape=[jax.ShapeDtypeStruct(shape, dtype) for shape, dtype, _ in outputs],
+        out_shape=[shape_like(shape, dtype, x) for shape, dtype, _ in outputs],
         scratch_shapes=[neighbour] * scratch,
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary"),
@@ -185,7 +187,10 @@ def _call(
         ),
         interpret=plan.interpret,
         name=f"causal_conv{name}",
-    )(*(array for array, _ in inputs.values()))
+    )
+    # A TPU's indices have 32 bits, whatever the program around the kernel computes with.
+    with jax.enable_x64(False):
+        return call(*(array for array, _ in inputs.values()))
 
 
 def _walking(plan: _Plan, *, backwards: bool) -> Callable[[Any], Any]:

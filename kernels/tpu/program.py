@@ -16,6 +16,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from caduceus_jax.kernels.meshes import shape_like
 from caduceus_jax.kernels.scan_inputs import ScanInputs
 from caduceus_jax.kernels.tpu.plan import LANES, SUBLANES, Plan
 
@@ -140,7 +141,7 @@ class KernelCall:
         shape, spec = next(found for names, found in layouts.items() if name in names)
         like = {"y": "u", "grad_u": "u", "grad_delta": "delta", "grad_z": "z"}
         dtype = self.arrays[like[name]].dtype if name in like else jnp.float32
-        return jax.ShapeDtypeStruct(shape, dtype), spec
+        return shape_like(shape, dtype, self.inputs.u), spec
 
 
 def sigmoid(x: jax.Array, interpret: Any) -> jax.Array:

@@ -10,19 +10,12 @@ This file brings the arrays into the kernels' shapes and back; the kernels are i
 `backward`, and what both are made of in `program`.
 """
 
-import functools
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from caduceus_jax.kernels import fused
 from caduceus_jax.kernels.options import MosaicTPU, default_platform
-from caduceus_jax.kernels.scan_inputs import (
-    ScanInputs,
-    check_fused_dtypes,
-    once_differentiable,
-    sum_groups,
-)
+from caduceus_jax.kernels.scan_inputs import ScanInputs, sum_groups
 from caduceus_jax.kernels.tpu.backward import backward
 from caduceus_jax.kernels.tpu.forward import forward
 from caduceus_jax.kernels.tpu.plan import LANES, SUBLANES, Plan, default_block, default_chunk
@@ -42,26 +35,22 @@ def scan(
         NotImplementedError: a dtype or a number of states that the kernels do not have.
         ValueError: the block does not divide the channels.
     """
-    check_fused_dtypes(u=inputs.u, delta=inputs.delta, z=inputs.z)
+    interpret = options.for_platform(default_platform()).interpret
+    fused.check_scan(inputs, interpret)
     _, length, channels = inputs.u.shape
     state = inputs.a.shape[-1]
     if state > _MOST_STATES:
         raise NotImplementedError(
             f"{state} states; supported: up to {_MOST_STATES}, or implementation='chunked'"
         )
-    padded = _padded(inputs)
-    block = options.block or default_block(padded.u.shape[-1])
-    if padded.u.shape[-1] % block:
+    whole = channels + -channels % LANES
+    block = options.block or default_block(whole)
+    if whole % block:
         raise ValueError(
-            f"block is {block}; it must divide the channels, {padded.u.shape[-1]} when padded to "
-            "whole lanes"
+            f"block is {block}; it must divide the channels, {whole} when padded to whole lanes"
         )
     chunk = options.chunk_length or default_chunk(length, state)
-    interpret = options.for_platform(default_platform()).interpret
-    plan = Plan(block, chunk, length, delta_softplus, reverse, interpret)
-    results: Any = _scan(plan, padded)
-    y, final = results
-    return y[..., :channels], jnp.swapaxes(final[:, :state, :channels], 1, 2)
+    return _scan(Plan(block, chunk, length, delta_softplus, reverse, interpret), inputs)
 
 
 def _padded(inputs: ScanInputs) -> ScanInputs:
@@ -99,32 +88,21 @@ def _padded(inputs: ScanInputs) -> ScanInputs:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
-    return forward(plan, inputs, keep=False)[0]
+def _forward(plan: Plan, inputs: ScanInputs, keep: bool):
+    """Returns (y, final state), and the initial states of the chunks where they are kept."""
+    _, channels, state = inputs.a.shape
+    (y, final), initial_states = forward(plan, _padded(inputs), keep)
+    return (y[..., :channels], jnp.swapaxes(final[:, :state, :channels], 1, 2)), initial_states
 
 
-@once_differentiable
-def _forward_with_residuals(plan: Plan, inputs: ScanInputs) -> Any:
-    return forward(plan, inputs, keep=True)
-
-
-def _scan_fwd(plan: Plan, inputs: ScanInputs):
-    results, initial_states = _forward_with_residuals(plan, inputs)
-    return results, (inputs, initial_states)
-
-
-def _scan_bwd(plan: Plan, residuals, cotangents):
-    return (_backward(plan, *residuals, *cotangents),)
-
-
-_scan.defvjp(_scan_fwd, _scan_bwd)
-
-
-@once_differentiable
-def _backward(plan: Plan, inputs: ScanInputs, initial_states, grad_y, grad_final) -> ScanInputs:
-    """Cotangents of the inputs, None where an input is None."""
-    grads = backward(plan, inputs, initial_states, grad_y, grad_final)
+def _backward(plan: Plan, inputs: ScanInputs, initial_states, cotangents) -> ScanInputs:
+    """Returns gradients of the inputs, None where an input is None."""
+    padded, unpad = jax.vjp(_padded, inputs)
+    grad_y, grad_final = cotangents
+    channels, state = padded.a.shape[2] - inputs.a.shape[1], padded.a.shape[1] - inputs.a.shape[2]
+    grad_y = jnp.pad(grad_y, ((0, 0), (0, 0), (0, channels)))
+    grad_final = jnp.pad(jnp.swapaxes(grad_final, 1, 2), ((0, 0), (0, state), (0, channels)))
+    grads = backward(plan, padded, initial_states, grad_y, grad_final)
     summed = grads | {
         "a": sum_groups(grads["a"], inputs.groups),
         "b": jnp.swapaxes(jnp.sum(grads["b"], axis=0), 1, 2),
@@ -134,4 +112,7 @@ def _backward(plan: Plan, inputs: ScanInputs, initial_states, grad_y, grad_final
         if name in grads:
             per_group = sum_groups(grads[name], inputs.groups)
             summed[name] = jnp.sum(per_group, axis=1, keepdims=True)
-    return inputs.cotangents(summed)
+    return unpad(padded.cotangents(summed))[0]
+
+
+_scan = fused.fused_scan(_forward, _backward)

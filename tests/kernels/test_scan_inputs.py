@@ -13,7 +13,7 @@ from caduceus_jax.kernels import (
     selective_scan,
     selective_scan_with_state,
 )
-from caduceus_jax.kernels.scan_inputs import check, once_differentiable, sum_groups
+from caduceus_jax.kernels.scan_inputs import check, sum_groups
 from tests.kernels.scan_cases import assert_close, cast, example, in_float64, value_and_gradients
 from tests.tolerances import SCAN_BF16, SCAN_FP32, relative_error
 
@@ -145,10 +145,3 @@ def test_cotangents_have_the_inputs_dtypes():
     gradients = {name: jnp.ones((), jnp.float32) for name in inputs._fields}
     found = inputs.cotangents(gradients)
     assert found.z is None and found.u.dtype == jnp.bfloat16 and found.a.dtype == jnp.float32
-
-
-def test_once_differentiable_functions_say_what_has_second_derivatives():
-    function = once_differentiable(lambda plan, x: plan * x)
-    assert function(3, jnp.ones(())) == 3
-    with pytest.raises(NotImplementedError, match="second derivatives .* use .*'chunked'"):
-        jax.grad(lambda x: function(3, x))(1.0)

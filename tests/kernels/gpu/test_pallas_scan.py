@@ -16,7 +16,7 @@ from tests.kernels.scan_cases import (
     shapes,
     value_and_gradients,
 )
-from tests.tolerances import SCAN_FP32
+from tests.tolerances import SCAN_FP32, relative_error
 
 
 @pytest.mark.filterwarnings("ignore:.*Triton.*:DeprecationWarning")
@@ -75,15 +75,17 @@ def test_chunks_are_short_where_programs_are_few():
     assert chunk_length(1, 6, 256) == 8
 
 
-def test_second_derivatives_are_refused():
+def test_second_derivatives_are_those_of_the_portable_scan():
     arguments = cast(example(8, batch=1, channels=3))
 
-    def slope(u):
-        scan = lambda u: selective_scan(**arguments | {"u": u}, implementation="pallas_triton")  # noqa: E731
+    def slope(u, implementation):
+        scan = lambda u: selective_scan(**arguments | {"u": u}, implementation=implementation)  # noqa: E731
         return jnp.sum(jax.grad(lambda u: jnp.sum(scan(u) ** 2))(u))
 
-    with pytest.raises(NotImplementedError, match="second derivatives .* use .*'chunked'"):
-        jax.grad(slope)(arguments["u"])
+    quick = {"xla_backend_optimization_level": 0}
+    second = jax.jit(jax.grad(slope), static_argnums=1, compiler_options=quick)
+    found, expected = (second(arguments["u"], x) for x in ("pallas_triton", "reference"))
+    assert relative_error(found, expected) < SCAN_FP32
 
 
 @pytest.mark.parametrize(

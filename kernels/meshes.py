@@ -1,0 +1,69 @@
+"""What the types of arrays say about a device mesh, inside and outside `jax.shard_map`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+def varying_axes(x: jax.Array) -> frozenset[str]:
+    """Returns the mesh axes over which an array varies inside `jax.shard_map`."""
+    return getattr(jax.typeof(x).manual_axis_type, "varying", frozenset())
+
+
+def vary_over(x: jax.Array, axes: frozenset[str]) -> jax.Array:
+    """Casts an array to the type of one that varies over these mesh axes and its own."""
+    missing = axes - varying_axes(x)
+    return jax.lax.pcast(x, tuple(sorted(missing)), to="varying") if missing else x
+
+
+def vary_alike(tree: Any) -> Any:
+    """Returns arrays that all vary over the same mesh axes, as the carry of a loop has to.
+
+    The gradient of an array that did not vary is summed over the axes.
+    """
+    axes = frozenset().union(*map(varying_axes, jax.tree.leaves(tree)))
+    return jax.tree.map(lambda x: vary_over(x, axes), tree)
+
+
+def shape_like(shape: tuple[int, ...], dtype: Any, x: jax.Array) -> jax.ShapeDtypeStruct:
+    """Returns the type of a kernel's result that varies over the mesh as x does."""
+    return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=jax.typeof(x).manual_axis_type)
+
+
+def partitioned(
+    function: Callable[[Any], Any], arrays: Any, results: Callable[[Any], Any], like: jax.Array
+) -> Any:
+    """Returns `function(arrays)`, with its loops left to XLA's partitioner on any mesh.
+
+    On a mesh with axes of type Explicit, where every operation has to know how its result is
+    sharded, those axes are of type Auto within the function.
+
+    Args:
+        function: of a tree of arrays.
+        arrays: that tree.
+        results: called with the partition of `like`, a name of an axis or None for each dimension;
+            returns a tree of `PartitionSpec` for what the function returns.
+        like: an array.
+    """
+    types = [jax.typeof(x).sharding for x in jax.tree.leaves(arrays)]
+    mesh = next((x.mesh for x in types if x.mesh.explicit_axes), None)
+    if mesh is None:
+        return function(arrays)
+    sharding = jax.typeof(like).sharding
+    spec = sharding.spec if sharding.mesh.explicit_axes else PartitionSpec()
+    spec = (*spec, *(None,) * (like.ndim - len(spec)))
+    shardings = jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec),
+        results(spec),
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+    )
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jax.sharding.auto_axes(function, out_sharding=shardings)(arrays)
+
+
+def zeros(shape: tuple[Any, ...], dtype: Any, like: jax.Array) -> jax.Array:
+    """Returns zeros that vary over the mesh as an array does."""
+    return vary_over(jnp.zeros(shape, dtype), varying_axes(like))

@@ -1,0 +1,270 @@
+"""Several sequences in one row, and one sequence in several calls."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from caduceus_jax.kernels import (
+    Chunked,
+    Reference,
+    causal_conv1d,
+    causal_conv1d_with_state,
+    selective_scan_with_state,
+    sequence_parallel,
+)
+from tests.kernels.scan_cases import cast, example
+from tests.tolerances import SCAN_BF16, SCAN_FP32, relative_error
+
+# Segments of many lengths, of one token too; a number comes again after another one.
+SEGMENTS = np.array(
+    [
+        [4] * 3 + [9] * 1 + [2] * 8 + [4] * 2 + [0] * 5 + [-1] * 4,
+        [1] * 11 + [2] * 1 + [1] * 1 + [3] * 10,
+    ]
+)
+LENGTHY = {"u", "delta", "B", "C", "z", "x"}
+IMPLEMENTATIONS = {
+    "reference": Reference(),
+    "chunked": Chunked(4),
+    "one chunk": Chunked(32),
+    "associative": Chunked(4, "associative"),
+}
+
+
+def pieces(ids, reverse):
+    """Starts and ends of the segments of a row, in walking order."""
+    cuts = [0, *(np.flatnonzero(np.diff(ids)) + 1), len(ids)]
+    found = list(zip(cuts[:-1], cuts[1:], strict=True))
+    return found[::-1] if reverse else found
+
+
+def one_by_one(operation, arguments, reverse):
+    """What separate calls give: results side by side, and the last final state of each row."""
+    rows, finals = [], []
+    for row, ids in enumerate(SEGMENTS):
+        found = {}
+        for number, (start, end) in enumerate(pieces(ids, reverse)):
+            cut = {}
+            for name, x in arguments.items():
+                if name in LENGTHY:
+                    cut[name] = x[row : row + 1, start:end]
+                elif name != "initial_state":
+                    cut[name] = x
+                elif number == 0:
+                    cut[name] = x[row : row + 1]
+            found[start], last = operation(**cut, reverse=reverse)
+        rows.append(jnp.concatenate([found[start] for start in sorted(found)], axis=1))
+        finals.append(last)
+    return jnp.concatenate(rows), jnp.concatenate(finals)
+
+
+def value_and_gradients(run, arguments):
+    """Results, and gradients of a sum in which every element counts differently."""
+
+    def total(arguments):
+        results = run(arguments)
+        return sum(jnp.sum(jnp.sin(x.astype(jnp.float32))) for x in results), results
+
+    # Separate calls are long programs that run once.
+    quick = {"xla_backend_optimization_level": 0}
+    function = jax.jit(jax.grad(total, has_aux=True), compiler_options=quick)
+    gradients, results = function(arguments)
+    return results, gradients
+
+
+@functools.cache
+def expected_scan(dtype, reverse):
+    arguments = cast(example(23, batch=2, channels=5, state=3), dtype)
+    operation = functools.partial(selective_scan_with_state, implementation=Reference())
+    run = functools.partial(one_by_one, operation, reverse=reverse)
+    return arguments, value_and_gradients(run, arguments)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_packed_scan_is_separate_scans(implementation, dtype, reverse):
+    arguments, expected = expected_scan(dtype, reverse)
+
+    def run(arguments):
+        return selective_scan_with_state(
+            **arguments,
+            reverse=reverse,
+            segment_ids=jnp.asarray(SEGMENTS),
+            implementation=IMPLEMENTATIONS[implementation],
+        )
+
+    found = value_and_gradients(run, arguments)
+    tolerance = SCAN_FP32 if dtype == jnp.float32 else SCAN_BF16
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert relative_error(one, other) < tolerance
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("implementation", ["chunked", "pallas_triton"])
+def test_a_packed_convolution_is_separate_convolutions(implementation, reverse):
+    rng = np.random.default_rng(0)
+    shapes = {"x": (2, 23, 5), "weight": (4, 5), "bias": (5,), "initial_state": (2, 3, 5)}
+    arguments = {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()}
+
+    def run(arguments):
+        return causal_conv1d_with_state(
+            **arguments,
+            reverse=reverse,
+            segment_ids=jnp.asarray(SEGMENTS),
+            implementation=implementation,
+        )
+
+    separate = functools.partial(one_by_one, causal_conv1d_with_state, reverse=reverse)
+    found, expected = (value_and_gradients(f, arguments) for f in (run, separate))
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert relative_error(one, other) < SCAN_FP32
+
+
+def test_nothing_of_one_segment_reaches_another():
+    """Not even what is not a number."""
+    arguments = cast(example(23, batch=2, channels=2, state=2))
+    ids = jnp.asarray(SEGMENTS)
+    other = ids != ids[:, :1]
+    poisoned = arguments | {"u": jnp.where(other[..., None], jnp.inf, arguments["u"])}
+    clean, dirty = (
+        selective_scan_with_state(**a, segment_ids=ids, reverse=False)[0]
+        for a in (arguments, poisoned)
+    )
+    first = np.argmax(np.asarray(other), axis=1)
+    for row in range(2):
+        np.testing.assert_array_equal(dirty[row, : first[row]], clean[row, : first[row]])
+
+
+def test_one_segment_is_no_segments():
+    arguments = cast(example(9))
+    ids = jnp.full((2, 9), 5)
+    for reverse in (False, True):
+        found, expected = (
+            selective_scan_with_state(**arguments, reverse=reverse, segment_ids=x)
+            for x in (ids, None)
+        )
+        for one, other in zip(found, expected, strict=True):
+            assert relative_error(one, other) < SCAN_FP32
+
+
+def test_several_directions_groups_and_examples():
+    """Groups, many rows, and `jax.vmap` over the segments alone."""
+    arguments = cast(example(23, batch=4, channels=300, state=2, groups=2))
+    ids = jnp.concatenate([jnp.asarray(SEGMENTS)] * 2)
+
+    def run(ids, implementation):
+        return selective_scan_with_state(
+            **arguments, segment_ids=ids, reverse=True, implementation=implementation
+        )
+
+    examples = jnp.stack([ids, jnp.zeros_like(ids)])
+    found = jax.jit(jax.vmap(lambda ids: run(ids, Chunked())))(examples)
+    for i in range(2):
+        expected = run(examples[i], Reference())
+        for one, other in zip(found, expected, strict=True):
+            assert relative_error(one[i], other) < SCAN_FP32
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_wrong_segments_are_refused():
+    arguments = cast(example(9))
+    for ids, message in (
+        (jnp.zeros((2, 9)), "^segment_ids has dtype float32; it must be integers$"),
+        (
+            jnp.zeros((2, 8), int),
+            r"^segment_ids has shape \(2, 8\); it is \(batch, length\), \(",
+        ),
+        (jnp.zeros(9, int), r"^segment_ids has shape \(9,\); it is \(batch, length\), \(2, 9\)$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            selective_scan_with_state(**arguments, segment_ids=ids)
+        with pytest.raises(ValueError, match=message):
+            causal_conv1d(jnp.ones((2, 9, 3)), jnp.ones((4, 3)), segment_ids=ids)
+    with pytest.raises(
+        ValueError, match=r"^initial_state has shape \(2, 4, 3\); .* it is \(2, 3, 3\)"
+    ):
+        causal_conv1d(jnp.ones((2, 9, 3)), jnp.ones((4, 3)), initial_state=jnp.ones((2, 4, 3)))
+
+
+@pytest.mark.parametrize("implementation", ["pallas_triton", "mosaic_tpu"])
+def test_fused_scans_without_segments_say_so(implementation):
+    with pytest.raises(NotImplementedError, match="^segment_ids in fused kernels; supported: .*ch"):
+        selective_scan_with_state(
+            **cast(example(9)), segment_ids=jnp.zeros((2, 9), int), implementation=implementation
+        )
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_a_convolution_in_pieces(width, reverse):
+    """Pieces of fewer tokens than the filter has too."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 17, 3)), jnp.float32)
+    weight = jnp.cos(jnp.arange(width * 3.0)).reshape(width, 3)
+    whole, last = causal_conv1d_with_state(x, weight, reverse=reverse)
+    cuts = [0, 1, 2, 4, 11, 17]
+    spans = list(zip(cuts[:-1], cuts[1:], strict=True))
+    state, found = None, {}
+    for start, end in spans[::-1] if reverse else spans:
+        found[start], state = causal_conv1d_with_state(
+            x[:, start:end], weight, reverse=reverse, initial_state=state
+        )
+    found = jnp.concatenate([found[start] for start in sorted(found)], axis=1)
+    assert relative_error(found, whole) < SCAN_FP32
+    np.testing.assert_array_equal(state, last)
+    expected = x[:, : width - 1] if reverse else x[:, 17 - (width - 1) :]
+    np.testing.assert_array_equal(state, expected)
+
+
+def mixer(x, states, parameters, reverse):
+    """The two operations of a Mamba mixer on a piece of a sequence, and what the next one needs."""
+    weight, a, maps = parameters
+    conv_state, scan_state = states
+    u, conv_state = causal_conv1d_with_state(x, weight, reverse=reverse, initial_state=conv_state)
+    b, c = u @ maps[0], u @ maps[1]
+    y, scan_state = selective_scan_with_state(
+        u, u @ maps[2] - 4, a, b, c, reverse=reverse, initial_state=scan_state
+    )
+    return y, (conv_state, scan_state)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_a_contig_streams_through_in_pieces(reverse):
+    """131,072 tokens in pieces of 4,096 give the numbers of one pass, in either direction."""
+    length, piece, channels, state = 131_072, 4_096, 4, 2
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    x = draw(1, length, channels)
+    maps = (draw(channels, state), draw(channels, state), draw(channels, channels))
+    parameters = draw(4, channels), -jnp.exp(draw(channels, state)), maps
+    run = jax.jit(functools.partial(mixer, reverse=reverse))
+    nothing = jnp.zeros((1, 3, channels)), jnp.zeros((1, channels, state))
+    whole, final = run(x, nothing, parameters)
+
+    def step(states, piece):
+        y, states = mixer(piece, states, parameters, reverse)
+        return states, y
+
+    cut = x.reshape(1, length // piece, piece, channels).swapaxes(0, 1)
+    states, found = jax.jit(lambda: jax.lax.scan(step, nothing, cut, reverse=reverse))()
+    assert relative_error(found.swapaxes(0, 1).reshape(whole.shape), whole) < SCAN_FP32
+    for one, other in zip(states, final, strict=True):
+        assert relative_error(one, other) < SCAN_FP32
+
+
+def test_shards_of_the_length_refuse_segments():
+    arguments = cast(example(8, batch=1, channels=2, state=2))
+    with pytest.raises(NotImplementedError, match="segment_ids .* supported: whole sequences"):
+        sequence_parallel.selective_scan(
+            **arguments, axis_name="sequence", segment_ids=jnp.zeros((1, 8), int)
+        )
+    with pytest.raises(NotImplementedError, match="segment_ids .* supported: whole sequences"):
+        sequence_parallel.causal_conv1d(
+            jnp.ones((1, 8, 2)),
+            jnp.ones((4, 2)),
+            axis_name="sequence",
+            segment_ids=jnp.zeros((1, 8), int),
+        )
