@@ -2,7 +2,6 @@
 symbolic batch, shard_map with its default checks, strict promotion."""
 
 import functools
-import importlib.util
 
 import jax
 import jax.export
@@ -17,10 +16,6 @@ import caduceus_jax as cj
 from tests.models import classifier, language_model, random_ids, randomised
 from tests.tolerances import SCAN_FP32, relative_error
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("caduceus_jax.kernels.derivatives") is None,
-    reason="the kernels have first derivatives only",
-)
 SMALL = {"d_model": 8, "n_layer": 1, "d_state": 4}
 IDS = jnp.asarray(random_ids(8))
 

@@ -1,22 +1,15 @@
 """Sequences packed into a row are read as if each were alone in a row."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import caduceus_jax as cj
-from caduceus_jax.kernels import selective_scan
 from caduceus_jax.model.files.task import Pooling
 from tests.models import classifier, language_model
 from tests.tolerances import PADDING
 
-needs_kernels = pytest.mark.skipif(
-    "segment_ids" not in inspect.signature(selective_scan).parameters,
-    reason="the kernels do not take segment_ids",
-)
 LENGTHS = (7, 1, 9, 4)
 SMALL = {"n_layer": 2, "d_state": 4}
 MODELS = {
@@ -37,7 +30,6 @@ def packed():
     return jnp.asarray(ids), jnp.asarray(numbers), [jnp.asarray(a) for a in alone]
 
 
-@needs_kernels
 @pytest.mark.parametrize("kind", MODELS)
 def test_packed_is_separate(kind):
     """Values, and gradients of the parameters."""
@@ -61,7 +53,6 @@ def test_packed_is_separate(kind):
         assert float(jnp.abs(one - other).max()) < PADDING * scale
 
 
-@needs_kernels
 @pytest.mark.parametrize("rc_mode", [None, "posthoc"])
 def test_each_packed_sequence_is_pooled_by_itself(rc_mode):
     ids, numbers, alone = packed()
