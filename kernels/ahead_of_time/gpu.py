@@ -103,9 +103,15 @@ def missing_packages() -> list[str]:
 
 
 def count_scan(
-    assembler: Assembler, gpu: str, implementation: str, dtype: str, size: Size = SIZE
+    assembler: Assembler,
+    gpu: str,
+    implementation: str,
+    dtype: str,
+    size: Size = SIZE,
+    *,
+    gate: bool = True,
 ) -> tuple[list[Cost], int]:
-    """Compiles a scan forward and backward, with every optional argument.
+    """Compiles a scan forward and backward, with every optional argument but the initial state.
 
     Args:
         assembler: reads the programs.
@@ -113,12 +119,13 @@ def count_scan(
         implementation: name of the implementation.
         dtype: of the sequences.
         size: of the sequence.
+        gate: with z.
 
     Returns:
         The costs of its kernels, and its temporary memory in bytes.
     """
     options = for_platform(implementation, "gpu")
-    memory = _compile(gpu, *_scan(options, jnp.dtype(dtype), size))
+    memory = _compile(gpu, *_scan(options, jnp.dtype(dtype), size, gate))
     return [*assembler.costs(_elements(implementation), GPUS[gpu].architecture)], memory
 
 
@@ -180,8 +187,8 @@ def _compile(gpu: str, function: Callable[..., Any], arguments: Any) -> int:
     return memory.temp_size_in_bytes
 
 
-def _scan(options: Any, dtype: Any, size: Size) -> tuple[Callable[..., Any], Any]:
-    """Forward and backward with every optional argument."""
+def _scan(options: Any, dtype: Any, size: Size, gate: bool) -> tuple[Callable[..., Any], Any]:
+    """Returns the scan with its gradients, and its arguments."""
     sequence = jax.ShapeDtypeStruct((1, size.length, size.channels), dtype)
     maps = jax.ShapeDtypeStruct((1, size.length, size.state), dtype)
     per_channel = jax.ShapeDtypeStruct((size.channels,), jnp.float32)
@@ -195,6 +202,8 @@ def _scan(options: Any, dtype: Any, size: Size) -> tuple[Callable[..., Any], Any
         "z": sequence,
         "delta_bias": per_channel,
     }
+    if not gate:
+        del arguments["z"]
 
     def both(arguments):
         scan = lambda a: selective_scan(**a, implementation=options)  # noqa: E731

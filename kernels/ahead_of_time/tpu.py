@@ -37,11 +37,20 @@ from caduceus_jax.kernels.ahead_of_time.schedule import Schedule
 from caduceus_jax.kernels.options import for_platform
 from caduceus_jax.kernels.tpu import target
 
-_BATCH, _LENGTH, _CHANNELS, _STATE = 1, 131_072, 512, 16
-_SEQUENCE = (_BATCH, _LENGTH, _CHANNELS)
 _BARS = {"scan forward": 8.0, "scan backward": 25.0}  # inner bundles on v5e
 _LANES = 128
 _TOKENS = 16  # that a loop over tokens takes at a time: two rounds of 8
+
+
+class Size(NamedTuple):
+    """The sizes of one sequence."""
+
+    length: int = 131_072
+    channels: int = 512
+    state: int = 16
+
+
+SIZE = Size()
 
 
 class Chip(NamedTuple):
@@ -135,27 +144,31 @@ def _print_kernels(chips: list[Chip], folder: pathlib.Path) -> list[str]:
     return missed
 
 
-def kernels(chip: Chip, folder: pathlib.Path, dtype: str) -> Iterator[Kernel]:
+def kernels(
+    chip: Chip, folder: pathlib.Path, dtype: str, size: Size = SIZE, *, gate: bool = True
+) -> Iterator[Kernel]:
     """Compiles every kernel for a chip, forward and backward.
 
     Args:
         chip: for which.
         folder: where the compiler writes its schedules.
         dtype: of the sequences.
+        size: of the sequence.
+        gate: scan with z.
     """
     from caduceus_jax.kernels.tpu.plan import default_block, default_chunk
 
     options = for_platform("mosaic_tpu", "tpu")
     with target.compiling_for(_device(chip).device_kind):
-        block, chunk = default_block(_CHANNELS), default_chunk(_LENGTH)
-    programs = _BATCH * (_CHANNELS // block) * math.ceil(_LENGTH / chunk)
-    compile_scan(chip, dtype, options)
+        block, chunk = default_block(size.channels), default_chunk(size.length)
+    programs = math.ceil(size.channels / block) * math.ceil(size.length / chunk)
+    compile_scan(chip, dtype, options, size, gate=gate)
     for kernel in ("forward", "backward"):
         found = schedule.read_schedule(folder, f"selective_scan_{kernel}")
         inner = sum(found.loops) / (_TOKENS * block / _LANES)
         bundles = programs * (found.outside + chunk // _TOKENS * sum(found.loops))
         yield Kernel(f"scan {kernel}", found, inner, 1e3 * bundles / chip.clock)
-    compile_convolution(chip, dtype, options)
+    compile_convolution(chip, dtype, options, size)
     for kernel in ("forward", "backward"):
         found = schedule.read_schedule(folder, f"causal_conv_{kernel}")
         inner = found.outside / (chunk * block / _LANES)
@@ -183,7 +196,7 @@ def _print_memory(chips: list[Chip]) -> None:
             cell = f"{compiled.memory_analysis().temp_size_in_bytes / 2**20:.0f}"
             if isinstance(form, Chunked):
                 chunk = form.chunk_length or 0
-                cycles = estimated_cycles(compiled.as_text(), (_LENGTH // chunk, chunk))
+                cycles = estimated_cycles(compiled.as_text(), (SIZE.length // chunk, chunk))
                 cell += f", {1e3 * cycles / chip.clock:.0f} ms"
             cells.append(cell)
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
@@ -208,47 +221,61 @@ def estimated_cycles(program: str, trips: tuple[int, ...]) -> int:
     return cycles(entry[1], 0) if entry else 0
 
 
-def compile_scan(chip: Chip, dtype: str, implementation: Any) -> Any:
+def compile_scan(
+    chip: Chip, dtype: str, implementation: Any, size: Size = SIZE, *, gate: bool = True
+) -> Any:
     """Compiles a scan forward and backward, with every optional argument but the initial state.
 
     Args:
         chip: for which.
         dtype: of the sequences.
         implementation: options of the scan.
+        size: of the sequence.
+        gate: with z.
 
     Returns:
         The compiled program.
     """
-    maps = ((_BATCH, _LENGTH, _STATE), dtype)
+    sequence = ((1, size.length, size.channels), dtype)
+    maps = ((1, size.length, size.state), dtype)
     shapes = {
-        "u": (_SEQUENCE, dtype),
-        "delta": (_SEQUENCE, dtype),
-        "A": ((_CHANNELS, _STATE), "float32"),
+        "u": sequence,
+        "delta": sequence,
+        "A": ((size.channels, size.state), "float32"),
         "B": maps,
         "C": maps,
-        "D": ((_CHANNELS,), "float32"),
-        "z": (_SEQUENCE, dtype),
-        "delta_bias": ((_CHANNELS,), "float32"),
-    }
+        "D": ((size.channels,), "float32"),
+        "delta_bias": ((size.channels,), "float32"),
+    } | ({"z": sequence} if gate else {})
     scan = functools.partial(selective_scan, implementation=implementation)
-    return _compile(chip, dtype, scan, shapes)
+    return _compile(chip, scan, shapes, sequence)
 
 
-def compile_convolution(chip: Chip, dtype: str, implementation: Any) -> Any:
-    """Compiles a convolution of width 4 forward and backward; see `compile_scan`."""
+def compile_convolution(chip: Chip, dtype: str, implementation: Any, size: Size = SIZE) -> Any:
+    """Compiles a convolution of width 4 forward and backward.
+
+    Args:
+        chip: for which.
+        dtype: of the sequences.
+        implementation: options of the scan beside it.
+        size: of the sequence.
+
+    Returns:
+        The compiled program.
+    """
     shapes = {
-        "x": (_SEQUENCE, dtype),
-        "weight": ((4, _CHANNELS), "float32"),
-        "bias": ((_CHANNELS,), "float32"),
+        "x": ((1, size.length, size.channels), dtype),
+        "weight": ((4, size.channels), "float32"),
+        "bias": ((size.channels,), "float32"),
     }
     convolve = functools.partial(causal_conv1d, implementation=implementation)
-    return _compile(chip, dtype, convolve, shapes)
+    return _compile(chip, convolve, shapes, shapes["x"])
 
 
 def _compile(
-    chip: Chip, dtype: str, function: Callable[..., jax.Array], shapes: dict[str, Any]
+    chip: Chip, function: Callable[..., jax.Array], shapes: dict[str, Any], result: Any
 ) -> Any:
-    """A function of named arrays forward and backward."""
+    """Compiles a function of named arrays forward and backward."""
     device = _device(chip)
     there = jax.sharding.SingleDeviceSharding(device)
 
@@ -261,7 +288,7 @@ def _compile(
 
     arrays = {name: array(*shape) for name, shape in shapes.items()}
     with target.compiling_for(device.device_kind):
-        return jax.jit(both).lower(arrays, array(_SEQUENCE, dtype)).compile()
+        return jax.jit(both).lower(arrays, array(*result)).compile()
 
 
 def _device(chip: Chip) -> Any:
