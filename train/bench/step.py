@@ -15,13 +15,12 @@ from jax.sharding import Mesh, NamedSharding
 from caduceus_jax.bench import jobs, measure
 from caduceus_jax.bench.report import Report, spread, title
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels.ahead_of_time.devices import compiling_for
 from caduceus_jax.kernels.options import for_platform
 from caduceus_jax.markdown import table
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import PretrainConfig
-from caduceus_jax.train.planning.topology import find_topology
+from caduceus_jax.train.planning.topology import SMALLEST, Topology, find_topology
 from caduceus_jax.train.sharding import BATCH, abstract, init_sharded, make_mesh, shard_batch
 from caduceus_jax.train.step import make_program
 
@@ -30,7 +29,9 @@ KERNELS = tuple(
 )
 # The first composes chunks; a sequence of one chunk goes without, and none longer than this is one.
 _ONE_CHUNK = 2048
+TPU_KERNELS = ("selective_scan_forward", "selective_scan_backward")
 _GPU = ("pallas_triton", "triton", "chunked")
+_TPU = ("mosaic_tpu", "chunked")
 # Windows of a step: those of the recipes, or what one H200 holds.
 _LONG = PretrainConfig(
     model=CaduceusConfig(d_model=256, n_layer=16, rcps=True),
@@ -68,7 +69,7 @@ SUITES = {
 def step(
     *,
     suite: Literal["gpu", "smoke"] = "gpu",
-    compile_only: Literal["h200"] | None = None,
+    compile_only: str | None = None,
     out: pathlib.Path = pathlib.Path("runs/bench"),
     minutes: float = 8.0,
 ) -> None:
@@ -82,15 +83,18 @@ def step(
 
     --compile-only h200 compiles the steps for an H200 that is not there, writes what they need to
     step_h200.json and step_h200.md, and makes the exit status 1 where a step does not compile or
-    has not all GPU kernels in it that its implementation brings.
+    has not all kernels in it that its implementation brings. Other GPUs and TPUs are named as
+    `caduceus-jax plan` names them, and so are several of them, each of which then has the windows
+    of one: h200:8, 2xh200:8, v5p:4x4x4.
 
     examples:
       caduceus-jax bench step --out runs/h200
       caduceus-jax bench step --compile-only h200
+      caduceus-jax bench step --compile-only v5e
 
     Args:
         suite: models and sizes.
-        compile_only: a device to compile for instead of timing.
+        compile_only: a device, or several, to compile for instead of timing.
         out: folder for the results.
         minutes: no new case is begun after this long.
 
@@ -98,8 +102,14 @@ def step(
         UserError: there is no GPU, or no compiler for the device that is not there.
     """
     deadline = time.monotonic() + 60 * minutes
+    chosen = SUITES[suite]
+    head = {"title": "The training step", "suite": suite, **measure.machine()}
     if compile_only is not None:
-        mesh = make_mesh(find_topology(f"{compile_only}:1").devices)
+        topology, mesh = _not_here(compile_only)
+        names = chosen.implementations if topology.platform == "gpu" else _TPU
+        work = functools.partial(_compiled_ahead, mesh=mesh, topology=topology)
+        kind = mesh.devices.flat[0].device_kind
+        head |= {"device": kind, "driver": "which is not there: compiled ahead of time"}
     else:
         if suite == "gpu" and jax.default_backend() != "gpu":
             raise UserError(
@@ -107,22 +117,14 @@ def step(
                 f"{jax.default_backend()} here: --compile-only h200 compiles without one, --suite "
                 "smoke shows that the command works"
             )
-        mesh = make_mesh(jax.devices()[:1])
-    name = compile_only or suite
-    head = {"title": "The training step", "suite": suite, **measure.machine()}
-    if compile_only is not None:
-        kind = mesh.devices.flat[0].device_kind
-        head |= {"device": kind, "driver": "which is not there: compiled ahead of time"}
-    report = Report(out / f"step_{name}", head, page)
-    chosen = SUITES[suite]
-    implementations = [i for i in chosen.implementations if jobs.is_there(i)]
-    for recipe, implementation in itertools.product(chosen.recipes, implementations):
+        names, mesh = chosen.implementations, make_mesh(jax.devices()[:1])
+        work = functools.partial(_largest, mesh=mesh, seconds=chosen.seconds)
+    report = Report(out / f"step_{(compile_only or suite).replace(':', '_')}", head, page)
+    for recipe, name in itertools.product(chosen.recipes, filter(jobs.is_there, names)):
         config = chosen.recipes[recipe]
-        work = functools.partial(_largest, config, mesh, implementation, chosen.seconds)
-        if compile_only is not None:
-            work = functools.partial(_compiled_ahead, config, mesh, implementation)
-        about = {"recipe": recipe, "length": config.max_length, "implementation": implementation}
-        for _, row in jobs.run([jobs.Job("cases", about, work)], deadline):
+        about = {"recipe": recipe, "length": config.max_length, "implementation": name}
+        job = jobs.Job("cases", about, functools.partial(work, config, implementation=name))
+        for _, row in jobs.run([job], deadline):
             report.add("cases", row, _line(row))
     report.results["finished"] = True
     report.write()
@@ -131,8 +133,17 @@ def step(
         raise SystemExit(1)
 
 
+def _not_here(name: str) -> tuple[Topology, Mesh]:
+    """Returns the devices to compile for: those that are named, or one where none are counted."""
+    if ":" in name:
+        topology = find_topology(name)
+        return topology, make_mesh(topology.devices)
+    topology = find_topology(f"{name}:{SMALLEST.get(name, '1')}")
+    return topology, make_mesh(topology.devices[:1])
+
+
 def _largest(
-    config: PretrainConfig, mesh: Mesh, implementation: str, seconds: float
+    config: PretrainConfig, *, mesh: Mesh, implementation: str, seconds: float
 ) -> dict[str, Any]:
     """Times the step with the recipe's batch, or with the largest half of a half that fits."""
     windows = config.batch_size
@@ -175,30 +186,56 @@ def _timed(
     }
 
 
-def _compiled_ahead(config: PretrainConfig, mesh: Mesh, implementation: str) -> dict[str, Any]:
-    """Compiles the step for devices that are not there, and looks for the kernels in it."""
-    options = for_platform(implementation, "gpu")
-    program = make_program(config, mesh, Tokenizer(), options)
-    state = abstract(program.init, mesh)
-    place = NamedSharding(mesh, BATCH)
-    batch = {
-        name: jax.ShapeDtypeStruct(rows.shape, rows.dtype, sharding=place)
-        for name, rows in _batch(config).items()
-    }
-    with compiling_for(mesh):
-        compiled, cost = measure.compile_for(program.train_step, (state, batch))
-    found = {"windows": config.batch_size, **cost, **_contents(compiled)}
+def _compiled_ahead(
+    config: PretrainConfig, *, mesh: Mesh, topology: Topology, implementation: str
+) -> dict[str, Any]:
+    """Compiles the step for devices that are not there, and looks for the kernels in it.
+
+    Each device has the recipe's windows, or half of them, a quarter and so on until they fit.
+    """
     wanted = KERNELS if config.max_length > _ONE_CHUNK else KERNELS[1:]
+    wanted = wanted if topology.platform == "gpu" else TPU_KERNELS
+    windows = config.batch_size
+    while True:
+        try:
+            whole = dataclasses.replace(config, batch_size=windows * mesh.size)
+            found = _compiled(whole, mesh, topology, implementation)
+        except Exception as error:
+            if windows == 1 or not re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)):
+                raise
+        else:
+            if windows == 1 or found.get("needed_bytes", 0) <= topology.memory:
+                break
+        windows //= 2
     missing = [name for name in wanted if name not in found["kernels"]]
-    if implementation != "chunked" and missing:
+    if found.get("needed_bytes", 0) > topology.memory:
+        found["error"] = f"needs more than the {topology.memory / 2**30:.2f} GiB of the device"
+    elif implementation != "chunked" and missing:
         found["error"] = f"compiled without {', '.join(missing)}"
     return found
+
+
+def _compiled(
+    config: PretrainConfig, mesh: Mesh, topology: Topology, implementation: str
+) -> dict[str, Any]:
+    with topology.compiling(mesh):
+        options = for_platform(implementation, topology.platform)
+        program = make_program(config, mesh, Tokenizer(), options)
+        state = abstract(program.init, mesh)
+        place = NamedSharding(mesh, BATCH)
+        batch = {
+            name: jax.ShapeDtypeStruct(rows.shape, rows.dtype, sharding=place)
+            for name, rows in _batch(config).items()
+        }
+        compiled, cost = measure.compile_for(program.train_step, (state, batch))
+    return {"windows": config.batch_size, **cost, **_contents(compiled)}
 
 
 def _contents(compiled: jax.stages.Compiled) -> dict[str, Any]:
     """Memory of a compiled step in bytes, and the kernels whose names are in it."""
     text, memory = compiled.as_text() or "", compiled.memory_analysis()
-    found: dict[str, Any] = {"kernels": [name for name in KERNELS if name in text]}
+    kernels = [name for name in (*KERNELS, *TPU_KERNELS) if name in text]
+    found: dict[str, Any] = {"kernels": kernels}
     if memory is not None:
         found["needed_bytes"] = (
             memory.argument_size_in_bytes
@@ -234,7 +271,7 @@ def page(results: dict[str, Any]) -> str:
     rows = [_cells(row) for row in results["cases"]]
     notes = [
         "",
-        "bfloat16, rematerialization, one device. Peak is what the device reports, where this step "
+        "bfloat16, rematerialization. Peak is what the device reports, where this step "
         "needed more than all before it; needed is what the compiler sets aside.",
     ]
     return "\n".join([*title(results), *table(head, rows), *notes]) + "\n"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from caduceus_jax.kernels.ahead_of_time.devices import GPUS
 from caduceus_jax.train.planning.collectives import Collective
 from caduceus_jax.train.planning.step_costs import Cost
 
@@ -16,16 +17,32 @@ class Peaks(NamedTuple):
     sent: float  # bytes to other devices, over all its links
 
 
-# As the makers publish them: https://cloud.google.com/tpu/docs/v5e, /v5p and /v6e,
-# https://www.nvidia.com/en-us/data-center/h200 (without sparsity); of links, those that send.
-# Exponentials follow from the cycles that products are published for: a TPU core has 1,024 lanes
-# beside 4 matrix units of 128 x 128; a multiprocessor of an H200 does 16 in the cycle of 2,048
-# multiply-adds. For a v6e the pages of its maker disagree about the number of matrix units.
-PEAKS: Mapping[str, Peaks] = {
+# As the makers publish them: https://cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e and /tpu7x; of
+# links, those that send. Exponentials follow from the cycles that products are published for: a
+# TPU core has 1,024 lanes beside 4 matrix units of 128 x 128. For a v6e and a 7x the pages of their
+# maker disagree about, or lack, the number of matrix units.
+_TPUS = {
+    "v4": Peaks(275e12, 275e12 / 128, 1228e9, 300e9),
     "v5e": Peaks(197e12, 197e12 / 128, 819e9, 200e9),
     "v5p": Peaks(459e12, 459e12 / 128, 2765e9, 600e9),
     "v6e": Peaks(918e12, None, 1600e9, 400e9),
-    "h200": Peaks(989e12, 989e12 / 256, 4.8e12, 450e9),
+    "7x": Peaks(2307e12, None, 7380e9, 1200e9),
+}
+# What a GPU sends to those of its machine: by NVLink, or by PCI Express 3, 4 or 5.
+_LINKS = {"a100": 300e9, "h100": 450e9, "h200": 450e9, "b200": 900e9, "t4": 16e9}
+_LINKS |= dict.fromkeys(("a10", "rtx3090", "l4", "rtx4090"), 32e9)
+_LINKS |= dict.fromkeys(("rtxpro6000", "rtx5090"), 64e9)
+# A multiprocessor of an H100 or H200 computes 16 exponentials in the cycle of 2,048 multiply-adds;
+# those of other GPUs, 16 a cycle of their highest clock.
+_EXPONENTIALS = dict.fromkeys(("h100", "h200"), 989e12 / 256)
+PEAKS: Mapping[str, Peaks] = _TPUS | {
+    name: Peaks(
+        gpu.products,
+        _EXPONENTIALS.get(name, 16e9 * gpu.multiprocessors * gpu.clock),
+        gpu.bandwidth,
+        _LINKS[name],
+    )
+    for name, gpu in GPUS.items()
 }
 
 

@@ -13,6 +13,7 @@ import jax
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels.ahead_of_time import devices
+from caduceus_jax.kernels.ahead_of_time.devices import GPUS
 from caduceus_jax.train.planning.bounds import PEAKS, Peaks
 
 GIB = 2**30
@@ -31,13 +32,19 @@ _SOLID = (
 )
 # Memory is what the TPU compiler calls available when it refuses a program.
 _TPUS = {
+    "v4": _Chip(int(30.75 * GIB), _SOLID, 2),
     "v5e": _Chip(int(15.75 * GIB), _FLAT),
     "v5p": _Chip(int(95.73 * GIB), _SOLID, 2),
     "v6e": _Chip(int(31.24 * GIB), _FLAT),
+    "7x": _Chip(int(94.75 * GIB), _SOLID, 2),
 }
+# The smallest slice that can be described.
+SMALLEST = {name: chip.shapes[0] for name, chip in _TPUS.items()}
+# As the TPU compiler calls what is sold by another name.
+_COMPILER_NAMES = {"7x": "tpu7x"}
 # JAX takes three quarters of a GPU unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
-_H200 = 150_754_820_096 * 3 // 4
-_COUNTED = ("h200", "cpu")
+_GPUS = {name: gpu.memory * 3 // 4 for name, gpu in GPUS.items()}
+_COUNTED = (*_GPUS, "cpu")
 
 
 class Topology(NamedTuple):
@@ -55,28 +62,34 @@ class Topology(NamedTuple):
 
 
 def find_topology(name: str) -> Topology:
-    """The devices called `name`.
+    """Returns the devices called `name`.
 
     JAX must not have begun to compute: it then looks for no accelerator, and has as many CPU
     devices as are asked for.
 
     Args:
-        name: a TPU slice such as "v5e:16x16" or "v5p:8x8x4", "h200:8", or "cpu:8"; or, as they
-            are ordered, "v5e-256", "v5p-128" or "h200-8". Google counts the TensorCores of a v5p,
-            two a chip, and the chips of a v5e and v6e.
+        name: a TPU slice such as "v5e:16x16" or "v5p:8x8x4", GPUs of one machine such as "h200:8",
+            or "cpu:8"; several slices or machines with their number in front, "2xv5e:16x16" or
+            "4xh200:8". Or, as they are ordered, "v5e-256", "v5p-128" or "h200-8": Google counts the
+            TensorCores of a v4, v5p and 7x, two a chip, and the chips of a v5e and v6e.
 
     Raises:
         UserError: no such devices, or their compiler is not installed.
     """
-    name = _ordered(name)
-    chip, _, shape = name.partition(":")
+    several = re.fullmatch(r"([1-9][0-9]*)x([^:\-]*[a-z][^:\-]*[:\-].*)", name)
+    copies, one = (int(several[1]), several[2]) if several else (1, name)
+    one = _ordered(one)
+    name = f"{copies}x{one}" if copies > 1 else one
+    chip, _, shape = one.partition(":")
     if chip in _TPUS and _known(chip, shape):
-        return Topology(name, "tpu", _tpus(name), _TPUS[chip].memory, PEAKS[chip])
-    if chip not in _COUNTED or not re.fullmatch("[1-9][0-9]*", shape):
-        raise UserError(f"topology {name!r} is not known{_near(name)}")
+        found = _tpus(f"{_COMPILER_NAMES.get(chip, chip)}:{shape}", copies)
+        return Topology(name, "tpu", found, _TPUS[chip].memory, PEAKS[chip])
+    counted = chip in _GPUS or (chip == "cpu" and copies == 1)
+    if not counted or not re.fullmatch("[1-9][0-9]*", shape):
+        raise UserError(f"topology {name!r} is not known{_near(one)}")
     count = int(shape)
-    if chip == "h200":
-        return Topology(name, "gpu", _h200s(count), _H200, PEAKS["h200"])
+    if chip in _GPUS:
+        return Topology(name, "gpu", _gpus(chip, count, copies), _GPUS[chip], PEAKS[chip])
     with contextlib.suppress(RuntimeError):  # JAX has begun to compute
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", count)
@@ -115,7 +128,7 @@ def _near(name: str) -> str:
     )
 
 
-def _tpus(name: str) -> list[Any]:
+def _tpus(name: str, slices: int) -> list[Any]:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             f"topology {name} needs the TPU compiler: pip install 'jax[tpu]=={jax.__version__}'"
@@ -126,19 +139,20 @@ def _tpus(name: str) -> list[Any]:
     _only_cpu()
     from jax.experimental import topologies
 
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+    how = {} if slices == 1 else {"num_slices": slices}
+    return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **how).devices)
 
 
-def _h200s(count: int) -> list[Any]:
+def _gpus(name: str, count: int, machines: int) -> list[Any]:
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} {devices.FLAGS}".strip()
     _only_cpu()
     try:
-        return list(devices.mesh(count).devices.flat)
+        return list(devices.mesh(count, name, machines).devices.flat)
     except ModuleNotFoundError:
         version = jax.__version__
         raise UserError(
-            "topology h200 needs the GPU compiler: pip install --no-deps "
+            f"topology {name} needs the GPU compiler: pip install --no-deps "
             f"jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}"
         ) from None
 

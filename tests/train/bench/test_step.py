@@ -10,6 +10,7 @@ from caduceus_jax.bench import measure
 from caduceus_jax.cli.main import main
 from caduceus_jax.train.bench import step
 from caduceus_jax.train.planning.topology import Topology
+from caduceus_jax.train.sharding import make_mesh
 
 TINY = dataclasses.replace(
     step.SUITES["smoke"].recipes["PS 8 x 1"],
@@ -72,7 +73,7 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
 
     monkeypatch.setattr(step, "_timed", timed)
     config = dataclasses.replace(TINY, batch_size=8)
-    found = step._largest(config, None, "chunked", 0.0)
+    found = step._largest(config, mesh=None, implementation="chunked", seconds=0.0)
     assert tried == [8, 4, 2] and found == {"windows": 2, "median_ms": 1.0}
 
 
@@ -86,7 +87,7 @@ def test_other_failures_are_not_a_matter_of_size(monkeypatch, batch_size, messag
     monkeypatch.setattr(step, "_timed", timed)
     config = dataclasses.replace(TINY, batch_size=batch_size)
     with pytest.raises(RuntimeError, match=message):
-        step._largest(config, None, "chunked", 0.0)
+        step._largest(config, mesh=None, implementation="chunked", seconds=0.0)
 
 
 class _Compiled:
@@ -120,6 +121,27 @@ def test_a_step_without_its_kernels_has_status_1(tmp_path, monkeypatch, capsys):
     message = "compiled without selective_scan_adjoints, selective_scan_gradients"
     assert without["error"] == message and message in capsys.readouterr().out
     assert "error" not in chunked and chunked["compile_ms"] == 5.0
+
+
+def test_windows_are_halved_until_they_fit_the_device_that_is_not_there(monkeypatch):
+    tried = []
+
+    def compiled(config, mesh, *_):
+        tried.append(config.batch_size)
+        if config.batch_size > 4 * mesh.size:
+            raise RuntimeError("RESOURCE_EXHAUSTED: exceeded hbm capacity")
+        needed = config.batch_size // mesh.size * 2**28
+        return {"windows": config.batch_size, "needed_bytes": needed, "kernels": []}
+
+    monkeypatch.setattr(step, "_compiled", compiled)
+    config = dataclasses.replace(TINY, batch_size=8)
+    mesh = make_mesh(jax.devices()[:2])
+    topology = Topology("v5e:2x4", "tpu", jax.devices()[:2], 2**29, None)
+    how = {"mesh": mesh, "topology": topology, "implementation": "chunked"}
+    found = step._compiled_ahead(config, **how)
+    assert tried == [16, 8, 4] and found["windows"] == 4 and "error" not in found
+    small = step._compiled_ahead(config, **how | {"topology": topology._replace(memory=2**27)})
+    assert small["windows"] == 2 and small["error"] == "needs more than the 0.12 GiB of the device"
 
 
 def test_a_gpu_is_needed(tmp_path):

@@ -23,7 +23,7 @@ def test_cpu_devices_are_those_that_there_are():
         ("v5:16x16", "v5e:16x16"),
         ("v5e:16x15", "v5e:16x16"),
         ("v5p:2x2", "v5p:2x2x"),
-        ("h100:8", "h200:8"),
+        ("h300:8", "h200:8"),
         ("cpu:0", "cpu:8"),
         ("v5e", "v5e:"),
     ],
@@ -42,13 +42,30 @@ def test_devices_that_do_not_exist_are_refused_with_a_near_match(name, near):
         # TensorCores, of which a chip has two.
         ("v5p-128", "v5p:4x4x4"),
         ("v5p-8", "v5p:2x2x1"),
+        ("v4-16", "v4:2x2x2"),
     ],
 )
 def test_slices_have_the_names_that_they_are_ordered_by(monkeypatch, ordered, shape):
-    monkeypatch.setattr(topology, "_tpus", lambda name: [name])
+    monkeypatch.setattr(topology, "_tpus", lambda name, slices: [name] * slices)
     found = find_topology(ordered)
     assert (found.name, found.devices) == (shape, [shape])
-    assert found.peaks == topology.PEAKS[shape[:3]]
+    assert found.peaks == topology.PEAKS[shape.partition(":")[0]]
+    several = find_topology(f"2x{ordered}")
+    assert (several.name, several.devices) == (f"2x{shape}", [shape] * 2)
+
+
+@pytest.mark.parametrize("name", topology.GPUS)
+def test_every_gpu_in_one_machine_and_in_several(monkeypatch, name):
+    monkeypatch.setattr(topology, "_gpus", lambda *asked: [asked])
+    found = find_topology(f"{name}:8")
+    assert found.devices == [(name, 8, 1)] and found.platform == "gpu"
+    assert found.memory == topology.GPUS[name].memory * 3 // 4
+    assert find_topology(f"4x{name}-8").devices == [(name, 8, 4)]
+
+
+def test_an_ironwood_has_its_own_name_in_the_compiler(monkeypatch):
+    monkeypatch.setattr(topology, "_tpus", lambda name, slices: [name])
+    assert find_topology("7x:2x2x1").devices == ["tpu7x:2x2x1"]
 
 
 def test_counted_devices_too():
