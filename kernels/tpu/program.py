@@ -264,7 +264,7 @@ class TokenLoop:
         for name in ("b", "c"):
             x, ref = self.refs[name], self.refs[f"{name}_spread"]
             for tile in range(ref.shape[0]):
-                parts = [x[pl.ds(tile * _ROUNDS, _ROUNDS), :]]
+                parts = [x[pl.ds(tile * _ROUNDS, _ROUNDS), :].astype(jnp.float32)]
                 for _ in range(_PARTS - 1):
                     high = _truncated(parts[-1])
                     parts[-1:] = [high, parts[-1] - high]

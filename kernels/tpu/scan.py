@@ -66,10 +66,13 @@ def _padded(inputs: ScanInputs) -> ScanInputs:
         return jnp.pad(x, ((0, 0), (0, 0), (0, more_channels)))
 
     def pad_states(x):
-        return jnp.pad(x.astype(jnp.float32), ((0, 0), (0, 0), (0, more_states)))
+        return jnp.pad(x, ((0, 0), (0, 0), (0, more_states)))
 
     def transpose(x):
-        return pad(jnp.swapaxes(pad_states(x), 1, 2))
+        return pad(jnp.swapaxes(pad_states(x.astype(jnp.float32)), 1, 2))
+
+    def narrow(x):  # as kernels read it
+        return x if x.dtype == jnp.bfloat16 else x.astype(jnp.float32)
 
     optional = {
         "d_skip": lambda x: pad(x[:, None].astype(jnp.float32)),
@@ -82,20 +85,20 @@ def _padded(inputs: ScanInputs) -> ScanInputs:
         u=pad(inputs.u),
         delta=pad(inputs.delta),
         a=transpose(inputs.a),
-        b=pad_states(inputs.b),
-        c=pad_states(inputs.c),
+        b=pad_states(narrow(inputs.b)),
+        c=pad_states(narrow(inputs.c)),
         **{name: None if x is None else optional[name](x) for name, x in found.items()},
     )
 
 
-def _forward(plan: Plan, inputs: ScanInputs, keep: bool):
+def _forward(plan: Plan, inputs: ScanInputs, known: None, keep: bool):
     """Returns (y, final state), and the initial states of the chunks where they are kept."""
     _, channels, state = inputs.a.shape
     (y, final), initial_states = forward(plan, _padded(inputs), keep)
     return (y[..., :channels], jnp.swapaxes(final[:, :state, :channels], 1, 2)), initial_states
 
 
-def _backward(plan: Plan, inputs: ScanInputs, initial_states, cotangents) -> ScanInputs:
+def _backward(plan: Plan, inputs: ScanInputs, known, initial_states, cotangents) -> ScanInputs:
     """Returns gradients of the inputs, None where an input is None."""
     padded, unpad = jax.vjp(_padded, inputs)
     grad_y, grad_final = cotangents
