@@ -221,14 +221,16 @@ def _backward(plan: _Plan, inputs: _Inputs, residuals: None, grad: jax.Array) ->
     return _cotangents(inputs, *_gradients(plan, inputs, grad))
 
 
-def _fused_forward(plan: _Plan, inputs: _Inputs, keep: bool) -> tuple[jax.Array, None]:
+def _fused_forward(plan: _Plan, inputs: _Inputs, known: None, keep: bool) -> tuple[jax.Array, None]:
     kernel = _kernel(plan, "forward")
     if kernel is None:
         return _forward(plan, inputs, keep)
     return kernel(inputs.x, inputs.weight, inputs.bias), None
 
 
-def _fused_backward(plan: _Plan, inputs: _Inputs, residuals: None, grad: jax.Array) -> _Inputs:
+def _fused_backward(
+    plan: _Plan, inputs: _Inputs, known: None, residuals: None, grad: jax.Array
+) -> _Inputs:
     kernel = _kernel(plan, "gradients")
     if kernel is None:
         return _backward(plan, inputs, residuals, grad)
@@ -253,9 +255,7 @@ def _cotangents(inputs: _Inputs, grad_x, per_row, bias_per_row) -> _Inputs:
 
 
 _conv = differentiable(_forward, _backward)
-_fused_conv = differentiable(
-    *fused.fold_batch(_fused_forward, _fused_backward, ("weight", "bias")), portable=_conv
-)
+_fused_conv = fused.fused_operation(_fused_forward, _fused_backward, ("weight", "bias"), _conv)
 
 
 def _gradients(plan: _Plan, inputs: _Inputs, grad: jax.Array):

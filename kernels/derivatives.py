@@ -12,9 +12,12 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
+
+from caduceus_jax.kernels.scan_inputs import RESIDUALS
 
 Plan = TypeVar("Plan")
 Inputs = TypeVar("Inputs")
@@ -51,6 +54,7 @@ def differentiable(
     def rule(plan, primals, tangents):
         (inputs,), (moved,) = primals, tangents
         outputs, residuals = with_residuals(plan, inputs)
+        residuals = checkpoint_name(residuals, RESIDUALS)
         return outputs, _tangents(pull_back, plain, plan, inputs, residuals, outputs, moved)
 
     operation.defjvp(rule, symbolic_zeros=True)
@@ -86,7 +90,12 @@ def _differentiated(forward, backward, portable):
             inputs, residuals, cotangents = primals
             moved, _, grown = jax.tree.map(_instantiated, tangents, is_leaf=_is_zero)
             _, change = jax.jvp(again, (inputs, cotangents), (moved, grown))
-            return pull_back(plan, inputs, residuals, cotangents), change
+            found = pull_back(plan, inputs, residuals, cotangents)
+            # Without what has no gradient.
+            change = jax.tree.map(
+                lambda x, y: None if x is None else y, found, change, is_leaf=lambda x: x is None
+            )
+            return found, change
 
         run = functools.partial(backward, plan)
         return with_tangents(run, rule, inputs, residuals, cotangents)

@@ -10,16 +10,28 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from caduceus_jax.kernels import chunked
-from caduceus_jax.kernels.derivatives import Backward, Forward, differentiable
+from caduceus_jax.kernels.derivatives import differentiable
 from caduceus_jax.kernels.meshes import varying_axes
 from caduceus_jax.kernels.options import Chunked
-from caduceus_jax.kernels.scan_inputs import PER_GROUP, ScanInputs, is_known
+from caduceus_jax.kernels.scan_inputs import BETWEEN_CHUNKS, PER_GROUP, ScanInputs, is_known
 
 # What the kernels read and write; the recurrence is float32 in all of them.
 _DTYPES = (jnp.float32, jnp.bfloat16)
 Inputs = TypeVar("Inputs", bound=NamedTuple)
+Forward = Callable[[Any, Any, Any, bool], tuple[Any, Any]]
+Backward = Callable[[Any, Any, Any, Any, Any], Any]
+Prepare = Callable[[Any, Any], Any]
+Operation = Callable[[Any, Any], Any]  # called with the plan and the inputs
+
+
+class _Prepared(NamedTuple):
+    """Holds the inputs of an operation, and what was computed from them beforehand."""
+
+    inputs: Any
+    known: Any
 
 
 def check(interpret: Any, **sequences: jax.Array | None) -> None:
@@ -69,47 +81,76 @@ def check_scan(inputs: ScanInputs, interpret: Any) -> None:
         )
 
 
-def fused_scan(forward: Forward, backward: Backward) -> Callable[[Any, ScanInputs], Any]:
-    """Returns the scan that two kernels make, differentiable in every way and batched as one.
+def fused_scan(forward: Forward, backward: Backward, prepare: Prepare | None = None) -> Operation:
+    """Returns the scan that kernels make, differentiable in every way and batched as one.
 
     Args:
-        forward: as `differentiable` calls it, with a plan that has `delta_softplus` and `reverse`.
-        backward: likewise.
+        forward: as `fused_operation` calls it, with a plan that has `delta_softplus` and `reverse`.
+        backward: as `fused_operation` calls it.
+        prepare: as `fused_operation` calls it.
     """
 
     def portable(plan: Any, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
         how = {"delta_softplus": plan.delta_softplus, "reverse": plan.reverse}
         return chunked.scan(inputs, Chunked(), **how)
 
-    return differentiable(*fold_batch(forward, backward, PER_GROUP), portable)
+    return fused_operation(forward, backward, PER_GROUP, portable, prepare)
 
 
-def fold_batch(
-    forward: Forward, backward: Backward, per_group: tuple[str, ...]
-) -> tuple[Forward, Backward]:
-    """Makes the axis that `jax.vmap` adds part of the batch.
+def fused_operation(
+    forward: Forward,
+    backward: Backward,
+    per_group: tuple[str, ...],
+    portable: Operation,
+    prepare: Prepare | None = None,
+) -> Operation:
+    """Returns an operation whose kernels run once for all examples of `jax.vmap`.
 
     Args:
-        forward: as `differentiable` calls it; inputs are a NamedTuple, and the first axis of all
-            its outputs and residuals is the batch.
-        backward: as `differentiable` calls it.
+        forward: called with the plan, the inputs, which are a NamedTuple, what `prepare` returned,
+            and whether to return residuals. The first axis of its outputs and residuals is the
+            batch.
+        backward: called with the plan, the inputs, what `prepare` returned, the residuals and
+            cotangents of the outputs; returns cotangents of the inputs.
         per_group: fields of the inputs that have a row for each group instead of each sequence,
             where sequence i is read with row i % groups.
+        portable: computes the same outputs by operations that JAX can differentiate.
+        prepare: called with the plan and the inputs; returns a tree of arrays whose first axis is
+            the batch. They are small: where `jax.checkpoint` keeps them, by the name
+            BETWEEN_CHUNKS, this does not run again.
     """
 
-    def folded_forward(plan, inputs, keep):
-        def run(inputs, _):
-            return forward(plan, inputs, keep), None
+    def folded_forward(plan, prepared, keep):
+        def run(inputs, known):
+            return forward(plan, inputs, known, keep), None
 
-        return _fold(run, per_group)(inputs, ())[0]
+        return _fold(run, per_group)(*prepared)[0]
 
-    def folded_backward(plan, inputs, residuals, cotangents):
+    def folded_backward(plan, prepared, residuals, cotangents):
         def run(inputs, rows):
             return None, backward(plan, inputs, *rows)
 
-        return _fold(run, per_group)(inputs, (residuals, cotangents))[1]
+        rows = prepared.known, residuals, cotangents
+        gradients = _fold(run, per_group)(prepared.inputs, rows)[1]
+        return _Prepared(gradients, jax.tree.map(lambda _: None, prepared.known))
 
-    return folded_forward, folded_backward
+    differentiated = differentiable(
+        folded_forward, folded_backward, lambda plan, prepared: portable(plan, prepared.inputs)
+    )
+
+    def operation(plan, inputs):
+        if prepare is None:
+            return differentiated(plan, _Prepared(inputs, None))
+
+        def run(inputs, _):
+            return prepare(plan, inputs), None
+
+        # How this depends on the inputs is part of the operation's own derivative.
+        known = _fold(run, per_group)(jax.lax.stop_gradient(inputs), ())[0]
+        known = checkpoint_name(known, BETWEEN_CHUNKS)
+        return differentiated(plan, _Prepared(inputs, known))
+
+    return operation
 
 
 def _fold(function: Callable[[Inputs, Any], Any], per_group: tuple[str, ...]):

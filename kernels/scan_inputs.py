@@ -14,6 +14,10 @@ _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float64)
 
 # Added to an exponent, it makes the power 0 in float32 and float64.
 _FORGET = -1e30
+# What `jax.checkpoint` may keep of a scan, by its policy. Of the first, which is small, a GPU needs
+# one of the two passes of its forward kernels; of both, no kernel runs forward again.
+BETWEEN_CHUNKS = "selective_scan_between_chunks"
+RESIDUALS = "selective_scan_residuals"
 # The inputs that have a row for each group instead of each sequence.
 PER_GROUP = ("a", "d_skip", "delta_bias")
 

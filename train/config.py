@@ -193,7 +193,8 @@ class StepConfig:
         scan: implementation of the selective scan: "auto" picks for the device; "pallas_triton"
             and "triton" are fused kernels for NVIDIA GPUs, "mosaic_tpu" for TPUs.
         remat: "blocks" computes each block again in the backward pass: less memory, more time;
-            "none" keeps what is inside. true and false mean the same.
+            "scans" does too, but keeps what the scans returned, and runs none of them again; "none"
+            keeps what is inside. true and false mean "blocks" and "none".
         seed: of the initial weights, the order of the windows and the masks.
         ema_decay: decay of a running mean of the weights, such as 0.999, which is then what is
             validated and exported; null is none. The first steps weigh more.
@@ -213,7 +214,7 @@ class StepConfig:
     tensor: int = 1
     dtype: Literal["float32", "bfloat16"] = "float32"
     scan: Literal["auto", "chunked", "pallas_triton", "triton", "mosaic_tpu"] = "auto"
-    remat: Literal["none", "blocks"] | bool = "none"
+    remat: Literal["none", "blocks", "scans"] | bool = "none"
     seed: int = 0
     ema_decay: float | None = advanced(None)
     skip_spikes: bool | float = advanced(False)
@@ -286,7 +287,8 @@ class PretrainConfig(StepConfig):
         scan: implementation of the selective scan: "auto" picks for the device; "pallas_triton"
             and "triton" are fused kernels for NVIDIA GPUs, "mosaic_tpu" for TPUs.
         remat: "blocks" computes each block again in the backward pass: less memory, more time;
-            "none" keeps what is inside. true and false mean the same.
+            "scans" does too, but keeps what the scans returned, and runs none of them again; "none"
+            keeps what is inside. true and false mean "blocks" and "none".
         seed: of the initial weights, the order of the windows and the masks.
         ema_decay: decay of a running mean of the weights, such as 0.999, which is then what is
             validated and exported; null is none. The first steps weigh more.

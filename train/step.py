@@ -101,7 +101,7 @@ def make_program(
         return CaduceusForMaskedLM(
             config.model,
             dtype=jnp.dtype(config.dtype),
-            remat=config.remat == "blocks",
+            remat="scans" if config.remat == "scans" else config.remat == "blocks",
             rngs=nnx.Rngs(config.seed),
             **operations,
         )

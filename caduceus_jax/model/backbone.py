@@ -1,7 +1,7 @@
 """The Caduceus backbone: embedding, blocks, final norm (Schiff et al. 2024, section 4)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +10,20 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import causal_conv1d, selective_scan, sequence_parallel
+from caduceus_jax.kernels import causal_conv1d, scan_inputs, selective_scan, sequence_parallel
 from caduceus_jax.model import checkpoint, inputs
 from caduceus_jax.model.checkpoint import Source
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.inputs import ArrayInput
-from caduceus_jax.model.mamba import BiMamba, Conv, Scan, UniMamba, UntiedBiMamba
+from caduceus_jax.model.mamba import SCANNED, BiMamba, Conv, Scan, UniMamba, UntiedBiMamba
 from caduceus_jax.model.pretrained import PretrainedModel, build
 from caduceus_jax.model.rcps import swap_strands, to_original_layout
 from caduceus_jax.model.typing import Hidden, PaddingMask, SegmentIds, Strands
 from caduceus_jax.tokenizer import Tokenizer
 
+# What is computed again in the backward pass: nothing, blocks, or blocks without their scans.
+Remat: TypeAlias = bool | Literal["scans"]
 BlockInputs = Float[Array, "layer batch strand length d_model"]
 
 
@@ -70,7 +72,9 @@ class Caduceus(PretrainedModel):
     Args:
         config: the architecture.
         dtype: of activations and matrix products: float32 or bfloat16.
-        remat: keep only each block's input for the backward pass and compute the block again.
+        remat: True keeps only each block's input for the backward pass and computes the block
+            again; "scans" also keeps what its scans returned, d_inner numbers per token and strand,
+            and runs no scan again.
         scan: the selective scan; training passes a sharded one.
         conv: the causal convolution; training passes a sharded one.
         tokenizer: of the sequences that the model is for; by default the original's, where the
@@ -85,7 +89,7 @@ class Caduceus(PretrainedModel):
         config: CaduceusConfig,
         *,
         dtype: Dtype = jnp.float32,
-        remat: bool = False,
+        remat: Remat = False,
         scan: Scan = selective_scan,
         conv: Conv = causal_conv1d,
         tokenizer: Tokenizer | None = None,
@@ -116,7 +120,7 @@ class Caduceus(PretrainedModel):
         path: Source,
         *,
         dtype: Dtype = jnp.float32,
-        remat: bool = False,
+        remat: Remat = False,
         scan: Scan = selective_scan,
         conv: Conv = causal_conv1d,
         revision: str | None = None,
@@ -288,8 +292,12 @@ class Caduceus(PretrainedModel):
             return residual, (residual if residuals else mixed) if output else None
 
         if self.remat:
-            # What other devices have sent is small: it is kept, and not sent again.
-            policy = jax.checkpoint_policies.save_only_these_names(sequence_parallel.RECEIVED)
+            # What other devices have sent is small: it is kept, and not sent again. So is what
+            # enters the chunks of a scan.
+            kept = [sequence_parallel.RECEIVED, scan_inputs.BETWEEN_CHUNKS]
+            if self.remat == "scans":
+                kept += [scan_inputs.RESIDUALS, SCANNED]
+            policy = jax.checkpoint_policies.save_only_these_names(*kept)
             layer = jax.checkpoint(layer, policy=policy)
         layers = self.layers
         if n_blocks is not None:

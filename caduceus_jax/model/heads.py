@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import causal_conv1d, selective_scan
 from caduceus_jax.model import checkpoint
-from caduceus_jax.model.backbone import Caduceus, complement
+from caduceus_jax.model.backbone import Caduceus, Remat, complement
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.files.task import Pooling as Pooling
@@ -59,7 +59,8 @@ class CaduceusForMaskedLM(PretrainedModel):
         config: the architecture.
         dtype: of activations and matrix products: float32 or bfloat16. Parameters, norms, the
             recurrence and the logits are float32.
-        remat: compute each block again in the backward pass instead of keeping its inside.
+        remat: compute each block again in the backward pass instead of keeping its inside;
+            "scans" keeps what its scans returned.
         scan: the selective scan; training passes a sharded one.
         conv: the causal convolution; training passes a sharded one.
         tokenizer: of the sequences that the model is for; by default the original's, where the
@@ -72,7 +73,7 @@ class CaduceusForMaskedLM(PretrainedModel):
         config: CaduceusConfig,
         *,
         dtype: Dtype = jnp.float32,
-        remat: bool = False,
+        remat: Remat = False,
         scan: Scan = selective_scan,
         conv: Conv = causal_conv1d,
         tokenizer: Tokenizer | None = None,
@@ -105,7 +106,7 @@ class CaduceusForMaskedLM(PretrainedModel):
         path: checkpoint.Source,
         *,
         dtype: Dtype = jnp.float32,
-        remat: bool = False,
+        remat: Remat = False,
         scan: Scan = selective_scan,
         conv: Conv = causal_conv1d,
         revision: str | None = None,
@@ -122,7 +123,8 @@ class CaduceusForMaskedLM(PretrainedModel):
                 caduceus-ps-131k, or what `checkpoint.open_model` returned.
             dtype: of activations and matrix products: float32 or bfloat16. Stored weights become
                 float32 parameters either way.
-            remat: compute each block again in the backward pass instead of keeping its inside.
+            remat: compute each block again in the backward pass instead of keeping its inside;
+                "scans" keeps what its scans returned.
             scan: the selective scan.
             conv: the causal convolution.
             revision: branch, tag or commit of the hub's repository; the newest by default.
@@ -239,7 +241,8 @@ class CaduceusForSequenceClassification(LinearHead):
             "none" do not.
         labels: names of the outputs, in their order.
         dtype: of activations and matrix products: float32 or bfloat16.
-        remat: compute each block again in the backward pass instead of keeping its inside.
+        remat: compute each block again in the backward pass instead of keeping its inside;
+            "scans" keeps what its scans returned.
         scan: the selective scan; training passes a sharded one.
         conv: the causal convolution; training passes a sharded one.
         num_signals: values that are known of each base beside the sequence, such as coverage. A
@@ -264,7 +267,7 @@ class CaduceusForSequenceClassification(LinearHead):
         rc_mode: RcMode | None = None,
         labels: Sequence[str] = (),
         dtype: Dtype = jnp.float32,
-        remat: bool = False,
+        remat: Remat = False,
         scan: Scan = selective_scan,
         conv: Conv = causal_conv1d,
         num_signals: int = 0,
@@ -302,7 +305,7 @@ class CaduceusForSequenceClassification(LinearHead):
         labels: Sequence[str] | None = None,
         new_head: bool = False,
         dtype: Dtype = jnp.float32,
-        remat: bool = False,
+        remat: Remat = False,
         scan: Scan = selective_scan,
         conv: Conv = causal_conv1d,
         num_signals: int | None = None,
@@ -324,7 +327,8 @@ class CaduceusForSequenceClassification(LinearHead):
             new_head: draw a new head even where one is stored; nothing that is recorded with the
                 stored one then counts.
             dtype: of activations and matrix products: float32 or bfloat16.
-            remat: compute each block again in the backward pass instead of keeping its inside.
+            remat: compute each block again in the backward pass instead of keeping its inside;
+                "scans" keeps what its scans returned.
             scan: the selective scan.
             conv: the causal convolution.
             num_signals: values known of each base beside the sequence; by default those of the

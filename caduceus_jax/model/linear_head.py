@@ -9,7 +9,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.model.backbone import Caduceus
+from caduceus_jax.model.backbone import Caduceus, Remat
 from caduceus_jax.model.checkpoint import Source, StoredModel
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.task import Pooling, RcMode, TaskDescription
@@ -36,7 +36,8 @@ class LinearHead(PretrainedModel):
         outputs: of the head.
         task: what the outputs mean.
         dtype: of activations and matrix products: float32 or bfloat16.
-        remat: compute each block again in the backward pass instead of keeping its inside.
+        remat: compute each block again in the backward pass instead of keeping its inside;
+            "scans" keeps what its scans returned.
         scan: the selective scan.
         conv: the causal convolution.
         num_signals: values known of each base beside the sequence.
@@ -54,7 +55,7 @@ class LinearHead(PretrainedModel):
         outputs: int,
         task: TaskDescription,
         dtype: Dtype,
-        remat: bool,
+        remat: Remat,
         scan: Scan,
         conv: Conv,
         num_signals: int,

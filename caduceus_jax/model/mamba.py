@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.typing import Dtype
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
 from caduceus_jax.model.config import CaduceusConfig
@@ -16,6 +17,9 @@ from caduceus_jax.model.typing import PaddingMask, SegmentIds, Strands, StrandsI
 T = TypeVar("T")
 Scan = Callable[..., jax.Array]
 Conv = Callable[..., jax.Array]
+# What scans return, before the gate, for a policy of `jax.checkpoint`: with it and what the scans
+# themselves need, no scan runs again in the backward pass.
+SCANNED = "selective_scan_y"
 # Parameters of a `MambaCore` that every one has.
 _CORE = ("a_log", "d_skip", "conv_weight", "x_proj", "dt_proj", "delta_bias")
 
@@ -169,8 +173,10 @@ class BiMamba(nnx.Module):
             for reverse in (False, True)
         )
         if self.strategy == "ew_multiply":
+            y, y_reverse = checkpoint_name((y, y_reverse), SCANNED)
             return self.out_proj(y * gate) * self.out_proj(y_reverse * gate)
-        out = self.out_proj((y + y_reverse) * gate)
+        # One array, though two scans made it.
+        out = self.out_proj(checkpoint_name(y + y_reverse, SCANNED) * gate)
         if self.out_proj.bias is None:
             return out
         # Each direction of the original adds the bias of the projection they share.
@@ -258,6 +264,7 @@ def _mix(
     x, z = (jnp.stack(strands, axis=1) for strands in zip(*halves, strict=True))
     cores = [mamba.core for mamba in mambas]
     y = selective_ssm(cores, x, z, padding_mask, segment_ids, reverse=reverse, scan=scan, conv=conv)
+    y = checkpoint_name(y, SCANNED)
     return jnp.stack([mamba.out_proj(y[:, s]) for s, mamba in enumerate(mambas)], axis=1)
 
 

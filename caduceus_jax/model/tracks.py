@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import causal_conv1d, selective_scan
 from caduceus_jax.model import checkpoint
+from caduceus_jax.model.backbone import Remat
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.files.task import RcMode, TaskDescription
@@ -50,7 +51,8 @@ class CaduceusForTracks(LinearHead):
             "none" do not.
         labels: names of the tracks, in their order.
         dtype: of activations and matrix products: float32 or bfloat16.
-        remat: compute each block again in the backward pass instead of keeping its inside.
+        remat: compute each block again in the backward pass instead of keeping its inside;
+            "scans" keeps what its scans returned.
         scan: the selective scan; training passes a sharded one.
         conv: the causal convolution; training passes a sharded one.
         num_signals: values that are known of each base beside the sequence.
@@ -73,7 +75,7 @@ class CaduceusForTracks(LinearHead):
         rc_mode: RcMode | None = None,
         labels: Sequence[str] = (),
         dtype: Dtype = jnp.float32,
-        remat: bool = False,
+        remat: Remat = False,
         scan: Scan = selective_scan,
         conv: Conv = causal_conv1d,
         num_signals: int = 0,
@@ -110,7 +112,7 @@ class CaduceusForTracks(LinearHead):
         labels: Sequence[str] | None = None,
         new_head: bool = False,
         dtype: Dtype = jnp.float32,
-        remat: bool = False,
+        remat: Remat = False,
         scan: Scan = selective_scan,
         conv: Conv = causal_conv1d,
         num_signals: int | None = None,
@@ -132,7 +134,8 @@ class CaduceusForTracks(LinearHead):
             new_head: draw a new head even where one is stored; nothing that is recorded with the
                 stored one then counts.
             dtype: of activations and matrix products: float32 or bfloat16.
-            remat: compute each block again in the backward pass instead of keeping its inside.
+            remat: compute each block again in the backward pass instead of keeping its inside;
+                "scans" keeps what its scans returned.
             scan: the selective scan.
             conv: the causal convolution.
             num_signals: values known of each base beside the sequence; by default those of the

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from caduceus_jax.kernels import fused
+from caduceus_jax.kernels.gpu import target
 from caduceus_jax.kernels.options import PallasTriton, Triton, default_platform
 from caduceus_jax.kernels.scan_inputs import ScanInputs, sum_groups
 
@@ -140,31 +141,33 @@ def chunk_length(batch: int, length: int, channels: int) -> int:
     return min(chunk, -(-length // 4) * 4)
 
 
-def _forward(plan: Plan, inputs: ScanInputs, keep: bool):
-    """Returns (y, final state), and residuals where they are to be kept.
-
-    Those are the initial states of the chunks, their decays, and y before the gate.
-    """
+def _between_chunks(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array | None]:
+    """Returns the initial state of each chunk, and each chunk's decay: None where there is one."""
     batch, _, channels = inputs.u.shape
     state = inputs.a.shape[-1]
     first = jnp.zeros((batch, state, channels), jnp.float32)
     if inputs.initial_state is not None:
         first = jnp.swapaxes(inputs.initial_state, 1, 2).astype(jnp.float32)
     if inputs.u.shape[1] <= plan.chunk:
-        initial_states, decay = first[:, None], None
-    else:
-        final_states, steps = plan.lowering.summaries(plan, inputs)
-        decay = _chunk_decay(inputs, steps)
-        initial_states = _compose_chunks(decay, final_states, first, reverse=plan.reverse)
+        return first[:, None], None
+    final_states, steps = plan.lowering.summaries(plan, inputs)
+    decay = _chunk_decay(inputs, steps)
+    return _compose_chunks(decay, final_states, first, reverse=plan.reverse), decay
+
+
+def _forward(plan: Plan, inputs: ScanInputs, known, keep: bool):
+    """Returns (y, final state), and y before the gate where it is to be kept."""
+    initial_states, _ = known
+    if not plan.interpret:
+        inputs = inputs._replace(u=target.refuse_export(inputs.u))
     y, final_states, ungated = plan.lowering.outputs(plan, inputs, initial_states, keep)
     final = final_states[:, 0 if plan.reverse else -1]
-    residuals = (initial_states, decay, ungated) if keep else None
-    return (y, jnp.swapaxes(final, 1, 2)), residuals
+    return (y, jnp.swapaxes(final, 1, 2)), ungated if keep else None
 
 
-def _backward(plan: Plan, inputs: ScanInputs, residuals, cotangents) -> ScanInputs:
+def _backward(plan: Plan, inputs: ScanInputs, known, ungated, cotangents) -> ScanInputs:
     """Returns gradients of the inputs, None where an input is None."""
-    (initial_states, decay, ungated), (grad_y, grad_final) = residuals, cotangents
+    (initial_states, decay), (grad_y, grad_final) = known, cotangents
     lowering = plan.lowering
     checkpointed_states, local = lowering.adjoints(plan, inputs, initial_states, grad_y)
     last = jnp.swapaxes(grad_final, 1, 2).astype(jnp.float32)
@@ -188,7 +191,7 @@ def _backward(plan: Plan, inputs: ScanInputs, residuals, cotangents) -> ScanInpu
     return inputs.cotangents(summed)
 
 
-_scan = fused.fused_scan(_forward, _backward)
+_scan = fused.fused_scan(_forward, _backward, _between_chunks)
 
 
 def _chunk_decay(inputs: ScanInputs, steps: jax.Array) -> jax.Array:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.extend import core
+from jax.interpreters import mlir
 
 # Hopper's: what is compiled for where there is neither a GPU nor a name.
 _OTHERWISE = 90
@@ -58,3 +60,28 @@ def compiling_for(capability: int) -> Iterator[None]:
         yield
     finally:
         _named.reset(token)
+
+
+def refuse_export(x: jax.Array) -> jax.Array:
+    """Returns an array as it is, and refuses to be lowered for `jax.export`.
+
+    Compiled kernels are for one GPU and one version of JAX, which an exported program outlives.
+    Only where a program is lowered is it known that it is to be exported.
+    """
+    return _refuse_export.bind(x)
+
+
+_refuse_export = core.Primitive("refuse_export")
+_refuse_export.def_impl(lambda x: x)
+_refuse_export.def_abstract_eval(lambda x: x)
+
+
+def _lower(context: Any, x: Any) -> list[Any]:
+    if context.module_context.lowering_parameters.for_export:
+        raise NotImplementedError(
+            "fused GPU kernels in jax.export; supported: implementation='chunked'"
+        )
+    return [x]
+
+
+mlir.register_lowering(_refuse_export, _lower)

@@ -290,8 +290,8 @@ def selective_scan_gradients(
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
             entered = h
-            h, decay, step, _, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
-            walked = walked + ((entered, h, decay, step),)
+            h, decay, step, slope, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
+            walked = walked + ((entered, h, decay, step, slope),)
         for j in tl.static_range(p.unroll - 1, -1, -1):
             t, token = _token(i, j, p), walked[j]
             carry = _token_gradients(
@@ -311,7 +311,7 @@ def _token_gradients(inputs, outputs, decay_rate, bias, skip, t, token, carry, a
     """Gradients of one token; `carry` is the adjoint beyond it, and the sums over tokens."""
     u, delta, b, c, z, grad_y, ungated = inputs
     grad_u, grad_delta, grad_z, grad_b, grad_c = outputs
-    entered, h, decay, step = token
+    entered, h, decay, step, slope = token
     adjoint, grad_a, grad_skip, grad_bias = carry
     x = _load(_channels_at(u, t, at, p))
     drive, readout = _load(_states_at(b, t, at, p)), _load(_states_at(c, t, at, p))
@@ -330,7 +330,6 @@ def _token_gradients(inputs, outputs, decay_rate, bias, skip, t, token, carry, a
     through_decay = g * entered  # with respect to delta_t A
     grad_a += through_decay * step[None, :]
     grad_step = grad_drive * x + tl.sum(through_decay * decay_rate, axis=0) * (1 / _LOG2_E)
-    _, slope = _step(delta, bias, t, at, p)
     grad_step *= slope
     grad_input = grad_drive * step
     if p.has_d_skip:

@@ -68,7 +68,8 @@ class PlanConfig(StepConfig):
         tensor: devices that share the inner channels.
         dtype: of activations and matrix products.
         scan: implementation of the selective scan.
-        remat: "blocks" computes each block again in the backward pass; "none" does not.
+        remat: "blocks" computes each block again in the backward pass, "scans" all but its scans,
+            "none" nothing.
         seed: of the initial weights.
         ema_decay: decay of a running mean of the weights; null is none.
         skip_spikes: skip steps whose loss or gradient norm is a spike.

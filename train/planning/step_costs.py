@@ -24,7 +24,7 @@ def step_costs(config: StepConfig) -> dict[str, Cost]:
 
     Each operation reads its inputs once and writes its results once; weights and what is done to
     single elements (norms, gates, the optimizer) are not counted. With `remat` the blocks' forward
-    pass is counted twice.
+    pass is counted twice; where it is "scans", without its scans.
 
     Per state element (a token, a channel, a state) a scan takes an exponential, two multiply-adds
     and a product; backward takes them again and four multiply-adds of its own. Softplus takes two
@@ -36,7 +36,7 @@ def step_costs(config: StepConfig) -> dict[str, Cost]:
     """
     model = config.model
     tokens = config.batch_size * config.max_length * model.strands
-    forwards = 2 if config.remat == "blocks" else 1
+    forwards, scans = {"none": (1, 1), "scans": (2, 1), "blocks": (2, 2)}[str(config.remat)]
     blocks = tokens * model.n_layer
     products = [(forwards, blocks, shape) for shape in _block_products(config)]
     products.append((1, tokens, (model.d_model, model.vocab_size)))
@@ -54,7 +54,7 @@ def step_costs(config: StepConfig) -> dict[str, Cost]:
         ),
         "scans": Cost(
             *(
-                directed * (forwards * f + b + e)
+                directed * (scans * f + b + e)
                 for f, b, e in zip(forward, backward, exchange, strict=True)
             )
         ),

@@ -1,8 +1,15 @@
+import collections
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from jax.extend import core
 
+import caduceus_jax as cj
+from caduceus_jax.kernels import MosaicTPU, PallasTriton, selective_scan
 from tests.models import language_model, random_ids
 from tests.tolerances import SCAN_FP32, relative_error
 
@@ -44,3 +51,45 @@ def test_the_final_state_is_laid_out_as_in_the_original(model):
     assert inputs is None and hidden.shape == (2, 12, 48)
     np.testing.assert_array_equal(hidden[..., :24], state[:, 0])
     np.testing.assert_array_equal(hidden[..., 24:], state[:, 1, :, ::-1])
+
+
+def kernels(jaxpr):
+    """How often each kernel is run by a traced program and by what it calls."""
+    found = collections.Counter()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "pallas_call":
+            found[str(equation.params["name"])] += 1
+        for inner in jax.tree.leaves(
+            list(equation.params.values()),
+            is_leaf=lambda x: isinstance(x, core.Jaxpr | core.ClosedJaxpr),
+        ):
+            if isinstance(inner, core.Jaxpr | core.ClosedJaxpr):
+                found += kernels(getattr(inner, "jaxpr", inner))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("remat", "implementation", "forward"),
+    [
+        # The states that enter chunks are kept, which spares a GPU the first of two passes.
+        (True, PallasTriton(16, False), {"summaries": 1, "outputs": 2}),
+        ("scans", PallasTriton(16, False), {"summaries": 1, "outputs": 1}),
+        (True, MosaicTPU(interpret=False), {"forward": 2}),
+        ("scans", MosaicTPU(interpret=False), {"forward": 1}),
+    ],
+)
+def test_what_remat_runs_again(remat, implementation, forward):
+    scan = functools.partial(selective_scan, implementation=implementation)
+    config = cj.CaduceusConfig(d_model=24, n_layer=2, rcps=True)
+    shell = nnx.eval_shape(
+        lambda: cj.CaduceusForMaskedLM(config, remat=remat, scan=scan, rngs=nnx.Rngs(0))
+    )
+    graph, parameters = nnx.split(shell)
+
+    def loss(parameters):
+        return nnx.merge(graph, parameters)(jnp.zeros((1, 50), jnp.int32)).logits.sum()
+
+    found = kernels(jax.make_jaxpr(jax.grad(loss))(parameters).jaxpr)
+    directions = 2
+    for name, times in forward.items():
+        assert found[f"selective_scan_{name}"] == directions * times

@@ -1,6 +1,8 @@
 import types
 
 import jax
+import jax.export
+import jax.numpy as jnp
 import pytest
 
 from caduceus_jax.kernels import PallasTriton, causal_conv1d, selective_scan
@@ -46,3 +48,10 @@ def test_pallas_refuses_what_is_older_than_ampere():
         with pytest.raises(NotImplementedError, match=message):
             convolve = lambda x: causal_conv1d(x, weight, implementation=options).sum()  # noqa: E731
             jax.eval_shape(jax.grad(convolve), x)
+
+
+def test_no_kernel_is_exported():
+    run = jax.jit(target.refuse_export)
+    assert run(jnp.arange(3.0))[2] == target.refuse_export(jnp.arange(3.0))[2] == 2
+    with pytest.raises(NotImplementedError, match="in jax.export; supported: implementation='chu"):
+        jax.export.export(run)(jnp.arange(3.0))
