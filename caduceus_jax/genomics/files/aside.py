@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.files.output import OutputError
 
 
 @contextlib.contextmanager
@@ -17,7 +18,7 @@ def written_aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
         path: the file to write.
 
     Raises:
-        UserError: the folder of temporary files is full.
+        OutputError: the folder of temporary files is full.
         OSError: the copy cannot be written.
     """
     with tempfile.TemporaryDirectory(prefix="caduceus-jax-") as folder:
@@ -28,7 +29,7 @@ def written_aside(path: pathlib.Path) -> Iterator[pathlib.Path]:
             raise
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UserError(
+            raise OutputError(
                 f"a temporary file cannot be written in {tempfile.gettempdir()} ({reason}): set "
                 "TMPDIR to a folder with room"
             ) from None

@@ -10,7 +10,6 @@ import numpy as np
 import polars
 from jaxtyping import Float, Int
 
-from caduceus_jax.genomics.files.aside import written_aside
 from caduceus_jax.genomics.files.table_files import Write, table_writer
 from caduceus_jax.genomics.status import Status
 
@@ -60,9 +59,8 @@ def embedding_writer(
     if ending == ".npz":
         _write_npz(frame, path)
         return
-    write_hdf5 = _write_anndata if ending == ".h5ad" else _write_hdf5
-    with written_aside(path) as aside:
-        write_hdf5(frame, aside, provenance)
+    image = _anndata_image if ending == ".h5ad" else _hdf5_image
+    path.write_bytes(image(frame, provenance))
 
 
 def columns(frame: polars.DataFrame) -> Columns:
@@ -98,11 +96,11 @@ def _write_npz(frame: polars.DataFrame, path: pathlib.Path) -> None:
         np.savez(file, **arrays, embedding=embedding)  # pyright: ignore[reportArgumentType]
 
 
-def _write_hdf5(frame: polars.DataFrame, path: pathlib.Path, provenance: Mapping[str, Any]) -> None:
+def _hdf5_image(frame: polars.DataFrame, provenance: Mapping[str, Any]) -> bytes:
     import h5py
 
     others, embedding, offsets = columns(frame)
-    with h5py.File(path, "w") as file:
+    with _in_memory() as file:
         for name, values in others.items():
             dtype = h5py.string_dtype() if values.dtype == object else None
             file.create_dataset(name, data=values, dtype=dtype)
@@ -110,18 +108,28 @@ def _write_hdf5(frame: polars.DataFrame, path: pathlib.Path, provenance: Mapping
             file["offsets"] = offsets
         file["embedding"] = embedding
         file.attrs.update(_stored(provenance))
+        file.flush()
+        return file.id.get_file_image()
 
 
-def _write_anndata(
-    frame: polars.DataFrame, path: pathlib.Path, provenance: Mapping[str, Any]
-) -> None:
+def _anndata_image(frame: polars.DataFrame, provenance: Mapping[str, Any]) -> bytes:
     import anndata
 
     others, embedding, _ = columns(frame)
     data: Any = anndata.AnnData(X=embedding, obs=others, uns={KEY: _stored(provenance)})
     # The column stays as it is.
     data.obs_names = _unique(others["name"].tolist())
-    data.write_h5ad(path)
+    with _in_memory() as file:
+        anndata.io.write_elem(file, "/", data)
+        file.flush()
+        return file.id.get_file_image()
+
+
+def _in_memory() -> Any:
+    """An HDF5 file in memory: the library does not recover from a disk that is full."""
+    import h5py
+
+    return h5py.File("memory", "w", driver="core", backing_store=False)
 
 
 def _unique(names: list[str]) -> list[str]:

@@ -13,6 +13,12 @@ from caduceus_jax.genomics.files.inputs import AnyPath
 AnyPaths = Sequence[AnyPath] | AnyPath
 
 
+class OutputError(UserError):
+    """A file cannot be written, for example because the disk is full."""
+
+    exit_status = 1
+
+
 def check_output(path: pathlib.Path, formats: Mapping[str, str | None]) -> str:
     """Finds out before the work that its result can be written.
 
@@ -81,8 +87,8 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     A symbolic link stays one: the file it points to is replaced.
 
     Raises:
-        UserError: the file cannot be written, for example because the disk is full; what was there
-            before is as it was.
+        OutputError: the file cannot be written, for example because the disk is full; what was
+            there before is as it was.
     """
     target = path.resolve() if path.is_symlink() else path
     try:
@@ -92,7 +98,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _synced(path: pathlib.Path) -> None:

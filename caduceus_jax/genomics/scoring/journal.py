@@ -8,6 +8,7 @@ short or does not fit its CRC-32, and is dropped with whatever follows it.
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ from flax import nnx
 from jaxtyping import Float
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.files.output import OutputError
 from caduceus_jax.inference.loading import Pretrained
 from caduceus_jax.version import __version__
 
@@ -43,7 +45,7 @@ class Journal:
         path: what errors call it.
     """
 
-    def __init__(self, file: BinaryIO, size: int, path: pathlib.Path = pathlib.Path("journal")):
+    def __init__(self, file: io.FileIO, size: int, path: pathlib.Path = pathlib.Path("journal")):
         self._file, self._size, self._path = file, size, path
         self._synced = time.monotonic()
         self.replayed = self.appended = 0  # batches
@@ -67,14 +69,7 @@ class Journal:
     def append(self, values: Float[np.ndarray, "..."]) -> None:
         """Keeps the float32 values of a batch; they outlive the process, and soon the machine."""
         data = np.ascontiguousarray(values, "<f4").tobytes()
-        try:
-            self._file.write(_ENTRY.pack(len(data), zlib.crc32(data)) + data)
-            self._file.flush()
-        except OSError as error:
-            raise UserError(
-                f"the journal {self._path} cannot be written: {error.strerror}; once that is "
-                "mended, the same command continues"
-            ) from None
+        _write(self._file, _ENTRY.pack(len(data), zlib.crc32(data)) + data, self._path)
         self.appended += 1
         if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
             os.fsync(self._file.fileno())
@@ -132,9 +127,10 @@ def open_journal(
     """
     record = json.loads(json.dumps(run))
     try:
-        file = path.open("r+b" if path.exists() else "w+b")
+        # Not buffered: what cannot be written is found out at once, and not at the end again.
+        file = path.open("r+b" if path.exists() else "w+b", buffering=0)
     except OSError as error:
-        raise UserError(f"cannot write the journal {path}: {error.strerror}") from None
+        raise OutputError(f"the journal {path} cannot be written: {error.strerror}") from None
     with file:
         _lock(file, path)
         first = _begin(file, path, record, restart)
@@ -154,7 +150,7 @@ def open_journal(
         path.unlink(missing_ok=True)
 
 
-def _begin(file: BinaryIO, path: pathlib.Path, run: dict[str, Any], restart: bool) -> int:
+def _begin(file: io.FileIO, path: pathlib.Path, run: dict[str, Any], restart: bool) -> int:
     """Checks the journal's first line, or writes it; returns where the entries begin."""
     line = file.readline()
     there = _first_line(line, path)
@@ -168,9 +164,22 @@ def _begin(file: BinaryIO, path: pathlib.Path, run: dict[str, Any], restart: boo
         )
     file.seek(0)
     file.truncate()
-    file.write(json.dumps({"format": _FORMAT, "run": run}).encode() + b"\n")
-    file.flush()
+    _write(file, json.dumps({"format": _FORMAT, "run": run}).encode() + b"\n", path)
     return file.tell()
+
+
+def _write(file: io.FileIO, data: bytes, path: pathlib.Path) -> None:
+    start = file.tell()
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as error:
+        file.truncate(start)
+        raise OutputError(
+            f"the journal {path} cannot be written: {error.strerror}; the same command continues "
+            "once it can be"
+        ) from None
 
 
 def _first_line(line: bytes, path: pathlib.Path) -> dict[str, Any] | None:
@@ -183,7 +192,7 @@ def _first_line(line: bytes, path: pathlib.Path) -> dict[str, Any] | None:
     return json.loads(line)["run"] if line.endswith(b"\n") else None
 
 
-def _lock(file: BinaryIO, path: pathlib.Path) -> None:
+def _lock(file: io.FileIO, path: pathlib.Path) -> None:
     """Keeps two processes from writing one journal; the lock ends with the process."""
     try:
         import fcntl

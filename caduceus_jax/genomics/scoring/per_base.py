@@ -15,6 +15,7 @@ import polars
 from jaxtyping import Float, Int
 
 from caduceus_jax.genomics.files.alleles import BASES as BASES
+from caduceus_jax.genomics.files.output import OutputError
 from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.options import Masking
 from caduceus_jax.genomics.reference.genome import Genome, TokenWindows
@@ -373,12 +374,18 @@ def _room(bases: int, folder: pathlib.Path | None) -> np.ndarray:
     if folder is None or not bases:
         return np.full((bases, 4), np.nan, np.float32)
     nothing = np.full((min(bases, _CHUNK), 4), np.nan, np.float32)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        # Written, not left sparse: a disk that is full is found out here.
-        for first in range(0, bases, _CHUNK):
-            file.write(nothing[: bases - first].tobytes())
-        file.flush()
-        return np.memmap(file, np.float32, "r+", shape=(bases, 4))
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            # Written, not left sparse: a disk that is full is found out here.
+            for first in range(0, bases, _CHUNK):
+                left = memoryview(nothing[: bases - first].tobytes())
+                while left:
+                    left = left[file.write(left) :]
+            return np.memmap(file, np.float32, "r+", shape=(bases, 4))
+    except OSError as error:
+        raise OutputError(
+            f"the results, 16 bytes per base, cannot be kept in {folder}: {error.strerror}"
+        ) from None
 
 
 def _named(results: PerBase, number: int) -> str:

@@ -138,6 +138,12 @@ def test_a_full_disk_is_one_sentence(tmp_path):
         def write(self, data):
             raise OSError(28, "No space left on device")
 
+        def tell(self):
+            return 0
+
+        def truncate(self, size):
+            pass
+
     journal = Journal(Full(), 0, tmp_path / "a.journal")
     with pytest.raises(UserError, match=r"^the journal .*a\.journal cannot be written: No space"):
         journal.append(FIRST)
