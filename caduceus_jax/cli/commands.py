@@ -65,18 +65,21 @@ COMMANDS = {
     ),
     "runs": Command("caduceus_jax.train.run.compare:runs", "compare pretraining runs"),
     "embed": Command(
-        "caduceus_jax.cli.embed:embed", "embed sequences, regions or variants' surroundings"
+        "caduceus_jax.cli.genomics.embed:embed",
+        "embed sequences, regions or variants' surroundings",
     ),
-    "predict": Command("caduceus_jax.cli.predict:predict", "predict with a fine-tuned model"),
+    "predict": Command(
+        "caduceus_jax.cli.genomics.predict:predict", "predict with a fine-tuned model"
+    ),
     "score-variants": Command(
-        "caduceus_jax.cli.score_variants:score_variants",
+        "caduceus_jax.cli.genomics.score_variants:score_variants",
         "score the variants of a VCF or a table",
     ),
     "likelihood": Command(
-        "caduceus_jax.cli.likelihood:likelihood", "masked likelihood of every base"
+        "caduceus_jax.cli.genomics.likelihood:likelihood", "masked likelihood of every base"
     ),
     "mutagenesis": Command(
-        "caduceus_jax.cli.mutagenesis:mutagenesis", "score every change of a region"
+        "caduceus_jax.cli.genomics.mutagenesis:mutagenesis", "score every change of a region"
     ),
     "convert": Command(
         "caduceus_jax.cli.convert:convert", "write any stored model as a Hugging Face folder"

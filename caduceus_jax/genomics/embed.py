@@ -96,7 +96,7 @@ def embedded_sequences(
     oriented: bool,
     sequence: str,
 ) -> Sequences:
-    """What is embedded.
+    """Reads what is embedded.
 
     Args:
         sequences: in any form.

@@ -89,7 +89,7 @@ class Interval:
         return self.end - self.start
 
     def resize(self, length: int) -> "Interval":
-        """An interval of `length` bases around the same middle.
+        """Returns an interval of `length` bases around the same middle.
 
         The base (start + end) // 2 (0-based) becomes the one with the index length // 2.
         """
@@ -97,7 +97,7 @@ class Interval:
         return dataclasses.replace(self, start=start, end=start + length)
 
     def reverse_complement(self) -> "Interval":
-        """The same bases on the other strand."""
+        """Returns the same bases on the other strand."""
         return dataclasses.replace(self, strand=OTHER_STRAND[self.strand])
 
 
@@ -113,7 +113,7 @@ class Intervals(NamedTuple):
 
     @classmethod
     def of(cls, intervals: Iterable[Interval]) -> "Intervals":
-        """The columns of some intervals; each is named chrom:start-end, from 0 as in BED."""
+        """Makes the columns of some intervals, named chrom:start-end, from 0 as in BED."""
         intervals = list(intervals)
         return cls(
             [interval.chrom for interval in intervals],

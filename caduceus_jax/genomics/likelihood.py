@@ -73,12 +73,12 @@ def likelihood(
 
 
 def likelihood_tables(results: PerBase) -> Iterator[polars.DataFrame]:
-    """The table of `likelihood` in parts."""
+    """Returns the table of `likelihood` in parts."""
     return results.tables(_SCHEMA, _table)
 
 
 def track_values(chunk: BaseChunk, track: Track) -> Float[np.ndarray, " bases"]:
-    """What a bigWig file has for each base of a chunk: NaN where there is none.
+    """Finds out what a bigWig file has for each base of a chunk: NaN where there is none.
 
     Args:
         chunk: bases of one region.

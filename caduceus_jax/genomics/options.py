@@ -300,7 +300,7 @@ def _field_docs(kind: type) -> str:
 
 
 def _documented(doc: str, kind: type) -> str:
-    """The docstring with the fields in place of its line `**fields`."""
+    """Returns the docstring with the fields in place of its line `**fields`."""
     marked = [line for line in doc.split("\n") if line.strip().startswith("**fields:")]
     return doc.replace(marked[0], _field_docs(kind)) if marked else doc
 

@@ -1,12 +1,17 @@
-"""Pictures of regions: a logo of what a model expects, and a heat map of every change."""
+"""Pictures of regions: a logo of what a model predicts, and a heat map of every change."""
 
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import polars
 from jaxtyping import Float, Int
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.scoring.per_base import information
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 MOST_BASES = 1_000
 _BASES = "ACGT"
@@ -41,16 +46,20 @@ def check_length(bases: int) -> None:
 
 
 def draw_mutagenesis(
-    frame: Any, *, strand: Literal["+", "-"] = "+", model: str = "", title: str | None = None
-) -> Any:
-    """Draws every single-base change of a region under what the model expects there.
+    frame: polars.DataFrame,
+    *,
+    strand: Literal["+", "-"] = "+",
+    model: str = "",
+    title: str | None = None,
+) -> "Figure":
+    """Draws every single-base change of a region under what the model predicts there.
 
     The logo's stacks are as high as the model is certain: 2 bits less the entropy of its four
     probabilities, each letter in proportion to its own. In the heat map a dot marks the reference.
     Rows of the picture have up to 100 bases each.
 
     Args:
-        frame: polars.DataFrame of `mutagenesis.scores` of one region.
+        frame: of `mutagenesis`, of one region.
         strand: "+", or "-" to read the other strand from its 5' end, letters complemented.
         model: what to call the model in the title.
         title: in place of the default, which names the region, the strand and the model.
@@ -97,7 +106,7 @@ def draw_mutagenesis(
     return figure
 
 
-def _drawn(frame: Any, strand: str) -> tuple[_Drawn, str]:
+def _drawn(frame: polars.DataFrame, strand: str) -> tuple[_Drawn, str]:
     if strand not in ("+", "-"):
         raise UserError(f"strand is {strand!r}; it is + or -")
     chroms = frame["chrom"].unique().to_list()
@@ -163,7 +172,7 @@ def _draw_logo(
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_heat_map(axes: Any, drawn: _Drawn, scale: float, a_row: int) -> Any:
+def _draw_heat_map(axes: Any, drawn: _Drawn, scale: float, a_row: int) -> "AxesImage":
     from matplotlib import colormaps
 
     image = axes.imshow(

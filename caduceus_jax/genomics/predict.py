@@ -67,7 +67,7 @@ def predict(
 def predicted_sequences(
     sequences: AnySequences, genome: AnyGenome | None, options: Prediction, *, sequence: str
 ) -> tuple[Sequences, polars.DataFrame | None]:
-    """What is predicted: regions on the - strand as its 5' to 3'; and the table they came in.
+    """Reads what is predicted, the - strand as its 5' to 3', and the table it came in.
 
     Args:
         sequences: in any form.
@@ -113,7 +113,7 @@ def prediction(
 def with_predictions(
     table: polars.DataFrame, frame: polars.DataFrame, work: PredictionWork
 ) -> polars.DataFrame:
-    """A table of sequences with its predictions.
+    """Returns a table of sequences with its predictions.
 
     Args:
         table: what the sequences came in.

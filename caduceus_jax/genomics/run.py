@@ -21,7 +21,7 @@ class Work(Protocol[R_co]):
     weights: Sequence[int]
 
     def blocks(self, numbers: range) -> Iterator[Block[R_co]]:
-        """The blocks of these numbers."""
+        """Returns the blocks of these numbers."""
         ...
 
 
@@ -72,7 +72,7 @@ def run_work(
 
 
 def shard(weights: Sequence[int], index: int, count: int) -> range:
-    """The blocks of one shard: consecutive ones, with about the same work in all shards.
+    """Returns the blocks of one shard: consecutive ones, with about the same work in all shards.
 
     Args:
         weights: work of each block.

@@ -134,7 +134,7 @@ def scoring(
 
 
 def scored_table(source: VariantSource, rows: range, scores: polars.DataFrame) -> polars.DataFrame:
-    """Some variants with the columns they came with, their statuses and scores.
+    """Returns some variants with the columns they came with, their statuses and scores.
 
     Args:
         source: the variants.

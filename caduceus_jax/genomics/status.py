@@ -69,6 +69,6 @@ def summarise(
 
 
 def counted(status: np.ndarray) -> str:
-    """How many rows have each status, in words."""
+    """Counts the rows of each status, in words."""
     counts = [(int((status == s).sum()), s) for s in Status]
     return ", ".join(f"{count:,} {s}" for count, s in counts if count) or "none"

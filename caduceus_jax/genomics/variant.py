@@ -72,12 +72,12 @@ class Variant:
 
     @property
     def start(self) -> int:
-        """The first base of `ref`, 0-based."""
+        """Returns the first base of `ref`, 0-based."""
         return self.pos - 1
 
     @property
     def end(self) -> int:
-        """The base after the last one of `ref`, 0-based."""
+        """Returns the base after the last one of `ref`, 0-based."""
         return self.start + len(self.ref)
 
 
@@ -94,7 +94,7 @@ class Variants(NamedTuple):
 
     @classmethod
     def of(cls, variants: Iterable[Variant]) -> "Variants":
-        """The columns of some variants, each a record of its own."""
+        """Returns the columns of some variants, each a record of its own."""
         variants = list(variants)
         number = np.arange(len(variants))
         return cls(

@@ -32,11 +32,11 @@ class TokenRows(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(rows, length)."""
+        """Returns (rows, length)."""
         ...
 
     def __getitem__(self, rows: Any, /) -> np.ndarray:
-        """The token ids (k, length) of the k row numbers `rows`."""
+        """Returns the token ids (k, length) of the k row numbers `rows`."""
         ...
 
 
@@ -113,13 +113,13 @@ def plan(lengths: Lengths, batch_size: int | None) -> list[Batch]:
 
 
 def _bucket(length: int) -> int:
-    """The next of 32, 48, 64, 96, 128, ...: from 32 up at most a third of a row is padding."""
+    """Returns the next of 32, 48, 64, 96, 128, ...: at most a third of a row is padding."""
     power = max(1 << (length - 1).bit_length(), _SHORTEST_BUCKET)
     return power * 3 // 4 if length <= power * 3 // 4 and power > _SHORTEST_BUCKET else power
 
 
 def _merged(buckets: np.ndarray) -> np.ndarray:
-    """Each row's bucket, or the next longer one where filling that up costs less than a shape."""
+    """Moves rows to the next longer bucket where filling it up costs less than a shape."""
     most = _TOKENS_PER_SHAPE.get(jax.default_backend(), _TOKENS_PER_SHAPE_ELSEWHERE)
     buckets = buckets.copy()
     ladder = np.unique(buckets).tolist()
@@ -214,7 +214,7 @@ def _fetched(batch: Batch, results: jax.Array) -> tuple[Batch, np.ndarray]:
 
 @functools.lru_cache
 def _compiled(forward: Callable[..., jax.Array], devices: tuple[Any, ...], **static: Any):
-    """The jitted forward pass, and how its model and its inputs are placed on the devices."""
+    """Compiles the forward pass, and places its model and its inputs on the devices."""
     # Every device runs its rows on its own: kernels never see a mesh, and nothing is communicated.
     mesh = jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)
     replicated, split = PartitionSpec(), PartitionSpec("batch")

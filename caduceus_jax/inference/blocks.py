@@ -26,7 +26,7 @@ class Journal(Protocol):
     """Keeps the values of batches in the order in which they are computed."""
 
     def next(self) -> np.ndarray | None:
-        """The values of the next batch, flat; None where the next one is to be computed."""
+        """Returns the values of the next batch, flat; None where the next one is to be computed."""
         ...
 
     def append(self, values: np.ndarray) -> None:

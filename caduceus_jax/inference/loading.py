@@ -56,7 +56,7 @@ def load(path: str | os.PathLike[str], dtype: Dtype = jnp.float32) -> Pretrained
 
 
 def as_pretrained(m: AnyPretrained) -> Pretrained:
-    """A model with its tokenizer, of whatever a caller has.
+    """Returns a model with its tokenizer, of whatever a caller has.
 
     Args:
         m: what `load` returns; a model alone, which comes with its own tokenizer or the original's;
@@ -75,7 +75,7 @@ def as_pretrained(m: AnyPretrained) -> Pretrained:
 def checked_tokenizer(
     model: AnyModel, tokenizer: Tokenizer | None, *, both_strands: bool
 ) -> Tokenizer:
-    """The tokenizer, or an error where its alphabet is not the one the model was made for."""
+    """Checks that a tokenizer has the alphabet that the model was made for."""
     tokenizer, config = tokenizer or Tokenizer(), model.config
     if max(tokenizer.base_ids) >= config.vocab_size:
         raise UserError(

@@ -25,18 +25,18 @@ class Change(NamedTuple):
 
 
 def is_sequence(allele: str) -> bool:
-    """Whether an allele is written in bases."""
+    """Tells whether an allele is written in bases."""
     return _SEQUENCE.fullmatch(allele) is not None
 
 
 def is_symbolic(alt: str) -> bool:
-    """Whether an ALT is one of VCF's alternatives to bases: *, <DEL>, a breakend."""
+    """Tells whether an ALT is one of VCF's alternatives to bases: *, <DEL>, a breakend."""
     breakend = _BREAKEND.search(alt) is not None
     return alt in ("*", ".") or breakend or (alt[:1], alt[-1:]) == ("<", ">")
 
 
 def change(ref: str, alt: str | None) -> Change:
-    """What an ALT changes.
+    """Finds what an ALT changes.
 
     Records that list several alleles pad them all to one REF (`REF=AT ALT=A,AC`): what REF and ALT
     share at their ends is no part of the change. Where they are equal, their first base stands for

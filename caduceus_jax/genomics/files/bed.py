@@ -109,7 +109,7 @@ def _check_number(where: str, which: str, number: str) -> None:
 
 
 def _text(field: bytes) -> str:
-    """Text in UTF-8 or, where it is not that, in Latin-1, in which all bytes are letters."""
+    """Decodes UTF-8 or, where it is not that, Latin-1, in which all bytes are letters."""
     try:
         return field.decode()
     except UnicodeDecodeError:

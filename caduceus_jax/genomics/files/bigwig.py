@@ -66,7 +66,7 @@ def _check(path: pathlib.Path, count: int) -> None:
 
 
 def _runs(values: Iterable[tuple[str, int, Float[np.ndarray, " bases"]]]) -> Runs:
-    """Bases that follow one another and have a value, cut at fixed positions."""
+    """Yields bases that follow one another and have a value, cut at fixed positions."""
     waiting: tuple[str, int, list[np.ndarray]] | None = None
     for name, start, track in values:
         known = np.flatnonzero(~np.isnan(track))
@@ -138,7 +138,7 @@ class BigWig:
         return means.astype(np.float32)
 
     def values(self, contig: str, start: int, end: int) -> Float[np.ndarray, " bases"]:
-        """The value of each base, NaN where there is none.
+        """Returns the value of each base, NaN where there is none.
 
         Args:
             contig: its name in the file.

@@ -4,7 +4,7 @@ import contextlib
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars
@@ -12,6 +12,9 @@ from jaxtyping import Float, Int
 
 from caduceus_jax.genomics.files.table_files import Write, table_writer
 from caduceus_jax.genomics.status import Status
+
+if TYPE_CHECKING:
+    import h5py
 
 # Ending of the name -> the package that writes such a file.
 FORMATS: dict[str, str | None] = {
@@ -64,7 +67,7 @@ def embedding_writer(
 
 
 def columns(frame: polars.DataFrame) -> Columns:
-    """The frame's columns as arrays; with one vector per base, those of all rows in one array."""
+    """Turns columns into arrays; with one vector per base, those of all rows into one."""
     others = {
         name: np.array(frame[name].to_list(), np.object_ if dtype == polars.String else None)
         for name, dtype in frame.schema.items()
@@ -125,15 +128,15 @@ def _anndata_image(frame: polars.DataFrame, provenance: Mapping[str, Any]) -> by
         return file.id.get_file_image()
 
 
-def _in_memory() -> Any:
-    """An HDF5 file in memory: the library does not recover from a disk that is full."""
+def _in_memory() -> "h5py.File":
+    """Returns an HDF5 file in memory: the library does not recover from a disk that is full."""
     import h5py
 
     return h5py.File("memory", "w", driver="core", backing_store=False)
 
 
 def _unique(names: list[str]) -> list[str]:
-    """Names of which those that occurred before get a number that none has yet."""
+    """Returns names of which those that occurred before get a number that none has yet."""
     taken, count, unique = set(names), dict.fromkeys(names, 0), []
     seen: set[str] = set()
     for name in names:
@@ -147,5 +150,5 @@ def _unique(names: list[str]) -> list[str]:
 
 
 def _stored(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """HDF5 knows no None."""
+    """Replaces None, which HDF5 does not know."""
     return {key: "none" if value is None else value for key, value in provenance.items()}

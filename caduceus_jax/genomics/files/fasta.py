@@ -140,7 +140,7 @@ class StrangeByte(Exception):
 
 
 def canonical(lines: bytes) -> tuple[bytes, int]:
-    """Lines of sequence without their line ends, other codes than A, C, G, T, N replaced.
+    """Returns lines of sequence without their line ends, other codes than A, C, G, T, N replaced.
 
     Returns:
         The bases, upper and lower case kept, and how many of them were ambiguity codes.
@@ -160,7 +160,7 @@ def canonical(lines: bytes) -> tuple[bytes, int]:
 def _stretches(
     source: Input, watch: Callable[[bytes], object] | None
 ) -> Iterator[tuple[int, int, bytes]]:
-    """Header lines and stretches of other lines: first line (from 1), first byte (from 0), bytes.
+    """Yields headers and stretches of other lines: first line (from 1), first byte (from 0), bytes.
 
     Only a stretch that begins a line can begin with `>`, unless that byte is out of place.
     """

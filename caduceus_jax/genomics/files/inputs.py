@@ -17,7 +17,7 @@ import tempfile
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 from caduceus_jax.errors import UserError
 
@@ -71,11 +71,11 @@ class Input:
             )
 
     def head(self, count: int) -> bytes:
-        """The first bytes of the file itself, compressed or not."""
+        """Returns the first bytes of the file itself, compressed or not."""
         return self.raw(0, count)
 
     def raw(self, start: int, count: int = _BUFFER) -> bytes:
-        """Up to `count` bytes of the file itself from byte `start` (0-based)."""
+        """Reads up to `count` bytes of the file itself from byte `start` (0-based)."""
         return os.pread(self._file.fileno(), count, max(start, 0))
 
     @contextlib.contextmanager
@@ -112,13 +112,13 @@ class Input:
 
     @contextlib.contextmanager
     def file_object(self) -> Iterator[Any]:
-        """The file itself as an object with a file descriptor, at its start."""
+        """Yields the file itself as an object with a file descriptor, at its start."""
         with os.fdopen(os.dup(self._file.fileno()), "rb") as file:
             file.seek(0)
             yield file
 
     def digest(self) -> str:
-        """SHA-256 of the file itself, compressed or not, in hexadecimal."""
+        """Computes the SHA-256 of the file itself, compressed or not, in hexadecimal."""
         if self._digest is None:
             with io.BufferedReader(_FromStart(self._file, None), _BUFFER) as file:
                 self._digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -126,7 +126,7 @@ class Input:
 
 
 def as_input(path: "AnyPath | Input") -> Input:
-    """The input itself, or the opened file of a path."""
+    """Returns the input itself, or the opened file of a path."""
     return path if isinstance(path, Input) else Input(path)
 
 
@@ -147,15 +147,15 @@ def open_binary(
         yield file
 
 
-def _standard_input() -> Any:
+def _standard_input() -> IO[bytes]:
     file = sys.stdin.buffer
     if file.isatty():
         raise UserError("standard input is a terminal: send a file into it, with < or with a pipe")
     return file
 
 
-def _spooled(file: Any) -> Any:
-    """All of a file that can be read only once, as one that can be read again."""
+def _spooled(file: IO[bytes]) -> IO[bytes]:
+    """Returns all of a file that can be read only once, as one that can be read again."""
     try:
         copy = tempfile.TemporaryFile()
         shutil.copyfileobj(file, copy, _BUFFER)

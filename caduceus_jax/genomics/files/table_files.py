@@ -134,7 +134,7 @@ class _Parquet:
 
 
 def _group_ends(frame: polars.DataFrame) -> list[int]:
-    """The row after each whole group; what is left waits for more rows."""
+    """Returns the row after each whole group; what is left waits for more rows."""
     numbers = np.zeros(len(frame), np.int64)
     for name, dtype in frame.schema.items():
         if isinstance(dtype, polars.Array):

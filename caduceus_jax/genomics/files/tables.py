@@ -43,16 +43,16 @@ class Table:
         self.frame, self.name, self._lines, self.encoding = frame, name, lines, encoding
 
     def line(self, row: int) -> int:
-        """The line of a row (from 0) in a text file, or its number otherwise; both from 1."""
+        """Returns the line of a row (from 0) in a text file, otherwise its number; both from 1."""
         return row + 1 if self._lines is None else self._lines[row]
 
     def where(self, row: int) -> str:
-        """Where a row (from 0) stands, for errors."""
+        """Returns where a row (from 0) stands, for errors."""
         return f"{self.name}:{' row ' if self._lines is None else ''}{self.line(row)}"
 
 
 def is_table(source: Input) -> bool:
-    """Whether a file is read as a table, by how it starts or by the ending of its name."""
+    """Tells whether a file is read as a table, by how it starts or by the ending of its name."""
     ending = source.path.name.endswith((*TEXT_ENDINGS, ".parquet"))
     return source.head(len(_PARQUET)) == _PARQUET or ending
 
@@ -128,7 +128,7 @@ def _read_text(name: str, data: bytes, separator: str) -> Table:
 
 
 def _rows(name: str, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The fields of each line that is not blank, with its number from 1.
+    """Yields the fields of each line that is not blank, with its number from 1.
 
     In text separated by tabs a quotation mark means itself, unless a field begins with one and
     another ends a field: so both what spreadsheets quote and the 5" of a length are read.
@@ -151,7 +151,7 @@ def _rows(name: str, text: str, separator: str) -> Iterator[tuple[int, list[str]
 
 
 def _is_quoted(text: str, separator: str) -> bool:
-    """Whether text separated by tabs has fields in quotation marks, and reads well so."""
+    """Tells whether text separated by tabs has fields in quotation marks, and reads well so."""
     if f'{separator}"' not in text and not text.startswith('"') and '\n"' not in text:
         return False
     try:
@@ -163,7 +163,7 @@ def _is_quoted(text: str, separator: str) -> bool:
 
 
 def checked_bases(where: str, sequence: object) -> bytes:
-    """A sequence of a table without the blanks around it, unknown bases as N.
+    """Returns a sequence of a table without the blanks around it, unknown bases as N.
 
     Args:
         where: names the row in errors.
@@ -181,7 +181,7 @@ def checked_bases(where: str, sequence: object) -> bytes:
 
 
 def of_frame(frame: Any) -> polars.DataFrame:
-    """A polars frame of a polars or pandas one, or of a mapping of columns.
+    """Returns a polars frame of a polars or pandas one, or of a mapping of columns.
 
     Raises:
         UserError: not a table.
@@ -198,11 +198,11 @@ def of_frame(frame: Any) -> polars.DataFrame:
 
 
 def is_frame(value: object) -> bool:
-    """Whether a value is a polars or pandas frame, or a mapping of columns."""
+    """Tells whether a value is a polars or pandas frame, or a mapping of columns."""
     pandas = type(value).__module__.partition(".")[0] == "pandas"
     return isinstance(value, polars.DataFrame | polars.LazyFrame | dict) or pandas
 
 
 def ending_of(path: pathlib.Path, endings: Sequence[str]) -> str:
-    """The first of the endings that a file's name has; empty for none."""
+    """Returns the first of the endings that a file's name has; empty for none."""
     return next((ending for ending in endings if path.name.endswith(ending)), "")

@@ -15,7 +15,7 @@ _LARGEST = 2**31 - 1  # as in VCF
 
 
 def variants_of(table: Table) -> Variants:
-    """The variants of a table, one record per row.
+    """Returns the variants of a table, one record per row.
 
     Raises:
         UserError: none of the four columns, or a row that is not a variant.
@@ -42,7 +42,7 @@ def variants_of(table: Table) -> Variants:
 
 
 def _checked(chrom: object, pos: object, ref: object, alt: object) -> int:
-    """The position of a row, from 1; a ValueError tells what is wrong."""
+    """Returns the position of a row, from 1; a ValueError tells what is wrong."""
     if not isinstance(chrom, str) or not chrom.strip():
         raise ValueError("chrom is empty")
     number = pos if isinstance(pos, int) else None
@@ -70,7 +70,7 @@ def frame_of(variants: Variants) -> polars.DataFrame:
 
 
 def with_scores(table: polars.DataFrame, scores: polars.DataFrame) -> polars.DataFrame:
-    """A table of variants with statuses and scores, which replace columns of the same names.
+    """Adds statuses and scores to a table of variants; they replace columns of the same names.
 
     Args:
         table: the columns of the variants.
@@ -83,7 +83,7 @@ def with_scores(table: polars.DataFrame, scores: polars.DataFrame) -> polars.Dat
 def vcf_lines(
     variants: Variants, contigs: Iterable[tuple[str, int]], declared: Mapping[str, int | None]
 ) -> Iterator[str]:
-    """The lines of a VCF file with one record for each row.
+    """Yields the lines of a VCF file with one record for each row.
 
     Args:
         variants: the rows.

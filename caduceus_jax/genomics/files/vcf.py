@@ -60,7 +60,7 @@ class Vcf:
 
     @classmethod
     def of_lines(cls, lines: Iterable[str]) -> "Vcf":
-        """A VCF that is no file: the header's and the records' lines, without line ends."""
+        """Returns a VCF that is no file: the header's and the records' lines, without line ends."""
         self = cls.__new__(cls)
         text = b"".join(_encode(line) + b"\n" for line in lines)
         self._source, self._binary, self.name, self.contigs = text, False, "variants", {}
@@ -70,12 +70,12 @@ class Vcf:
 
     @contextlib.contextmanager
     def records(self) -> Iterator[Iterator[tuple[int, bytes]]]:
-        """The records' lines as they stand, each with its number in the file, from 1."""
+        """Yields the records' lines as they stand, each with its number in the file, from 1."""
         with self._lines() as (_, records):
             yield records
 
     def variants(self) -> Variants:
-        """One row per ALT of each record, and per record without ALT.
+        """Returns one row per ALT of each record, and per record without ALT.
 
         Raises:
             UserError: a line that is not a record, with its number.
@@ -97,7 +97,7 @@ class Vcf:
         return Variants(record, line, chrom, position, ref, alt, identifier)
 
     def digest(self) -> str:
-        """SHA-256 of the file."""
+        """Computes the SHA-256 of the file."""
         assert isinstance(self._source, Input)
         return self._source.digest()
 
@@ -175,7 +175,7 @@ def _header(
 def _annotated(
     line: bytes, keys: Mapping[str, str], new: Mapping[str, str], combine: Combine | None
 ) -> bytes:
-    """A record with other values of some INFO fields; all other bytes stay."""
+    """Returns a record with other values of some INFO fields; all other bytes stay."""
     text = line.rstrip(b"\r\n")
     columns = text.split(b"\t", len(_COLUMNS))
     info = _decode(columns[_INFO])
@@ -190,7 +190,7 @@ def _annotated(
 
 
 def _quoted(value: object) -> str:
-    """A value of a header line, as VCF 4.3 (1.4) escapes it."""
+    """Returns a value of a header line, as VCF 4.3 (1.4) escapes it."""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{" ".join(text.splitlines())}"'
 
@@ -200,7 +200,7 @@ def _ended(line: bytes, end: bytes) -> bytes:
 
 
 def _checked(where: str, line: bytes) -> list[str]:
-    """The first five columns of a record."""
+    """Returns the first five columns of a record."""
     columns = line.rstrip(b"\r\n").split(b"\t", len(_COLUMNS))
     if len(columns) < len(_COLUMNS):
         raise UserError(

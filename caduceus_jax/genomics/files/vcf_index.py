@@ -45,7 +45,7 @@ def remove_indexes(path: pathlib.Path) -> None:
 
 
 def _check_sorted(path: pathlib.Path, after: str) -> int:
-    """The largest position, from 1, of records that are in order."""
+    """Returns the largest position, from 1, of records that are in order."""
     finished: set[bytes] = set()
     contig, position, largest = b"", -1, 0
     with Vcf(path).records() as records:

@@ -60,7 +60,7 @@ class Bgzip:
 
 
 def scan_blocks(source: Input) -> Offsets:
-    """Where all blocks of a bgzip file begin, found by walking from one to the next.
+    """Finds out where all blocks of a bgzip file begin, found by walking from one to the next.
 
     Raises:
         UserError: what should be a block is not.
@@ -96,7 +96,7 @@ def write_gzi(path: pathlib.Path, offsets: Offsets) -> None:
 
 
 def fits(source: Input, offsets: Offsets) -> bool:
-    """Whether an index of blocks is the file's own.
+    """Tells whether an index of blocks is the file's own.
 
     Blocks are linked: each one tells its length in the file and in the content. The links looked
     at are the first, the last and up to some thousand between them; in another file, whose blocks

@@ -35,7 +35,7 @@ class Record(NamedTuple):
     width: int  # bytes of a line, its end included
 
     def byte(self, base: int) -> int:
-        """Where in the file a base is."""
+        """Finds out where in the file a base is."""
         return self.offset + base // self.bases * self.width + base % self.bases
 
 
@@ -161,7 +161,7 @@ class _Lines:
         self._length += int(bases.sum())
 
     def record(self) -> Record:
-        """The record, whose end has come."""
+        """Returns the record, whose end has come."""
         left = self._end - self._start
         if left:  # a last line without a line end
             shape = self._shape or (left, left + 1)
@@ -196,7 +196,7 @@ def read_fai(path: pathlib.Path) -> Records:
 
 
 def fits(read: ReadBytes, size: int, records: Mapping[str, Record]) -> bool:
-    """Whether each record lies between its own header and the next one, the last up to the end.
+    """Tells whether each record lies between its own header and the next one, or the end.
 
     That they follow one another is checked for all; the headers are read of up to some thousand.
 
@@ -225,7 +225,7 @@ def fits(read: ReadBytes, size: int, records: Mapping[str, Record]) -> bool:
 
 
 def _stored(source: Input, files: list[pathlib.Path]) -> Index | None:
-    """The index in these files, if it is the file's own."""
+    """Returns the index in these files, if it is the file's own."""
     try:
         records = read_fai(files[0])
         blocks = bgzip.read_gzi(files[1]) if source.compression == "bgzip" else None

@@ -136,7 +136,7 @@ class Genome:
         return np.array([number[name] for name in names], np.int64)
 
     def some_names(self) -> str:
-        """A few of the contigs' names, for error messages."""
+        """Returns a few of the contigs' names, for error messages."""
         return ", ".join(self.names[:5]) + (", ..." if len(self.names) > 5 else "")
 
     def bases(
@@ -266,7 +266,7 @@ class TokenWindows:
         self._contigs, self._starts = contigs, starts
 
     def __getitem__(self, rows: np.ndarray) -> Int[np.ndarray, "rows length"]:
-        """Token ids of the windows of these numbers."""
+        """Returns token ids of the windows of these numbers."""
         length = self.shape[1]
         bases = self._genome.windows(self._contigs[rows], self._starts[rows], length)
         return self._tokenizer.encode(bases.tobytes()).reshape(-1, length)

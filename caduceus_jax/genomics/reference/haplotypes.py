@@ -26,11 +26,11 @@ class Haplotypes(NamedTuple):
 
     @property
     def span(self) -> Rows:
-        """Bases of each allele."""
+        """Returns bases of each allele."""
         return np.array([len(allele) for allele in self.allele], np.int64)
 
     def lengths(self, genome: Genome) -> Rows:
-        """Bases of each contig with the allele in place."""
+        """Returns bases of each contig with the allele in place."""
         return genome.lengths[self.contig] + self.span - (self.end - self.start)
 
 
@@ -62,7 +62,7 @@ class HaplotypeTokens:
         self._haplotypes, self._starts = haplotypes, starts
 
     def __getitem__(self, rows: np.ndarray) -> Int[np.ndarray, "rows length"]:
-        """Token ids of the windows of these numbers."""
+        """Returns token ids of the windows of these numbers."""
         length = self.shape[1]
         # Neighbouring rows are often the same window, with another base of it masked.
         windows, which = np.unique(rows, return_inverse=True)
@@ -87,7 +87,7 @@ class HaplotypeTokens:
 def middle(
     start: Rows, span: Rows, length: int, extra_left: Bool[np.ndarray, " rows"]
 ) -> tuple[Rows, Rows]:
-    """Start and end of windows with a stretch in their middle; all 0-based.
+    """Returns start and end of windows with a stretch in their middle; all 0-based.
 
     Args:
         start: (rows,) first base of the stretch.
@@ -107,7 +107,7 @@ def extra_left(
     alleles: list[tuple[bytes, ...]],
     length: int,
 ) -> Bool[np.ndarray, " rows"]:
-    """On which side a window of an odd length has a base more, for `middle`.
+    """Finds out on which side a window of an odd length has a base more, for `middle`.
 
     The side is chosen by the sequences, so that both strands choose the same one: on the left
     where the sequences around, read with the alleles in place, come before their reverse
@@ -140,7 +140,7 @@ def extra_left(
 def widen(
     genome: Genome, contig: int, start: int, ref: str, alt: str, most: int
 ) -> tuple[int, str, str]:
-    """An insertion or a deletion with all of the stretch within which it can be moved.
+    """Returns an insertion or a deletion with all of the stretch within which it can be moved.
 
     Args:
         genome: where it lies.
@@ -168,6 +168,6 @@ def widen(
 
 
 def _matching(a: np.ndarray, b: np.ndarray) -> int:
-    """How many elements agree before the first that do not."""
+    """Counts the elements that agree before the first that do not."""
     differ = a != b
     return int(differ.argmax()) if differ.any() else len(a)

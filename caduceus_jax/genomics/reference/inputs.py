@@ -72,7 +72,7 @@ class VariantSource(NamedTuple):
 
 
 def as_genome(genome: AnyGenome) -> Genome:
-    """The genome itself, or the one at a path."""
+    """Returns the genome itself, or the one at a path."""
     return genome if isinstance(genome, Genome) else Genome(genome)
 
 
@@ -251,7 +251,7 @@ def _of_file(
 
 
 def kind_of(source: Input) -> Kind:
-    """What a file is: by how it starts, then by the ending of its name."""
+    """Finds out what a file is: by how it starts, then by the ending of its name."""
     if is_table(source):
         return "table"
     with source.open() as file:
@@ -377,7 +377,7 @@ def _variant(variant: Any) -> Variant:
 
 
 def is_path(text: str | os.PathLike[str]) -> bool:
-    """Whether a text names a file, not a region or a variant."""
+    """Tells whether a text names a file, not a region or a variant."""
     if isinstance(text, os.PathLike):
         return True
     if text in STANDARD_INPUT or pathlib.Path(text).exists():

@@ -66,7 +66,7 @@ def locate(
 
 
 def name_row(variants: Variants, source: str) -> Callable[[int], str]:
-    """A function that names a row for an error message."""
+    """Returns a function that names a row for an error message."""
 
     def describe(row: int) -> str:
         name = f"{variants.chrom[row]}:{variants.position[row] + 1}"
@@ -78,7 +78,7 @@ def name_row(variants: Variants, source: str) -> Callable[[int], str]:
 def _statuses(
     variants: Variants, contig: np.ndarray, changes: list[Change], genome: Genome, *, indels: bool
 ) -> np.ndarray:
-    """What becomes of each row, from its place, its alleles and the genome's bases there."""
+    """Finds what becomes of each row, from its place, its alleles and the genome's bases."""
     lengths = np.where(contig >= 0, genome.lengths[contig], -1)
     placed = place(variants.position, variants.position + 1, lengths).status
     kinds = np.array([c.status for c in changes], placed.dtype)

@@ -7,7 +7,7 @@ _MITOCHONDRION = ("M", "MT", "Mt", "mt")
 
 
 def find_contig(name: str, known: Mapping[str, int], declared: int | None = None) -> str | None:
-    """Which contig of a genome a name stands for.
+    """Finds out which contig of a genome a name stands for.
 
     A name that the genome has stands for itself. Otherwise it stands for the contig whose name
     differs by the prefix chr alone, and a name of the mitochondrion for the mitochondrion. Where

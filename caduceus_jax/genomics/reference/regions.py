@@ -17,7 +17,7 @@ _REGION = re.compile("(?P<chrom>.+):(?P<span>[0-9,]{1,20}(-[0-9,]{1,20})?(:[-+.]
 
 
 def named_regions(text: str, genome: Genome) -> Intervals:
-    """The regions that a user types.
+    """Returns the regions that a user types.
 
     Args:
         text: a contig's name; a region such as chr22:30,000,001-30,002,000, with or without

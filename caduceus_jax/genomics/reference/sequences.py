@@ -45,7 +45,7 @@ class Sequences:
 def of_bases(
     names: Sequence[str], bases: Sequence[bytes], what: str = "sequences", **more: polars.Series
 ) -> Sequences:
-    """Sequences that are in memory, with the columns name and length.
+    """Returns sequences that are in memory, with the columns name and length.
 
     Args:
         names: of each row.
@@ -72,7 +72,7 @@ def around_regions(
     oriented: bool = False,
     describe: Describe = lambda row: f"region {row} (0-based)",
 ) -> Sequences:
-    """The bases of regions, or of windows around their middles.
+    """Returns the bases of regions, or of windows around their middles.
 
     The columns are name, chrom, start, end (of the region), window_start, window_end (of what is
     read) and padding (bases of it outside the contig, which are N); with `oriented`, strand.
@@ -120,7 +120,7 @@ def around_records(
     max_length: int | None = None,
     describe: Describe = lambda row: f"record {row} (0-based)",
 ) -> Sequences:
-    """The reference's bases around variants' records, one row per record.
+    """Returns the reference's bases around variants' records, one row per record.
 
     The columns are name (the record's ID, or chrom:pos), chrom, pos (1-based, as in the file),
     window_start, window_end and padding. A log line counts the records whose REF is not what the
@@ -198,7 +198,7 @@ class _Placed:
 
 
 def _text(field: str) -> str:
-    """A field of a VCF file, which may hold any bytes, as what every table can hold."""
+    """Returns a field of a VCF file, which may hold any bytes, as what every table can hold."""
     raw = field.encode("utf-8", errors="surrogateescape")
     try:
         text = raw.decode()
@@ -210,7 +210,7 @@ def _text(field: str) -> str:
 def _read(
     rows: _Placed, genome: Genome, edge: Edge, max_length: int | None, describe: Describe
 ) -> Sequences:
-    """The bases of the windows around what lies on the genome."""
+    """Returns the bases of the windows around what lies on the genome."""
     contig = genome.contigs(rows.chrom)
     lengths = np.where(contig >= 0, genome.lengths[contig], -1)
     start, end = rows.window

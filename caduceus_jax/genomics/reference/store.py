@@ -81,7 +81,7 @@ class Store:
         self.unknown = _map(self.path / UNKNOWN, RUNS, 2 * runs).reshape(runs, 2)
 
     def __getitem__(self, contig: str) -> np.ndarray:
-        """(length,) uint8 letters of a contig; read when they are looked at."""
+        """Returns the (length,) uint8 letters of a contig, read when they are looked at."""
         at = self.contigs[contig]
         return self.bases[at.offset : at.offset + at.length]
 
@@ -105,7 +105,7 @@ class Store:
 
 
 def content_digest(bases: Any, contigs: list[Contig]) -> str:
-    """SHA-256 of a genome, from one that has seen all bases and from the contigs' names and sizes.
+    """Computes the SHA-256 of a genome from that of its bases and its contigs' names and sizes.
 
     Args:
         bases: a `hashlib.sha256` of `bases.bin`.
@@ -139,7 +139,7 @@ def _read_index(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _map(path: pathlib.Path, dtype: Any, count: int) -> np.ndarray:
-    """A file of so many numbers, mapped read-only."""
+    """Returns a file of so many numbers, mapped read-only."""
     try:
         size = path.stat().st_size
         if size == count * np.dtype(dtype).itemsize:

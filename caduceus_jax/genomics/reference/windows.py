@@ -71,6 +71,6 @@ def place(
 
 
 def centred(position: Positions, length: int) -> tuple[Positions, Positions]:
-    """Start and end of windows whose base `length // 2` is `position`; all 0-based."""
+    """Returns start and end of windows whose base `length // 2` is `position`; all 0-based."""
     start = position - length // 2
     return start, start + length

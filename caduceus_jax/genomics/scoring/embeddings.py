@@ -59,12 +59,12 @@ class EmbeddingWork:
         self.weights = [int(reached[part.stop] - reached[part.start]) for part in self.parts]
 
     def blocks(self, numbers: range) -> Iterator[Block[polars.DataFrame]]:
-        """The blocks of these numbers."""
+        """Yields the blocks of these numbers."""
         for number in numbers:
             yield self._block(self.parts[number])
 
     def empty(self) -> polars.DataFrame:
-        """A table of no rows, with all columns."""
+        """Returns a table of no rows, with all columns."""
         return self._frame(range(0), np.zeros((0, self._how.channels), np.float32))
 
     def _block(self, part: range) -> Block[polars.DataFrame]:
@@ -94,7 +94,7 @@ class EmbeddingWork:
     def _vectors(
         self, part: range, tiles: Tiles, found: Results
     ) -> Float[np.ndarray, "ok channels"] | list[Float[np.ndarray, "length channels"]]:
-        """What is known of the rows that are OK."""
+        """Puts together what is known of the rows that are OK."""
         ok = np.flatnonzero(self._sequences.status[part.start : part.stop] == Status.OK)
         if not self._per_token:
             vectors = np.zeros((len(tiles.start), self._how.channels), np.float32)
@@ -157,7 +157,7 @@ class _Views(Sequence[memoryview]):
 
 
 def _tiles(sequences: Sequences, options: Embedding) -> tuple[Tiles, Spans | None]:
-    """The tiles of all rows that are OK, by their numbers, and what of each is averaged."""
+    """Returns the tiles of all rows that are OK, by their numbers, and what of each is averaged."""
     rows = np.flatnonzero(sequences.status == Status.OK)
     lengths = sequences.lengths[rows]
     tile = options.tile or int(lengths.max(initial=1))
@@ -172,7 +172,7 @@ def _tiles(sequences: Sequences, options: Embedding) -> tuple[Tiles, Spans | Non
 
 
 def checked_overlap(options: Embedding) -> int | None:
-    """The bases that neighbouring tiles share at least; None without tiles."""
+    """Returns the bases that neighbouring tiles share at least; None without tiles."""
     if options.tile is None:
         return None
     return options.tile // 4 if options.overlap is None else options.overlap

@@ -51,7 +51,7 @@ class Journal:
         self.replayed = self.appended = 0  # batches
 
     def next(self) -> Float[np.ndarray, " values"] | None:
-        """The values of the next batch that is kept; None where the next one is to be computed."""
+        """Returns the values of the next batch that is kept; None where it is to be computed."""
         start = self._file.tell()
         head = self._file.read(_ENTRY.size) if start < self._size else b""
         if len(head) == _ENTRY.size:
@@ -77,7 +77,7 @@ class Journal:
 
 
 def run_record(m: Pretrained, verb: str, **what: Any) -> dict[str, Any]:
-    """Everything that determines the values of a run.
+    """Returns everything that determines the values of a run.
 
     Args:
         m: the model and its tokenizer.
@@ -99,7 +99,7 @@ def run_record(m: Pretrained, verb: str, **what: Any) -> dict[str, Any]:
 
 
 def _model_digest(m: Pretrained) -> str:
-    """A digest of all that makes a model's answer: architecture, weights, vocabulary, dtype."""
+    """Digests all that makes a model's answer: architecture, weights, vocabulary, dtype."""
     made_of = (m.model.config, m.tokenizer.vocabulary, str(m.model.caduceus.dtype))
     digest = hashlib.sha256(repr(made_of).encode())
     for path, parameter in sorted(nnx.to_flat_state(nnx.state(m.model, nnx.Param))):
@@ -183,7 +183,7 @@ def _write(file: io.FileIO, data: bytes, path: pathlib.Path) -> None:
 
 
 def _first_line(line: bytes, path: pathlib.Path) -> dict[str, Any] | None:
-    """The run a journal belongs to; None where the process was killed within the first line."""
+    """Reads which run a journal belongs to; None where the first line is cut short."""
     opening = json.dumps({"format": _FORMAT})[:-1].encode()
     if not line.startswith(opening[: len(line)]):
         raise UserError(

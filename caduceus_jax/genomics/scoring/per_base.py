@@ -65,12 +65,12 @@ class MergedIntervals(NamedTuple):
 
     @property
     def offset(self) -> Int[np.ndarray, " intervals"]:
-        """How many bases lie before each."""
+        """Counts the bases that lie before each."""
         return np.cumsum(self.end - self.start) - (self.end - self.start)
 
     @property
     def bases(self) -> int:
-        """Their bases altogether."""
+        """Returns their bases altogether."""
         return int((self.end - self.start).sum())
 
 
@@ -111,7 +111,7 @@ class PerBase:
         return MergedIntervals(contig[first], start[first], (reach - shift)[last])
 
     def chunks(self) -> Iterator[BaseChunk]:
-        """The bases of every region, in the order of the regions and from left to right.
+        """Yields the bases of every region, in the order of the regions and from left to right.
 
         A region that is not on the genome is one chunk of one base, its first, with its status.
         """
@@ -130,7 +130,7 @@ class PerBase:
                 yield self._chunk(chrom, contig, first, min(first + _CHUNK, end), shift)
 
     def merged_chunks(self) -> Iterator[BaseChunk]:
-        """Every base once, in the order of the genome, under the genome's own names."""
+        """Yields every base once, in the order of the genome, under the genome's own names."""
         for contig, start, end, offset in zip(*self.merged, self.merged.offset, strict=True):
             for first in range(int(start), int(end), _CHUNK):
                 last, name = min(first + _CHUNK, int(end)), self.genome.names[int(contig)]
@@ -139,7 +139,7 @@ class PerBase:
     def tables(
         self, schema: dict[str, Any], table: Callable[[BaseChunk, bool], dict[str, Any]]
     ) -> Iterator[polars.DataFrame]:
-        """Tables of a chunk each, in the order of `chunks`; first one without rows.
+        """Yields tables of a chunk each, in the order of `chunks`; first one without rows.
 
         Args:
             schema: name and type of each column; NaN is null.
@@ -238,7 +238,7 @@ class PerBaseWork:
         self._shapes = Shapes(np.full(max(passes, 1), length), options.batch_size)
 
     def blocks(self, numbers: range) -> Iterator[Block[np.ndarray]]:
-        """The blocks of these numbers; the result of each is (bases, 4)."""
+        """Yields the blocks of these numbers; the result of each is (bases, 4)."""
         for number in numbers:
             yield self._block(number)
 
@@ -370,7 +370,7 @@ def _bases(genome: Genome, contig: int, start: int, end: int) -> np.ndarray:
 
 
 def _room(bases: int, folder: pathlib.Path | None) -> np.ndarray:
-    """(bases, 4) float32 of NaN."""
+    """Makes room for results: (bases, 4) float32 of NaN."""
     if folder is None or not bases:
         return np.full((bases, 4), np.nan, np.float32)
     nothing = np.full((min(bases, _CHUNK), 4), np.nan, np.float32)

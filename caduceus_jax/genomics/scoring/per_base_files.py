@@ -34,7 +34,7 @@ T = TypeVar("T", bound=str)
 def check_track_files(
     outputs: Mapping[pathlib.Path, str], tracks: Sequence[T]
 ) -> list[tuple[pathlib.Path, str, T]]:
-    """The files to write: one per track where several tracks are wanted.
+    """Returns the files to write: one per track where several tracks are wanted.
 
     Args:
         outputs: files and their endings.
@@ -58,7 +58,7 @@ def check_track_files(
 
 
 def region_inputs(regions: str, genome: Genome) -> tuple[Intervals, str]:
-    """The regions of a command line, and what tells them from others.
+    """Returns the regions of a command line, and what tells them from others.
 
     Raises:
         UserError: no such file or contig, or what is not a region.

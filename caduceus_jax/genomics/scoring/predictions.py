@@ -74,12 +74,12 @@ class PredictionWork:
         self.weights = [int(self._run[part.start : part.stop].sum()) for part in self.parts]
 
     def blocks(self, numbers: range) -> Iterator[Block[polars.DataFrame]]:
-        """The blocks of these numbers."""
+        """Yields the blocks of these numbers."""
         for number in numbers:
             yield self._block(self.parts[number])
 
     def empty(self) -> polars.DataFrame:
-        """A table of no rows, with all columns."""
+        """Returns a table of no rows, with all columns."""
         return self._frame(range(0), np.zeros((0, len(self._names)), np.float32))
 
     def _block(self, part: range) -> Block[polars.DataFrame]:

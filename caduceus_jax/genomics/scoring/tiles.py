@@ -53,7 +53,7 @@ def cut(lengths: np.ndarray, tile: int, overlap: int) -> Tiles:
 
 
 def middle(lengths: np.ndarray, tile: int) -> Tiles:
-    """The one tile in the middle of each sequence, all of a sequence that is not longer."""
+    """Returns the one tile in the middle of each sequence, all of a sequence that is not longer."""
     start = -(-np.maximum(lengths - tile, 0) // 2)
     end = lengths - start
     return Tiles(np.arange(len(lengths)), start, end, 2 * np.stack([start, end], axis=1))
@@ -62,7 +62,7 @@ def middle(lengths: np.ndarray, tile: int) -> Tiles:
 def pooled(
     tiles: Tiles, vectors: Float[np.ndarray, "tiles channels"], rows: int
 ) -> Float[np.ndarray, "sequences channels"]:
-    """The mean over each sequence, of the means over what its tiles answer for.
+    """Returns the mean over each sequence, of the means over what its tiles answer for.
 
     Args:
         tiles: of the sequences 0 to `rows` - 1.
@@ -81,7 +81,7 @@ def pooled(
 def stitched(
     tiles: Tiles, states: Iterable[tuple[int, Float[np.ndarray, "tokens channels"]]], length: int
 ) -> Float[np.ndarray, "length channels"]:
-    """The vectors of one sequence, each from the tile in which it lies most centrally.
+    """Returns the vectors of one sequence, each from the tile in which it lies most centrally.
 
     Args:
         tiles: of all sequences.

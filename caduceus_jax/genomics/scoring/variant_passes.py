@@ -65,7 +65,7 @@ class Passes(Protocol):
     padded: int
 
     def scores(self, values: np.ndarray) -> polars.DataFrame:
-        """The status and the scores of each row of the block, from the results of the passes."""
+        """Computes the status and the scores of each row of the block."""
         ...
 
 
@@ -112,7 +112,7 @@ class MaskedRatio:
 
     @staticmethod
     def _placed(scorer: Scorer, passes: polars.DataFrame) -> Windows:
-        """Windows with the masked bases in their middle."""
+        """Returns windows with the masked bases in their middle."""
         genome, length = scorer.genome, scorer.options.context_length
         contig, start = (passes[name].to_numpy() for name in ("contig", "start"))
         masks = [list(map(int, text.split(","))) for text in passes["masks"]]
@@ -130,7 +130,7 @@ class MaskedRatio:
         return windows._replace(status=status)
 
     def scores(self, values: Float[np.ndarray, "passes masks 4"]) -> polars.DataFrame:
-        """The status and llr of each row."""
+        """Returns the status and llr of each row."""
         scored = self._changes.filter(_OK).select("row", "pass", "masks", "ref", "alt")
         llr = np.zeros(len(scored), np.float32)
         which = scored["pass"].to_numpy()
@@ -218,7 +218,7 @@ class _Alleles:
         )
 
     def tokens(self, starts: np.ndarray, length: int) -> HaplotypeTokens:
-        """Windows of the sequences, of the same length, as token ids."""
+        """Returns windows of the sequences, of the same length, as token ids."""
         genome, tokenizer = self._scorer.genome, self._scorer.tokenizer
         return HaplotypeTokens(genome, tokenizer, self._haplotypes, starts, length)
 
@@ -249,7 +249,7 @@ class PseudoRatio:
         self.item = (1, 4)
 
     def scores(self, values: Float[np.ndarray, "passes 1 4"]) -> polars.DataFrame:
-        """The status and pllr of each row."""
+        """Returns the status and pllr of each row."""
         changes, count = self._alleles.changes, len(self._alleles.context)
         seen = values[np.arange(len(values)), 0, self._base]
         total = np.bincount(self._sequence, weights=seen, minlength=count)
@@ -284,7 +284,7 @@ class EmbeddingDistance:
         self.item = (scorer.channels,)
 
     def scores(self, values: Float[np.ndarray, "passes channels"]) -> polars.DataFrame:
-        """The status, l2 and cosine of each row."""
+        """Returns the status, l2 and cosine of each row."""
         changes, vectors = self._alleles.changes, values.astype(np.float64)
         ref, alt = (vectors[changes[name].to_numpy()] for name in ("ref", "alt"))
         norms = np.linalg.norm(ref, axis=1) * np.linalg.norm(alt, axis=1)
@@ -305,7 +305,7 @@ PASSES: dict[Mode, Callable[[Scorer, polars.DataFrame], Passes]] = {
 
 
 def _masks_of(run: polars.DataFrame) -> Int[np.ndarray, "passes masks"]:
-    """Masked positions within each window, -1 where it has fewer than others."""
+    """Returns masked positions within each window, -1 where it has fewer than others."""
     masks = [list(map(int, text.split(","))) for text in run["masks"]]
     # Few shapes: 1, 2, 4, 8 ... masks.
     width = 1 << (max(map(len, masks), default=1) - 1).bit_length()
@@ -317,7 +317,7 @@ def _masks_of(run: polars.DataFrame) -> Int[np.ndarray, "passes masks"]:
 
 
 def _with_alleles(scorer: Scorer, changes: polars.DataFrame) -> polars.DataFrame:
-    """Two rows per change, side 0 with REF and side 1 with ALT, each over all of its repeat."""
+    """Makes two rows per change, with REF and with ALT, each over all of its repeat."""
     length = scorer.options.context_length
     widened = [
         widen(scorer.genome, *change, length)
@@ -360,7 +360,7 @@ def _windows(
     lengths: np.ndarray,
     row: polars.Series,
 ) -> Windows:
-    """Windows of the context's length, with a stretch in their middle."""
+    """Returns windows of the context's length, with a stretch in their middle."""
     rows = row.to_numpy()
     return place(
         *middle(start, span, scorer.options.context_length, left),
@@ -383,7 +383,7 @@ def _joined(
     scored: polars.DataFrame,
     names: tuple[str, ...],
 ) -> polars.DataFrame:
-    """One row per row of the block: row, status and scores, null unless it is ok."""
+    """Returns one row per row of the block: row, status and scores, null unless it is ok."""
     rows = _updated(sites, changes).select("row", "status")
     joined = rows.join(scored, on="row", how="left", maintain_order="left")
     return joined.with_columns(col(name).fill_nan(None) for name in names)

@@ -82,7 +82,7 @@ class ScoringWork:
                 self._passes(part)
 
     def blocks(self, numbers: range) -> Iterator[Block[polars.DataFrame]]:
-        """The blocks of these numbers."""
+        """Yields the blocks of these numbers."""
         for number in numbers:
             yield self._block(self.parts[number])
 
@@ -92,7 +92,7 @@ class ScoringWork:
             log.info(f"{self.padded:,} windows reach beyond a contig's end, where N is read")
 
     def empty(self) -> polars.DataFrame:
-        """A table of no rows, with all columns."""
+        """Returns a table of no rows, with all columns."""
         return self._passes(range(0)).scores(np.zeros((0, *self._passes(range(0)).item)))
 
     def _passes(self, part: range) -> Passes:

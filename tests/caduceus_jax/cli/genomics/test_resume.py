@@ -139,7 +139,7 @@ def test_other_options_and_inputs_are_another_run(tmp_path, inputs, monkeypatch,
 
 
 def test_killed_runs_are_continued_to_the_same_bytes(tmp_path, inputs, capsys):
-    path = pathlib.Path(__file__).parents[2] / "stress" / "kill_and_resume.py"
+    path = pathlib.Path(__file__).parents[3] / "stress" / "kill_and_resume.py"
     spec = importlib.util.spec_from_file_location("kill_and_resume", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

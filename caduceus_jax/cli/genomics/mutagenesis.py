@@ -125,5 +125,5 @@ def _check_drawable(regions: Intervals, genome: Genome) -> None:
 
 
 def _short(model: str) -> str:
-    """What a picture calls a model: a hub id as it is, of a path the last two names."""
+    """Finds out what a picture calls a model: a hub id as it is, of a path the last two names."""
     return "/".join(pathlib.Path(model).parts[-2:]).lstrip("/")

@@ -9,7 +9,7 @@ import pytest
 
 import caduceus_jax as cj
 from caduceus_jax import CaduceusForMaskedLM, UserError, inference
-from caduceus_jax.cli.embed import embed as command
+from caduceus_jax.cli.genomics.embed import embed as command
 from caduceus_jax.cli.main import main
 from caduceus_jax.genomics.options import Embedding
 from tests import genomes

@@ -6,7 +6,7 @@ import pytest
 
 from caduceus_jax import CaduceusForMaskedLM, UserError
 from caduceus_jax.cli.arguments import parse
-from caduceus_jax.cli.likelihood import likelihood as command
+from caduceus_jax.cli.genomics.likelihood import likelihood as command
 from caduceus_jax.cli.signature import signature
 from caduceus_jax.genomics.likelihood import likelihood
 from caduceus_jax.genomics.options import Masking

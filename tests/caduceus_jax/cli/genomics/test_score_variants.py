@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError
+from caduceus_jax.cli.genomics.score_variants import score_variants as command
 from caduceus_jax.cli.main import main
-from caduceus_jax.cli.score_variants import score_variants as command
 from caduceus_jax.genomics.files.vcf import read_vcf
 from caduceus_jax.genomics.options import VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome
@@ -228,7 +228,7 @@ def test_an_error_leaves_the_earlier_output_alone(tmp_path, folder, genome, monk
         partial.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("caduceus_jax.cli.score_variants.write_vcf", fail)
+    monkeypatch.setattr("caduceus_jax.cli.genomics.score_variants.write_vcf", fail)
     with pytest.raises(UserError, match="out.vcf cannot be written: No space left on device$"):
         command(folder, str(path), genome=str(genome.path), out=out)
     assert out.read_text() == "of yesterday"

@@ -8,7 +8,7 @@ import pytest
 
 from caduceus_jax import CaduceusForMaskedLM, UserError
 from caduceus_jax.cli.arguments import parse
-from caduceus_jax.cli.mutagenesis import mutagenesis as command
+from caduceus_jax.cli.genomics.mutagenesis import mutagenesis as command
 from caduceus_jax.cli.signature import signature
 from caduceus_jax.genomics.mutagenesis import mutagenesis
 from caduceus_jax.genomics.options import Masking

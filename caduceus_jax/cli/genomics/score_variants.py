@@ -175,7 +175,7 @@ def score_variants(
 def _remembering(
     parts: Iterable[Part[polars.DataFrame]], statuses: list[np.ndarray]
 ) -> Iterator[Part[polars.DataFrame]]:
-    """The parts as they pass; their statuses are appended to a list."""
+    """Yields the parts as they pass; their statuses are appended to a list."""
     for part in parts:
         statuses.append(part.frame["status"].to_numpy().astype(np.str_))
         yield part
@@ -203,7 +203,7 @@ def _write_vcf(
 
 
 def _vcf_of(source: VariantSource, genome: Genome) -> Vcf:
-    """A VCF of variants that came in a table; its contigs are named as the records name them."""
+    """Makes a VCF of variants that came in a table, with contigs as its records name them."""
     names = list(dict.fromkeys(source.variants.chrom))
     numbers = genome.contigs(names).tolist()
     declared = {name: i if i >= 0 else None for name, i in zip(names, numbers, strict=True)}
@@ -212,7 +212,7 @@ def _vcf_of(source: VariantSource, genome: Genome) -> Vcf:
 
 
 def _declarations(mode: Mode) -> dict[str, str]:
-    """The header lines of the INFO fields that a mode writes."""
+    """Returns the header lines of the INFO fields that a mode writes."""
     numbers = {
         f"CADUCEUS_{name.upper()}": f'Number=A,Type=Float,Description="{_DESCRIPTIONS[name]}"'
         for name in SCORES[mode]
@@ -237,7 +237,7 @@ def _provenance(mode: Mode, model: str, genome: str, options: VariantScoring) ->
 def _fields(
     source: VariantSource, mode: Mode, parts: Iterable[Part[polars.DataFrame]]
 ) -> Iterator[dict[str, str]]:
-    """The INFO fields of each record."""
+    """Yields the INFO fields of each record."""
     for part in parts:
         record = source.variants.record[part.rows.start : part.rows.stop]
         status = part.frame["status"].to_list()
@@ -255,7 +255,7 @@ def _fields(
 
 
 def _combined(there: Mapping[str, str], new: Mapping[str, str], mode: Mode) -> Mapping[str, str]:
-    """The status of all modes: ok where one of them has a score, otherwise that of this run."""
+    """Combines the statuses of all modes: ok where one has a score, otherwise this run's."""
     others = [f"{_STATUS}_{other.upper()}" for other in SCORES if other != mode]
     statuses = new[_STATUS].split(",")
     for earlier in (there[key].split(",") for key in others if key in there):
