@@ -82,7 +82,7 @@ class DataConfig:
     workers: int = advanced(0)
     threads: int = advanced(2)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("mask_probability", "validation_fraction"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"data.{name} is {getattr(self, name)}; it is between 0 and 1")
@@ -100,7 +100,7 @@ class DataConfig:
             check_local("data", name)
         self._check_splits()
 
-    def _check_splits(self):
+    def _check_splits(self) -> None:
         if self.weights and len(self.weights) != len(as_list(self.fasta)):
             raise UserError(
                 f"data.weights has {len(self.weights)} numbers, and there are "
@@ -153,7 +153,7 @@ class OptimizerConfig:
     weight_decay: float = 0.1
     clip_norm: float = advanced(1.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.warmup_fraction < 1:
             raise UserError(
                 f"optimizer.warmup_fraction is {self.warmup_fraction}; it is at least 0 and below 1"
@@ -219,7 +219,7 @@ class StepConfig:
     ema_decay: float | None = advanced(None)
     skip_spikes: bool | float = advanced(False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.remat, bool):
             object.__setattr__(self, "remat", "blocks" if self.remat else "none")
         sizes = ("steps", "batch_size", "max_length", "microbatches", "fsdp", "sequence", "tensor")
@@ -349,7 +349,7 @@ class PretrainConfig(StepConfig):
     processes: int | None = advanced(None)
     process: int | None = advanced(None)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         _check_positive(self, ("log_every", "eval_every", "checkpoint_every", "keep"))
         _check_positive(self, ("max_skipped",))

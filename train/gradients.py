@@ -52,6 +52,8 @@ def summed_gradients(
     of_piece = jax.value_and_grad(function, has_aux=True)
 
     def of_rows(params: Any, batch: Any) -> Any:
+        """Adds up over microbatches."""
+
         def add(sums: Any, piece: Any) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, sums, of_piece(params, piece)), None
 
@@ -61,6 +63,7 @@ def summed_gradients(
         return lax.scan(add, zeros, pieces)[0]
 
     def add_up(found: Any, specs: Any, axes: list[str]) -> Any:
+        """Adds up over the devices that share a gradient."""
         sums, grads = found
 
         def of(grad: jax.Array, spec: P) -> jax.Array:
@@ -96,6 +99,7 @@ def _on_devices(
         return function
 
     def call(params: Any, batch: Any) -> Any:
+        """Runs the function on each device's part of the batch."""
         specs = jax.tree_util.tree_map_with_path(
             lambda path, leaf: fsdp_spec(path, leaf.shape, mesh), params
         )

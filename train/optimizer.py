@@ -36,6 +36,7 @@ def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     # `optax.warmup_cosine_decay_schedule` is the same but for rounding, which makes its first rate
     # wrong in the fourth digit: it computes the warm-up from its end.
     def rising(step: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
+        """Returns the learning rate of a step of the warm-up."""
         return config.lr_init + step * slope
 
     if config.schedule == "wsd":
@@ -55,6 +56,7 @@ def has_decay(params: Any) -> Any:
     names = {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
 
     def decayed(path: Any, _: Any) -> bool:
+        """Returns whether a parameter has weight decay."""
         name = path_name(path)
         layer_norm = name.endswith("/scale") and name.removesuffix("scale") + "bias" in names
         return not layer_norm and _NO_WEIGHT_DECAY.fullmatch(name) is None

@@ -188,6 +188,7 @@ def _on_abort(explain: Any) -> None:
 
     @handler
     def aborted(_: int) -> None:
+        """Explains, and ends the process at once."""
         try:
             explain()
         finally:

@@ -250,6 +250,7 @@ def end_together(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs the function, and tells the other processes how it ended."""
         try:
             result = function(*args, **kwargs)
             if _peers is not None:

@@ -108,7 +108,7 @@ def _report(host: str, port: int, hello: Message, deadline: float, seconds: floa
                 connection.settimeout(max(deadline - time.monotonic(), 1) + seconds)
                 answer = _read(connection)
         except socket.gaierror:
-            reason = f"there is no host {host}"
+            reason = f"the host {host} is unknown"
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "the connection was lost"
         else:

@@ -175,7 +175,8 @@ def sharded_conv(mesh: Mesh, implementation: Implementation = None) -> Conv:
 def _sharded(mesh: Mesh, function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
     """`function` on shards of the arrays that its positional arguments are called by."""
 
-    def call(*arrays, **options):
+    def call(*arrays, **options) -> Any:
+        """Runs the operation on each device's part of the arrays."""
         arguments = dict(zip(names, arrays, strict=False)) | options
         present = {name: x for name, x in arguments.items() if x is not None}
         given = {name: present.pop(name) for name in _ARRAYS if name in present}
@@ -259,7 +260,7 @@ def path_name(path: tuple[Any, ...]) -> str:
 def abstract(init: Callable[[], T], mesh: Mesh) -> T:
     """Shape, type and sharding of every array that `init` would make; nothing is computed."""
 
-    def place(path, leaf):
+    def place(path, leaf) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_place(path, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(place, jax.eval_shape(init))
@@ -348,6 +349,8 @@ def gather_layers(params: Any, mesh: Mesh, dtype: Any) -> Callable[[T], T] | Non
         return None
 
     def gather(layer: T) -> T:
+        """Gathers the parameters of one layer."""
+
         def whole(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
             name = path_name(path)
             if name not in axes:

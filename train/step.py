@@ -98,6 +98,7 @@ def make_program(
     optimizer = make_optimizer(config.optimizer, config.steps)
 
     def model() -> CaduceusForMaskedLM:
+        """Makes a model with random parameters."""
         return CaduceusForMaskedLM(
             config.model,
             dtype=jnp.dtype(config.dtype),
@@ -110,6 +111,7 @@ def make_program(
     shell.caduceus.gather = gather_layers(nnx.state(shell, nnx.Param), mesh, config.dtype)
 
     def init() -> TrainState:
+        """Makes the state before the first step."""
         params = nnx.state(model(), nnx.Param)
         return init_state(params, optimizer, averages=config.ema_decay is not None)
 
@@ -163,6 +165,7 @@ def make_train_step(
     """
 
     def weighted_nats(params: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
+        """Returns the summed loss of a batch, and the sums that metrics are made of."""
         logits = nnx.merge(graphdef, params)(batch["input_ids"]).logits
         nats, weight = masked_lm_sums(logits, batch["labels"], batch["weights"], tokenizer.pad_id)
         return nats, prediction_sums(logits, batch, tokenizer) | {"weight": weight}
@@ -170,6 +173,7 @@ def make_train_step(
     gradients = summed_gradients(weighted_nats, mesh, microbatches)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Takes one step of the optimizer."""
         (nats, sums), grads = gradients(state.params, batch)
         # A mean over the whole batch, however it is cut.
         weight = jnp.where(sums["weight"] == 0, 1, sums["weight"])
@@ -216,6 +220,7 @@ def make_eval_step(
     """Makes the jitted function (params, batch) -> sums, those of `prediction_sums`."""
 
     def eval_step(params: Any, batch: Batch) -> Metrics:
+        """Returns the sums of a batch that metrics are made of."""
         logits = nnx.merge(graphdef, params)(batch["input_ids"]).logits
         return prediction_sums(logits, batch, tokenizer)
 

@@ -46,7 +46,7 @@ class Interval:
     end: int
     strand: Strand = "+"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.start >= self.end:
             raise UserError(
                 f"start is {self.start} and end {self.end}: an interval counts from 0, and its end "

@@ -66,7 +66,7 @@ class Embedding:
     overlap: int | None = None
     batch_size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_choice("pooling", self.pooling, Pooling)
         _check_choice("edge", self.edge, Edge)
         _check_least(self, "context_length", "window", "max_length", "tile", "batch_size")
@@ -108,7 +108,7 @@ class Prediction:
     max_length: int = 131_072
     batch_size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_choice("edge", self.edge, Edge)
         _check_least(self, "context_length", "max_length", "batch_size")
 
@@ -139,7 +139,7 @@ class VariantScoring:
     max_ref_mismatch: float = 0.01
     batch_size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_choice("edge", self.edge, Edge)
         _check_least(self, "context_length", "batch_size")
         if not 0 <= self.max_ref_mismatch <= 1:
@@ -188,7 +188,7 @@ class Masking:
     rc_mode: RcMode | None = None
     batch_size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_choice("edge", self.edge, Edge)
         _check_least(self, "context_length", "masks_per_pass", "batch_size")
         if self.masks_per_pass > 1 and self.context_length < 2 * self.masks_per_pass:
@@ -271,6 +271,7 @@ def takes_fields(kind: type) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
+        """Adds the options' parameters to a function's signature."""
         hints = get_type_hints(kind)
         signature = inspect.signature(function)
         kept = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]

@@ -45,7 +45,7 @@ class Variant:
     ref: str
     alt: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.pos < 0:
             raise UserError(f"pos is {self.pos}; positions of variants are counted from 1")
         if not self.ref:

@@ -213,7 +213,9 @@ def _fetched(batch: Batch, results: jax.Array) -> tuple[Batch, np.ndarray]:
 
 
 @functools.lru_cache
-def _compiled(forward: Callable[..., jax.Array], devices: tuple[Any, ...], **static: Any):
+def _compiled(
+    forward: Callable[..., jax.Array], devices: tuple[Any, ...], **static: Any
+) -> tuple[Callable[..., Any], NamedSharding, NamedSharding]:
     """Compiles the forward pass, and places its model and its inputs on the devices."""
     # Every device runs its rows on its own: kernels never see a mesh, and nothing is communicated.
     mesh = jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)

@@ -90,6 +90,7 @@ def run_blocks(
     first = len(found)
 
     def batches() -> Iterator[tuple[Batch, Inputs]]:
+        """Yields the batches of all blocks, in order."""
         for block in begun:
             yield from ((batch, block.inputs) for batch in block.batches[first:])
         for block in blocks:
@@ -180,6 +181,7 @@ def meter(show: bool, total: int, what: str, unit: str) -> Callable[[int], None]
     next(bar, None)  # it begins when it is first asked
 
     def advance(rows: int) -> None:
+        """Moves the progress bar on."""
         for _ in range(rows):
             state["done"] += 1
             next(bar, None)

@@ -227,6 +227,7 @@ def embedding_inputs(
     """
 
     def inputs(batch: Batch) -> tuple[np.ndarray, tuple[np.ndarray | None, np.ndarray | None]]:
+        """Makes ids, padding mask and spans of a batch."""
         ids = np.full((len(batch.rows), batch.length), tokenizer.pad_id, np.int32)
         for i, row in enumerate(batch.rows.tolist()):
             sequence = sequences[row]

@@ -137,6 +137,7 @@ def masked_inputs(ids: TokenRows, masks: Int[np.ndarray, "rows masks"]) -> Input
     """
 
     def inputs(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Makes ids and masked positions of a batch."""
         return np.asarray(ids[batch.rows], np.int32), masks[batch.rows].astype(np.int32)
 
     return inputs

@@ -287,6 +287,7 @@ class Caduceus(PretrainedModel):
         # Only the sum is carried, as the original's pair of it and the newest output would be kept
         # for the backward pass of every block.
         def layer(residual: Strands, block: Block) -> tuple[Strands, Strands | None]:
+            """Runs one block; what `lax.scan` calls."""
             block = block if self.gather is None else self.gather(block)
             residual, mixed = block(residual, given.padding_mask, given.segment_ids)
             return residual, (residual if residuals else mixed) if output else None

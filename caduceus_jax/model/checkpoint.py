@@ -293,7 +293,7 @@ def _adapted(path: Path, folder: pathlib.Path, base: Path | None) -> StoredModel
     try:
         tensors = lora.merge(convert.to_torch(stored.config, stored.state), adapter, tied=tied)
         with warnings.catch_warnings():
-            # That the directions are no longer tied is what such an adapter says.
+            # Such an adapter unties the directions on purpose: no warning is due.
             warnings.simplefilter("ignore", UserWarning)
             config, tensors = convert.reconcile(CaduceusConfig.from_hf(hf), tensors)
         state = convert.from_torch(config, tensors)

@@ -431,6 +431,7 @@ class CaduceusForSequenceClassification(LinearHead):
         segments = checked_segments(segment_ids, (hidden.shape[0], hidden.shape[2]))
 
         def one(number: jax.Array) -> jax.Array:
+            """Pools the tokens of one segment."""
             members = segments == jnp.broadcast_to(number.astype(segments.dtype), segments.shape)
             members = members if mask is None else members & mask
             return self.head(pool(hidden, members, self.pooling)).mean(axis=1)

@@ -205,7 +205,8 @@ def _scan(options: Any, dtype: Any, size: Size, gate: bool) -> tuple[Callable[..
     if not gate:
         del arguments["z"]
 
-    def both(arguments):
+    def both(arguments) -> tuple[jax.Array, Any]:
+        """Runs the scan forward and backward."""
         scan = lambda a: selective_scan(**a, implementation=options)  # noqa: E731
         y, pull_back = jax.vjp(scan, arguments)
         return y, pull_back(y)
@@ -219,7 +220,8 @@ def _convolution(options: Any, dtype: Any, size: Size) -> tuple[Callable[..., An
     weight = jax.ShapeDtypeStruct((4, size.channels), jnp.float32)
     bias = jax.ShapeDtypeStruct((size.channels,), jnp.float32)
 
-    def gradients(arguments):
+    def gradients(arguments) -> Any:
+        """Runs the convolution's backward pass."""
         *arguments, grad = arguments
         convolve = lambda *a: causal_conv1d(*a, implementation=options)  # noqa: E731
         return jax.vjp(convolve, *arguments)[1](grad)

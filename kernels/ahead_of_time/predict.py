@@ -67,6 +67,7 @@ def moved(kernel: str, size: Size, dtype: str) -> int:
         return 3 * size.length * size.channels * item  # x, and its and the result's gradients
 
     def array(*shape: int, dtype: str = "float32") -> jax.ShapeDtypeStruct:
+        """Returns the shape and the type of an array."""
         return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
 
     sequence = array(1, size.length, size.channels, dtype=dtype)

@@ -26,7 +26,7 @@ def prepare(folder: str | None) -> None:
     """
     dump = f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true"
     os.environ["LIBTPU_INIT_ARGS"] = dump if folder else ""
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU machine to ask
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no TPU machine can be asked
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ["JAX_PLATFORMS"] = "cpu"
 

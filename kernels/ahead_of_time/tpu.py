@@ -213,6 +213,7 @@ def estimated_cycles(program: str, trips: tuple[int, ...]) -> int:
     named = {match[1]: body for body in bodies if (match := re.match(r"(?:ENTRY )?%?(\S+)", body))}
 
     def cycles(name: str, depth: int) -> int:
+        """Adds up the estimated cycles of a computation and of the loops in it."""
         own = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', named[name])))
         loops = re.findall(r" while\(.*body=%?([\w.\-]+)", named[name])
         return own + sum(trips[depth] * cycles(loop, depth + 1) for loop in loops)
@@ -280,9 +281,11 @@ def _compile(
     there = jax.sharding.SingleDeviceSharding(device)
 
     def array(shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
+        """Returns the shape, the type and the place of an array."""
         return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=there)
 
-    def both(arrays, cotangent):
+    def both(arrays, cotangent) -> tuple[jax.Array, Any]:
+        """Runs the function forward and backward."""
         y, pull_back = jax.vjp(lambda arrays: function(**arrays), arrays)
         return y, pull_back(cotangent)
 

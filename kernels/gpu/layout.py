@@ -83,7 +83,7 @@ def layout(inputs: ScanInputs, chunk: int, elements: int) -> ChunkLayout:
 
 
 def arrays(inputs: ScanInputs, **extra: jax.Array | None) -> dict[str, jax.Array]:
-    """Those that there are, by name, as kernels read them.
+    """The arrays that are present, by name, in the layout that kernels expect.
 
     A is transposed: a thread's columns are loaded side by side. B and C are small, and in float32
     they are not unpacked again by every block of channels.

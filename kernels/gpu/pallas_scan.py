@@ -5,7 +5,7 @@ channels) in registers: with one warp a thread owns whole columns of it, so that
 need no exchange between threads, and B and C are loaded once for all channels of the block.
 
 Exponentials are powers of two of A log2(e). A chunk at the ragged end has decay 1 and input 0
-where there is no token: the time step is 0 after the softplus, not before.
+past the last token: the time step is 0 after the softplus, not before.
 """
 
 import sys

@@ -5,7 +5,7 @@ channels) in registers: of up to 16 states a warp has whole columns, so that sum
 need few exchanges between threads, and B and C are loaded once for all channels of the block.
 
 Exponentials are powers of two of A log2(e). A chunk at the ragged end has decay 1 and input 0
-where there is no token: the time step is 0 after the softplus, not before.
+past the last token: the time step is 0 after the softplus, not before.
 
 Names are those of `layout`; an array that a scan does not have is not touched. `p` is the
 `Program`, known when a kernel is compiled; `at` is where its program is. Offsets are 64 bits wide.

@@ -59,7 +59,7 @@ def _backward(plan: Plan, refs: dict[str, Any]) -> None:
     totals = [n for n in ("grad_a", "grad_d_skip", "grad_delta_bias") if n in refs]
 
     @pl.when(pl.program_id(2) == 0)
-    def _():
+    def _() -> None:
         refs["grad_initial_state"][...] = refs["grad_final"][...]
         for name in totals:
             refs[name][...] = jnp.zeros_like(refs[name])
@@ -68,7 +68,8 @@ def _backward(plan: Plan, refs: dict[str, Any]) -> None:
     zero = jnp.zeros((len(refs["grad_b"]), LANES), jnp.float32)
     carry = refs["grad_initial_state"][...], zero, zero
 
-    def body(i, carry):
+    def body(i, carry) -> Any:
+        """Computes the gradients of one round of tokens."""
         return _round(loop, i, *carry)
 
     refs["grad_initial_state"][...] = loop.rounds(body, carry, backwards=True)[0]
@@ -79,10 +80,11 @@ def _recompute(loop: TokenLoop) -> None:
     refs = loop.refs
     refs["states"][loop.plan.chunk + 1 if loop.plan.reverse else 0] = refs["initial_states"][...]
 
-    def body(i, h):
+    def body(i, h) -> jax.Array:
+        """Runs one round of tokens forward again and keeps its states."""
         loop.keep("grads", i, _ungated(loop, i)[0])
 
-        def token(j, h):
+        def token(j, h) -> jax.Array:
             h, _ = loop.advance(i, j, h)
             refs["states"][i.number * ROUND + j + 1] = h
             return h
@@ -102,7 +104,9 @@ def _ungated(loop: TokenLoop, i) -> tuple[jax.Array, Any]:
     return grad * z * gate, grad * gate * (1 + z * (1 - gate))
 
 
-def _round(loop: TokenLoop, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: jax.Array):
+def _round(
+    loop: TokenLoop, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Gradients of a round of tokens, walking against the recurrence.
 
     Args:
@@ -122,7 +126,7 @@ def _round(loop: TokenLoop, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: ja
     shift, first = (LANES - ROUND, LANES - ROUND) if loop.plan.reverse else (ROUND, 0)
     grad_b, grad_c = (pltpu.roll(x, shift, 1) for x in (grad_b, grad_c))
 
-    def token(j, carry):
+    def token(j, carry) -> Any:
         adjoint, grad_a, grad_b, grad_c = carry
         t, a, delta = i.number * ROUND + j, refs["a"][...], loop.row("steps", i, j)
         grad, c = loop.row("grads", i, j), loop.column("c", i, j)

@@ -12,7 +12,9 @@ from caduceus_jax.kernels.tpu.program import KernelCall, TokenLoop, prepared, si
 from caduceus_jax.kernels.tpu.sums import Sums, sums_of
 
 
-def forward(plan: Plan, inputs: ScanInputs, keep: bool):
+def forward(
+    plan: Plan, inputs: ScanInputs, keep: bool
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array | None]:
     """(y, final state), and the states that enter the chunks where they are to be kept."""
     writes = ("y", "final_state", "initial_states")[: 3 if keep else 2]
     found = KernelCall(plan, inputs, backwards=False)(
@@ -29,17 +31,18 @@ def _forward(plan: Plan, refs: dict[str, Any]) -> None:
     loop = TokenLoop(plan, refs, backwards=False)
 
     @pl.when(pl.program_id(2) == 0)
-    def _():
+    def _() -> None:
         first = refs["initial_state"][...] if "initial_state" in refs else 0.0
         refs["final_state"][...] = jnp.broadcast_to(first, refs["final_state"].shape)
 
     if "initial_states" in refs:
         refs["initial_states"][...] = refs["final_state"][...]
 
-    def body(i, h):
+    def body(i, h) -> jax.Array:
+        """Walks over one round of tokens and writes its outputs."""
         sums = Sums(loop, "sums", i)
 
-        def token(j, h):
+        def token(j, h) -> jax.Array:
             h, _ = loop.advance(i, j, h)
             sums.put(j, h * loop.column("c", i, j))
             return h

@@ -53,7 +53,7 @@ def test_without_process_0_the_address_is_named():
     (error,) = come(free_port(), [1], counts=[2], seconds=1.0)
     assert "process 1 (node-0) did not reach process 0 at localhost:" in str(error)
     assert "(Connection refused)" in str(error)
-    with pytest.raises(NotMet, match=r"there is no host nowhere\.invalid"):
+    with pytest.raises(NotMet, match=r"the host nowhere\.invalid is unknown"):
         meet("nowhere.invalid:1", 2, 1, {"host": "a"}, 1.0)
     with pytest.raises(UserError, match="coordinator is node-a; it is host:port"):
         meet("node-a", 2, 1, {"host": "a"}, 1.0)

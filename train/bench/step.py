@@ -99,7 +99,7 @@ def step(
         minutes: no new case is begun after this long.
 
     Raises:
-        UserError: there is no GPU, or no compiler for the device that is not there.
+        UserError: a GPU or the compiler for an absent device is missing.
     """
     deadline = time.monotonic() + 60 * minutes
     chosen = SUITES[suite]
@@ -166,7 +166,8 @@ def _timed(
     compiled, cost = measure.compile_for(program.train_step, (state, batch))
     device, before = mesh.devices.flat[0], _peak(mesh.devices.flat[0])
 
-    def call():
+    def call() -> Any:
+        """Runs one step and waits for nothing."""
         nonlocal state  # the step consumes the one it is given
         state, metrics = compiled(state, batch)
         return metrics

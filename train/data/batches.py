@@ -135,7 +135,7 @@ def check_drawable(windows: Windows, config: DataConfig) -> None:
     """Makes sure that there is something to draw.
 
     Raises:
-        UserError: there is no window, or none of a genome with a weight.
+        UserError: no window is left, or none of a genome that has a weight.
     """
     if not len(windows):
         raise UserError("the genome has no sequence to train on: it is all N, or all held out")

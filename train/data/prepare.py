@@ -40,7 +40,7 @@ def prepare(genome: pathlib.Path, *, out: pathlib.Path) -> None:
 
     The file is read once, in pieces: some 200 MB of memory are enough for any genome, and as many
     bytes of disk are taken as there are bases. Lower case, which marks repeats, is kept. IUPAC
-    ambiguity codes become N; any byte that is no nucleotide code is refused with its line. The
+    ambiguity codes become N; any other byte is refused with its line number. The
     folder appears when it is whole, and not before.
 
     examples:
@@ -52,7 +52,7 @@ def prepare(genome: pathlib.Path, *, out: pathlib.Path) -> None:
         out: folder to make.
 
     Raises:
-        UserError: the file is no FASTA or cannot be read, or `out` exists.
+        UserError: the file is not FASTA or cannot be read, or `out` exists.
     """
     begun = time.monotonic()
     store = write_store(resolve_data(str(genome)), out)
@@ -146,6 +146,7 @@ class _Reading:
             next(self.bar, None)
 
     def source(self) -> Source:
+        """Returns what is recorded of the file."""
         for _ in self.bar:  # the last megabyte, and the end of the bar
             pass
         assert self.before is not None
@@ -160,6 +161,7 @@ class _Runs:
         self.last = np.empty((0, 2), RUNS)
 
     def add(self, letters: bytes, offset: int) -> None:
+        """Adds the runs of N in a piece of a contig."""
         unknown = np.zeros(len(letters) + 2, bool)
         unknown[1:-1] = (np.frombuffer(letters, np.uint8) | 0x20) == ord("n")
         runs = np.flatnonzero(unknown[1:] != unknown[:-1]).astype(RUNS, copy=False).reshape(-1, 2)

@@ -62,7 +62,9 @@ def read_splits(stores: list[Store], config: DataConfig, max_length: int) -> Spl
     validated, tested = as_list(config.validation_contigs), as_list(config.test_contigs)
     known = [name for store in stores for name in store.contigs]
     if unknown := [name for name in (*validated, *tested) if name not in known]:
-        raise UserError(f"there is no contig {unknown[0]} to hold out; there are {_some(known)}")
+        raise UserError(
+            f"contig {unknown[0]}, to be held out, is not in the genome; it has {_some(known)}"
+        )
     splits = Splits(stores, [], [], [])
     for genome, store in enumerate(stores):
         lengths = {name: contig.length for name, contig in store.contigs.items()}
@@ -141,7 +143,7 @@ def _by_intervals(stores: list[Store], config: DataConfig, max_length: int) -> S
             raise UserError(
                 f"{path}:{line}: {chrom} is in each of {', '.join(held)}: name its contigs apart"
                 if held
-                else f"{path}:{line}: there is no contig {chrom} in the genome; there are "
+                else f"{path}:{line}: contig {chrom} is not in the genome; it has "
                 f"{_some([name for store in stores for name in store.contigs])}"
             )
         (genome,) = where[chrom]

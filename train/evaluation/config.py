@@ -38,7 +38,7 @@ class EvaluateConfig:
     out: str = "runs/evaluate"
     tuning: FinetuneConfig = FinetuneConfig()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         tuning, plain = self.tuning, FinetuneConfig()
         for name, instead in (("model", "model or models"), ("out", "out")):
             if getattr(tuning, name) != getattr(plain, name):
@@ -85,7 +85,7 @@ class EqtlEvaluation:
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.context_length < 1:
             raise UserError(f"context_length is {self.context_length}; it must be at least 1")
         if self.window < 1 or self.window % 2 == 0:
@@ -122,7 +122,7 @@ class MaskedEvaluation:
     dtype: Literal["float32", "bfloat16"] = "float32"
     batch_size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("context_length", "windows"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -59,7 +59,7 @@ def find_windows(table: Table, genome: Genome, length: int) -> Windows:
 
     A window has its variant at index length // 2 (0-based). Rows are left out, each with a status,
     where the window leaves its contig or has too many N (0.5 %), where the genome lacks the contig
-    or has another base than REF, and where a variant is no single base.
+    or has another base than REF, and where a variant is not a single base.
 
     Args:
         table: the variants.
@@ -141,6 +141,7 @@ def embed_windows(
     spans = window_spans(length, pooled, equivariant=model.config.rcps, protocol=protocol)
 
     def encoded(row: int) -> np.ndarray:
+        """Returns ids of the window around a variant, with the variant's base."""
         start = int(windows.position[row]) - length // 2
         bases = genome.bases(int(windows.contig[row]), start, start + length).copy()
         bases[length // 2] = windows.base[row][0]

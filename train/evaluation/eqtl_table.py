@@ -45,7 +45,7 @@ def read_table(path: pathlib.Path, test_contigs: list[str]) -> Table:
         test_contigs: tested on, where the table has no column split.
 
     Raises:
-        UserError: no such file, a column is missing, or a row that is no variant.
+        UserError: the file does not exist, a column is missing, or a row is not a variant.
     """
     stored = tables.read_table(path)
     frame = stored.frame

@@ -50,7 +50,7 @@ def evaluate(config: EvaluateConfig) -> None:
         config: the settings.
 
     Raises:
-        UserError: there is no such suite, task or model.
+        UserError: the suite, a task or a model does not exist.
     """
     folder = pathlib.Path(config.out)
     columns, rows = _models(config), []
@@ -145,6 +145,7 @@ def _folder_data(data: LabelledConfig, folder: pathlib.Path) -> LabelledConfig:
     """Finds the tables of a folder."""
 
     def find(*words: str) -> str:
+        """Returns the file with one of these names; "" without one."""
         pattern = re.compile(rf"({'|'.join(words)})\.(csv|tsv|parquet|csv\.gz|tsv\.gz)")
         found = sorted(path for path in folder.glob("*") if pattern.fullmatch(path.name))
         return str(found[0]) if found else ""

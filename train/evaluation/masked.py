@@ -89,7 +89,7 @@ def mask_windows(genome: Genome, config: MaskedEvaluation) -> MaskedWindows:
         config: contigs, length and number of the windows, and the share that is masked.
 
     Raises:
-        UserError: there is no such contig, or no window with enough known bases.
+        UserError: the contig does not exist, or no window has enough known bases.
     """
     chosen = as_list(config.contigs) or genome.names
     numbers = genome.contigs(chosen)

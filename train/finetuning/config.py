@@ -24,9 +24,9 @@ class TracksConfig:
     Args:
         bigwig: bigWig file, or a list; bases without a value are read as 0, and counted.
         genome: FASTA file of the same assembly.
-        regions: BED file of what is read, its fourth column train, validation or test; regions
-            without one, and whole contigs where there is no file, train on their first 80 %,
-            validate on the next 10 % and test on the last.
+        regions: BED file of the regions to use, its fourth column train, validation or test.
+            Regions without a fourth column, and whole contigs without a file, train on their
+            first 80 %, validate on the next 10 % and test on the last.
         length: bases of a window; windows that are mostly N are left out.
         stride: bases from one window to the next; null is `length`, no overlap.
         bin_size: bases of a bin; what is predicted is log(1 + mean of the bin).
@@ -39,7 +39,7 @@ class TracksConfig:
     stride: int | None = None
     bin_size: int = 128
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("length", "stride", "bin_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -77,7 +77,7 @@ class GenesConfig:
     validation_contigs: str | list[str] = ""
     test_contigs: str | list[str] = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.length < 1:
             raise UserError(f"data.genes.length is {self.length}; it is at least 1")
 
@@ -101,9 +101,9 @@ class LabelledConfig:
             columns [a,b] of 0 and 1 or as one column of names joined by ; or "regression" of one
             or several values.
         max_length: longest sequence in tokens; null takes that of the longest training sequence.
-            What is longer loses its end.
-        validation_fraction: part of the training sequences that validates where there is no file
-            for it; which part depends on the seed.
+            Longer ones are cut at the end.
+        validation_fraction: fraction of the training sequences used for validation when no file is
+            given for it; which sequences depends on the seed.
         tracks: of the task tracks.
         genes: of the task genes.
     """
@@ -121,7 +121,7 @@ class LabelledConfig:
     tracks: TracksConfig = TracksConfig()
     genes: GenesConfig = GenesConfig()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1:
             raise UserError(
                 f"data.validation_fraction is {self.validation_fraction}; it is between 0 and 1"
@@ -193,7 +193,7 @@ class FinetuneConfig:
     remat: bool = False
     seeds: list[int] = dataclasses.field(default_factory=lambda: [1, 2, 3, 4, 5])
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("lora_rank", "epochs", "patience", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

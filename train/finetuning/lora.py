@@ -56,6 +56,7 @@ def partition_params(params: nnx.State, config: FinetuneConfig, seed: int) -> Tu
     scale = config.lora_alpha / config.lora_rank
 
     def combine(frozen: Arrays, trained: dict[str, Arrays]) -> Any:
+        """Puts trained and frozen parameters together."""
         values = {**frozen, **trained["whole"]}
         factors = trained["low_rank"]
         for name in values:

@@ -51,7 +51,7 @@ def read_start(config: FinetuneConfig, task: Task) -> Start:
         task: what is to be learnt.
 
     Raises:
-        UserError: there is no usable model, or settings contradict it.
+        UserError: the model cannot be used, or settings contradict it.
     """
     stored = open_model(config.model) if config.model else None
     architecture = config.architecture if stored is None else stored.config

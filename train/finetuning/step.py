@@ -76,13 +76,17 @@ def make_finetune_program(
     combine = partition_params(shape, config, 0).combine
 
     def init(seed: int) -> tuple[TuningState, Arrays]:
+        """Makes the state before the first step."""
         tuning = partition_params(_params(config, task, start, mesh, seed), config, seed)
         state = TuningState(
             jnp.zeros((), jnp.int32), tuning.trained, optimizer.init(tuning.trained)
         )
         return jax.device_put((state, tuning.frozen), NamedSharding(mesh, P()))
 
-    def call(function: Callable[..., jax.Array], trained: Trained, frozen: Arrays, batch: Batch):
+    def call(
+        function: Callable[..., jax.Array], trained: Trained, frozen: Arrays, batch: Batch
+    ) -> jax.Array:
+        """Runs a model on a batch."""
         mask = batch["padding_mask"] if masked else None
         params = combine(frozen, trained)
         return function(params, batch["input_ids"], mask, batch.get("signals"))
@@ -90,7 +94,10 @@ def make_finetune_program(
     def train_step(
         state: TuningState, frozen: Arrays, batch: Batch
     ) -> tuple[TuningState, dict[str, jax.Array]]:
+        """Takes one step of the optimizer."""
+
         def loss_fn(trained: Trained) -> jax.Array:
+            """Returns the mean loss of a batch."""
             outputs, labels = call(read, trained, frozen, batch), batch["labels"]
             if task.kind in ("regression", "tracks"):
                 labels = (labels - _like(start.centre, labels)) / _like(start.scale, labels)
@@ -107,10 +114,12 @@ def make_finetune_program(
         return TuningState(state.step + 1, trained, opt_state), metrics
 
     def predict(trained: Trained, frozen: Arrays, batch: Batch) -> jax.Array:
+        """Returns outputs in the units of the labels."""
         outputs = call(answer, trained, frozen, batch)
         return outputs * _like(start.scale, outputs) + _like(start.centre, outputs)
 
     def export(trained: Trained, frozen: Arrays) -> LinearHead:
+        """Returns the fine-tuned model."""
         model = _shell(config, task, start, mesh, None)
         nnx.update(model, jax.tree.map(jnp.asarray, jax.device_get(combine(frozen, trained))))
         return model

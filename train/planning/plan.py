@@ -267,6 +267,7 @@ def _search(config: PlanConfig, topology: Topology, mesh: Any, first: Attempt) -
     pieces = config.microbatches
 
     def fits(windows: int) -> bool:
+        """Compiles with so many windows, and returns whether they fit."""
         attempts.append(_compile(config, topology, mesh, windows * pieces).attempt)
         return attempts[-1].fits
 

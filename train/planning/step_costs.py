@@ -87,7 +87,7 @@ def _scan(config: StepConfig, itemsize: int) -> tuple[Cost, Cost, Cost]:
     model = config.model
     wide, narrow = model.d_inner, model.d_state
     elements = wide * narrow
-    # Where projections are tied, one gate after both directions is no part of the scan.
+    # Where projections are tied, the gate comes once, after both directions, outside the scan.
     gated = not (model.bidirectional and model.bidirectional_weight_tie)
     counted = scan_counts(Shape(1, 1, wide, narrow), itemsize, gated=gated)
     forward, backward = (Cost(**counted[name]) for name in ("forward", "backward"))

@@ -45,7 +45,7 @@ def begin(config: PretrainConfig, folder: pathlib.Path) -> Beginning:
         folder: of the run.
 
     Raises:
-        UserError: there is no such model, it has no language-model head, or settings contradict
+        UserError: the model does not exist, it has no language-model head, or settings contradict
             it.
     """
     if not config.init:
@@ -114,6 +114,7 @@ def first_state(beginning: Beginning, init: Callable[[], TrainState], mesh: Mesh
     flat = {tuple(path): leaf for path, leaf in nnx.to_flat_state(stored.state)}
 
     def place(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        """Reads a parameter onto its devices."""
         array = np.asarray(flat[tuple(_key(part) for part in path if _key(part) != "value")][...])
         return jax.make_array_from_callback(
             leaf.shape, leaf.sharding, lambda part: array[part].astype(leaf.dtype)
@@ -144,6 +145,7 @@ def _stored_optimizer(config: PretrainConfig, like: TrainState) -> Any:
     opt_state = read_state(checkpoint, like).opt_state
 
     def restart(part: Any) -> Any:
+        """Sets the schedule's step to 0."""
         scheduled = isinstance(part, optax.ScaleByScheduleState)
         return part._replace(count=part.count * 0) if scheduled else part
 

@@ -111,6 +111,7 @@ def carried(rows: Sequence[Mapping[str, Any]], first_step: int) -> dict[str, flo
     """
 
     def spent(rows: list[Mapping[str, Any]]) -> dict[str, float]:
+        """Returns the seconds by kind in the last row that has them."""
         last = next((row for row in reversed(rows) if "goodput" in row), {})
         return {kind: last.get(f"seconds_{kind}", 0.0) for kind in KINDS}
 

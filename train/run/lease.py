@@ -205,7 +205,7 @@ def _text(holder: Holder) -> str:
 
 
 def _read(path: pathlib.Path) -> Holder | None:
-    """Reads who holds a lease; None where there is no file, or one that says nothing."""
+    """Reads who holds a lease; None where the file is missing or empty."""
     try:
         fields: Any = json.loads(path.read_text())
         return Holder(**fields)

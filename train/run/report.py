@@ -181,7 +181,7 @@ def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
     """Reads the rows of a run's metrics, in order of step; a torn last line is left out.
 
     Args:
-        folder: of the run; without metrics there are no rows.
+        folder: the run's folder; without metrics in it, no rows are returned.
     """
     if not (folder / METRICS).is_file():
         return []

@@ -43,7 +43,7 @@ def read_task(suite: str, name: str, config: LabelledConfig) -> Task:
         config: the folder that holds the task's folder, and a shorter length if wished.
 
     Raises:
-        UserError: no such task, or files that are neither there nor to be had.
+        UserError: the task does not exist, or files are missing and cannot be downloaded.
     """
     facts = published_task(suite, name)
     folder = locate(suite, name, config.folder)
@@ -66,7 +66,7 @@ def published_task(suite: str, name: str) -> PublishedTask:
     """What is known of a task.
 
     Raises:
-        UserError: there is no such task.
+        UserError: the task does not exist.
     """
     if name not in SUITES[suite]:
         raise UserError(f"{suite} has no task {name}; it has {', '.join(SUITES[suite])}")

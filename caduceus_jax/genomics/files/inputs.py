@@ -91,6 +91,7 @@ class Input:
         digest = None if self._digest else hashlib.sha256()
 
         def seen(block: bytes) -> None:
+            """Passes a block on to the digest and to the caller."""
             if digest is not None:
                 digest.update(block)
                 if not block:
@@ -177,9 +178,11 @@ class _FromStart(io.RawIOBase):
         self._file, self._watch, self._position = file, watch, 0
 
     def readable(self) -> bool:
+        """Returns True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Reads the next bytes into a buffer, and returns how many."""
         block = os.pread(self._file.fileno(), len(buffer), self._position)
         buffer[: len(block)] = block
         self._position += len(block)

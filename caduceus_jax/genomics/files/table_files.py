@@ -70,6 +70,7 @@ def table_writer(
         header = True
 
         def write(frame: polars.DataFrame) -> None:
+            """Appends a frame's rows, the first time with a header."""
             nonlocal header
             text = _escaped(frame).write_csv(
                 separator="\t", include_header=header, quote_style="never"
@@ -102,6 +103,7 @@ class _Parquet:
         self._frames: list[polars.DataFrame] = []
 
     def write(self, frame: polars.DataFrame) -> None:
+        """Writes all complete groups of rows."""
         self._frames.append(frame)
         waiting = polars.concat(self._frames) if len(self._frames) > 1 else frame
         first, ends = 0, _group_ends(waiting)
@@ -111,11 +113,13 @@ class _Parquet:
         self._frames = [waiting[first:]]
 
     def finish(self) -> None:
+        """Writes the rows that are left."""
         for frame in self._frames:
             if len(frame) or self._writer is None:
                 self._write(frame)
 
     def close(self) -> None:
+        """Closes the file."""
         if self._writer is not None:
             self._writer.close()
 

@@ -267,6 +267,7 @@ def _bcf_lines(name: str, source: Any) -> tuple[list[bytes], Iterator[tuple[int,
         pysam.set_verbosity(loudness)
 
     def records() -> Iterator[tuple[int, bytes]]:
+        """Yields records with their numbers, from 1."""
         number = 0
         try:
             for number, record in enumerate(file, start=1):

@@ -200,6 +200,7 @@ def _open_prepared(path: pathlib.Path) -> _Opened:
     contigs = list(store.contigs.values())
 
     def read(contig: int, start: int, end: int) -> bytes:
+        """Returns bases of a prepared folder."""
         offset = contigs[contig].offset
         return store.bases[offset + start : offset + end].tobytes()
 
@@ -224,6 +225,7 @@ def _open_fasta(path: pathlib.Path) -> _Opened:
     table = list(records.values())
 
     def read(contig: int, start: int, end: int) -> bytes:
+        """Returns bases of a FASTA file, without line ends."""
         record = table[contig]
         text = read_bytes(record.byte(start), record.byte(end - 1) + 1)
         return text.translate(None, _NEWLINES)

@@ -69,6 +69,7 @@ def name_row(variants: Variants, source: str) -> Callable[[int], str]:
     """Returns a function that names a row for an error message."""
 
     def describe(row: int) -> str:
+        """Names a variant for an error message."""
         name = f"{variants.chrom[row]}:{variants.position[row] + 1}"
         return f"{source}:{variants.line[row]} ({name} {variants.ref[row]}>{variants.alt[row]})"
 

@@ -222,6 +222,7 @@ def _read(
     windows = place(start, end, lengths, edge=edge, describe=describe)
 
     def read(row: int) -> bytes:
+        """Returns the bases of a row, reverse-complemented on the - strand."""
         first, last = int(windows.start[row]), int(windows.end[row])
         bases = genome.bases(int(contig[row]), first, last).tobytes()
         return bases.translate(_COMPLEMENT)[::-1] if rows.reverse[row] else bases

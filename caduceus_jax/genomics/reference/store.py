@@ -85,7 +85,7 @@ class Store:
         at = self.contigs[contig]
         return self.bases[at.offset : at.offset + at.length]
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.path,)
 
     def verify(self) -> None:

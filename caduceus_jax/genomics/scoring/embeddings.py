@@ -79,6 +79,7 @@ class EmbeddingWork:
             return vector if spans is not None else (batch.length, *vector)
 
         def finish(found: Results) -> polars.DataFrame:
+            """Makes the table of a part from the vectors of its tiles."""
             return self._frame(part, self._vectors(part, tiles, found))
 
         return Block(

@@ -265,6 +265,7 @@ class PerBaseWork:
         item = (options.masks_per_pass, 4)
 
         def finish(found: list[tuple[Batch, np.ndarray]]) -> np.ndarray:
+            """Puts results where their bases are; NaN for bases without one."""
             values = np.full((len(part), 4), np.nan, np.float32)
             for batch, results in found:
                 where = index[batch.rows]
@@ -287,6 +288,7 @@ class _Piece(NamedTuple):
 
     @property
     def end_offset(self) -> int:
+        """The place after this piece's last base, among all bases."""
         return self.offset + self.end - self.start
 
 

@@ -87,6 +87,7 @@ class PredictionWork:
         item = (len(self._names),)
 
         def finish(found: list[tuple[Batch, np.ndarray]]) -> polars.DataFrame:
+            """Makes the table of a part from the outputs of its rows."""
             outputs = np.empty((len(rows), len(self._names)), np.float32)
             for batch, values in found:
                 outputs[batch.rows] = values
@@ -99,6 +100,7 @@ class PredictionWork:
         padded, tokenizer = self._task.padded, self._tokenizer
 
         def inputs(batch: Batch) -> tuple[np.ndarray, np.ndarray | None]:
+            """Makes ids and padding mask of a batch."""
             ids = np.full((len(batch.rows), batch.length), tokenizer.pad_id, np.int32)
             chosen = rows[batch.rows]
             for i, row in enumerate(chosen.tolist()):

@@ -105,6 +105,7 @@ class ScoringWork:
         count, length = passes.tokens.shape
 
         def finish(found: list[tuple[Batch, np.ndarray]]) -> polars.DataFrame:
+            """Makes scores from the results of all passes."""
             values = np.full((count, *passes.item), np.nan, np.float32)
             for batch, results in found:
                 values[batch.rows] = results
@@ -132,6 +133,7 @@ def _inputs(passes: Passes) -> Inputs:
         return masked_inputs(passes.tokens, passes.extra)
 
     def inputs(batch: Batch) -> tuple[np.ndarray, tuple[None, np.ndarray]]:
+        """Makes ids and what else the forward pass takes."""
         ids = np.asarray(passes.tokens[batch.rows], np.int32)
         return ids, (None, passes.extra[batch.rows].astype(np.int32))
 

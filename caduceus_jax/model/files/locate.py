@@ -40,7 +40,7 @@ def locate(
         weights: also download weights; without them only the small files.
 
     Raises:
-        UserError: there is no such folder and no such model on the hub.
+        UserError: neither a folder nor a model on the hub has this name.
     """
     folder = pathlib.Path(path)
     for candidate in (folder, folder / RUN_MODEL):
@@ -51,6 +51,7 @@ def locate(
     name = models.resolve(folder.as_posix())
 
     def download(patterns: list[str]) -> pathlib.Path:
+        """Downloads the files that match, and returns their folder."""
         fetched = huggingface_hub.snapshot_download(
             name,
             revision=revision,

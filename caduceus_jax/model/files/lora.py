@@ -3,7 +3,7 @@
 A change of a weight W (out, in) is W + scale * B A, with A (rank, in) and B (out, rank). The
 original ties the projections of both reading directions, while PEFT adapts every module by itself:
 where an adapter changes both directions alike, or only one of them, the weight that they share is
-changed; where it changes them differently the model is no longer tied.
+changed; where it changes them differently the model becomes untied.
 """
 
 import json

@@ -163,6 +163,7 @@ def _appends(token: str, i: int) -> dict[str, Any]:
     """Makes a post-processor that ends each sequence with one token."""
 
     def ended(*sequences: str) -> list[dict[str, Any]]:
+        """Returns a template that ends each sequence with [SEP]."""
         parts: list[dict[str, Any]] = []
         for sequence in sequences:
             parts.append({"Sequence": {"id": sequence, "type_id": 0}})

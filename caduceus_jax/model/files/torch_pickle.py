@@ -199,6 +199,7 @@ class _Unpickler(pickle.Unpickler):
         self._storage_of = storage_of
 
     def find_class(self, module: str, name: str) -> Any:
+        """Returns a stand-in for a class that a pickle names; never the class itself."""
         if module in ("builtins", "__builtin__") and name in _SAFE_BUILTINS:
             return _SAFE_BUILTINS[name]
         if module in ("builtins", "__builtin__") and name == "dict":
@@ -212,6 +213,7 @@ class _Unpickler(pickle.Unpickler):
         return type("Unknown", (Unknown,), {"name": f"{module}.{name}"})
 
     def persistent_load(self, pid: Any) -> Any:
+        """Returns the storage that a pickle points to."""
         return self._storage_of(pid)
 
 

@@ -26,7 +26,9 @@ def test_splits_by_contig(tmp_path):
     assert splits.train == [Block(0, "one", 0, 20)]
     assert splits.validation == [Block(0, "two", 0, 10)]
     assert splits.test == [Block(1, "three", 0, 5)]
-    with pytest.raises(UserError, match="no contig chrX to hold out; there are one, two, three"):
+    with pytest.raises(
+        UserError, match="contig chrX, to be held out, is not in the genome; it has one, two, three"
+    ):
         read_splits(stores, DataConfig(validation_contigs="chrX"), 4)
 
 
@@ -102,7 +104,7 @@ def test_what_splits_share_is_said_and_cut_from_training(intervals, capsys):
     [
         ("chr1 5 9", "splits.bed:2: the fourth column is 'chr1:5-9', and a split is train"),
         ("chr1 5 9 dev", "splits.bed:2: the fourth column is 'dev', and a split is train, valid"),
-        ("chr3 5 9 train", "splits.bed:2: there is no contig chr3 in the genome; there are chr1"),
+        ("chr3 5 9 train", "splits.bed:2: contig chr3 is not in the genome; it has chr1"),
         ("chr2 5 11 train", "splits.bed:2: the interval ends at 11, and chr2 has 10 bases: it was"),
         ("chr1 9 5 train", "splits.bed:2: start 9 is not below end 5"),
     ],
