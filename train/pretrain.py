@@ -312,7 +312,7 @@ def _next_commands(config: PretrainConfig) -> list[str]:
     if regions.is_file():
         embed = ["embed", out, regions, "--genome", genome]
     known = variants if variants.is_file() else "your_variants.vcf"
-    score = ["score-variants", out, known, genome]
+    score = ["score-variants", out, known, "--genome", genome]
     return [
         "  " + shlex.join(map(str, ["caduceus-jax", *command, "--out", out / result]))
         for command, result in ((embed, "embeddings.parquet"), (score, "scored.vcf"))
