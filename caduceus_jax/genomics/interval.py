@@ -108,7 +108,7 @@ class Intervals(NamedTuple):
     start: Int[np.ndarray, " rows"]  # first base
     end: Int[np.ndarray, " rows"]  # the base after the last one
     name: list[str]  # chrom:start-end where there is none
-    line: Int[np.ndarray, " rows"]  # of the file, from 1; 0 where there is no file
+    line: Int[np.ndarray, " rows"]  # of the file, from 1; 0 without a file
     strand: list[str] | None = None  # "+", "-" or "."; None where none is known
 
     @classmethod

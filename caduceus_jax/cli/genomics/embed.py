@@ -45,7 +45,7 @@ def embed(
     window_end (what was embedded), padding (bases of it beyond the contig, read as N), status,
     embedding; for a VCF file the same with pos (1-based, as given) for start and end, and with
     chrom:pos as the name where the record has no ID. All other positions are 0-based half-open. The
-    status is ok, or why there is no embedding (unknown_chrom, out_of_range, crosses_edge): null in
+    status is ok, or why a row has none (unknown_chrom, out_of_range, crosses_edge): null in
     a parquet file, NaN elsewhere.
 
     Both strands are read and averaged by default. With --rc-mode none, or --concatenate, a region

@@ -75,7 +75,7 @@ def score_variants(
 
     The model always sees --context-length bases with the allele in the middle, REF's or ALT's:
     more of the genome on both sides makes up for a deletion. What REF and ALT share at their ends
-    is no part of the allele; an insertion or deletion within a repeat covers all of the repeat
+    does not belong to the allele; an insertion or deletion within a repeat covers all of the repeat
     that it can be moved in (up to the context's length on either side), wherever the VCF puts it.
     So the score depends neither on how the variant is written nor on the strand of the genome.
     (With an odd --context-length, and with an odd --window. Where an allele of an even number of

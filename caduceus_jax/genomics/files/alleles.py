@@ -39,8 +39,8 @@ def change(ref: str, alt: str | None) -> Change:
     """Finds what an ALT changes.
 
     Records that list several alleles pad them all to one REF (`REF=AT ALT=A,AC`): what REF and ALT
-    share at their ends is no part of the change. Where they are equal, their first base stands for
-    the change that is none.
+    share at their ends does not belong to the change. Where they are equal, nothing
+    changes, and their first base is returned.
     """
     if alt is None:
         return Change(Status.MISSING_ALT)

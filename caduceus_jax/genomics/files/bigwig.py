@@ -35,7 +35,7 @@ def write_bigwig(
             `contigs` and of the positions, 0-based, each base once. NaN is left out.
 
     Raises:
-        UserError: pyBigWig is missing, the disk is full, or there is no value to write.
+        UserError: pyBigWig is missing, the disk is full, or no value is to be written.
     """
     try:
         import pyBigWig
@@ -117,7 +117,7 @@ class BigWig:
         self.missing = 0
 
     def bins(self, contig: str, start: int, end: int, bin_size: int) -> Float[np.ndarray, " bins"]:
-        """Means over bins, 0 where there is no value.
+        """Means over bins, 0 where a bin has no value.
 
         Args:
             contig: its name in the file.

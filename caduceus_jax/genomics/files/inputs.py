@@ -44,7 +44,7 @@ class Input:
             bytes tell.
 
     Raises:
-        UserError: there is no such file, it may not be read, or it is bgzip and cut short.
+        UserError: the file does not exist, it may not be read, or it is bgzip and cut short.
     """
 
     def __init__(self, path: AnyPath):
@@ -142,7 +142,7 @@ def open_binary(
         watch: called with the bytes of the file itself, compressed or not, as they are read.
 
     Raises:
-        UserError: there is no such file, it may not be read, or it turns out to be cut short.
+        UserError: the file does not exist, it may not be read, or it turns out to be cut short.
     """
     with as_input(path).open(watch) as file:
         yield file

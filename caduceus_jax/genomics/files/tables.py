@@ -173,7 +173,7 @@ def checked_bases(where: str, sequence: object) -> bytes:
         UserError: not text, none at all, or with characters that are not nucleotides.
     """
     if not isinstance(sequence, str) or not sequence.strip():
-        raise UserError(f"{where}: there is no sequence")
+        raise UserError(f"{where}: the sequence is missing")
     try:
         return canonical(sequence.strip().encode())[0]
     except StrangeByte as error:

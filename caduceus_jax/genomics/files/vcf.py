@@ -60,7 +60,7 @@ class Vcf:
 
     @classmethod
     def of_lines(cls, lines: Iterable[str]) -> "Vcf":
-        """Returns a VCF that is no file: the header's and the records' lines, without line ends."""
+        """Returns a VCF of lines in memory, header and records, without line ends."""
         self = cls.__new__(cls)
         text = b"".join(_encode(line) + b"\n" for line in lines)
         self._source, self._binary, self.name, self.contigs = text, False, "variants", {}
@@ -255,7 +255,7 @@ def _bcf_lines(name: str, source: Any) -> tuple[list[bytes], Iterator[tuple[int,
             f"{name} is BCF, which pysam reads: pip install 'caduceus-jax[genomics]', or convert "
             "it with bcftools view"
         ) from None
-    loudness = pysam.set_verbosity(0)  # or htslib complains that there is no index
+    loudness = pysam.set_verbosity(0)  # or htslib complains about the missing index
     try:
         file = pysam.VariantFile(source)
         header = [line.encode() + b"\n" for line in str(file.header).splitlines()]

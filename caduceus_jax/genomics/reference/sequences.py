@@ -31,7 +31,7 @@ class Sequences:
         what: the rows are, for example "regions".
         frame: what is known of each row; its first column is `name`.
         status: (rows,) of `Status` as text; OK where there is a sequence.
-        lengths: (rows,) bases of each; 0 where there is no sequence.
+        lengths: (rows,) bases of each; 0 where a row has no sequence.
         read: the bases of a row (from 0) that is OK.
     """
 

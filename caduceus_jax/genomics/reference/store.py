@@ -118,7 +118,7 @@ def content_digest(bases: Any, contigs: list[Contig]) -> str:
 def _read_index(path: pathlib.Path) -> dict[str, Any]:
     if not path.is_dir():
         raise UserError(
-            f"{path} is no folder: caduceus-jax prepare genome.fa --out {path} makes one"
+            f"{path} is not a folder: caduceus-jax prepare genome.fa --out {path} makes one"
         )
     try:
         index = json.loads((path / INDEX).read_text())

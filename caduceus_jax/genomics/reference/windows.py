@@ -20,7 +20,7 @@ class Windows(NamedTuple):
     start: Positions  # first base; negative where the window reaches beyond the contig's start
     end: Positions  # the base after the last one
     padding: Positions  # bases outside the contig, to be read as N
-    status: np.ndarray  # (rows,) of `Status` as text; OK, or why there is no window
+    status: np.ndarray  # (rows,) of `Status` as text; OK, or why a row has no window
 
 
 def place(
@@ -36,7 +36,7 @@ def place(
     Args:
         start: (rows,) first base, 0-based.
         end: (rows,) the base after the last one.
-        contig_length: (rows,) bases of the contig; negative where there is no such contig.
+        contig_length: (rows,) bases of the contig; negative for an unknown contig.
         edge: "pad" keeps the window, to be filled with N; "shift" moves it inward by as much as
             it reaches out (and fills what is left where the contig is shorter than the window);
             "drop" gives the row the status `crosses_edge`; "error" stops.

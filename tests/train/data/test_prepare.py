@@ -158,7 +158,7 @@ def test_stores_that_are_damaged_are_refused(tmp_path):
     (store.path / "unknown.bin").unlink()
     with pytest.raises(UserError, match=r"unknown.bin cannot be read \(No such file"):
         Store(store.path)
-    with pytest.raises(UserError, match="nowhere is no folder: caduceus-jax prepare"):
+    with pytest.raises(UserError, match="nowhere is not a folder: caduceus-jax prepare"):
         Store(tmp_path / "nowhere")
     (tmp_path / "other").mkdir()
     with pytest.raises(UserError, match="other holds no prepared genome"):

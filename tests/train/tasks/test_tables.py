@@ -75,7 +75,7 @@ def test_what_cannot_be_used_is_named(tmp_path):
         r"m.csv:2: the label is empty": {
             "train": write(tmp_path / "m.csv", "sequence,label\nAC,\n")
         },
-        r"s.csv:2: there is no sequence": {
+        r"s.csv:2: the sequence is missing": {
             "train": write(tmp_path / "s.csv", "sequence,label\n,1\n")
         },
         r"f.fa: the record one has no label: its header is >name\|label": {

@@ -112,8 +112,8 @@ def test_frames_of_other_kinds():
 def test_bases_of_a_cell():
     assert checked_bases("a:1", " acgR ") == b"acgN"
     for cell, says in {
-        None: "a:1: there is no sequence",
-        "  ": "a:1: there is no sequence",
+        None: "a:1: the sequence is missing",
+        "  ": "a:1: the sequence is missing",
         "AC!": "a:1: '!' is not a nucleotide code: sequence lines hold A, C, G, T, N",
     }.items():
         with pytest.raises(UserError, match=f"^{says}"):
