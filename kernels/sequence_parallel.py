@@ -202,17 +202,16 @@ _scan.defvjp(_scan_fwd, _scan_bwd)
 
 def _local_scan(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     """y of the shard, and the state that leaves it, (batch, channels, state)."""
-    u, delta, a, b, c, d_skip, z, delta_bias, initial_state = inputs
     return selective_scan_with_state(
-        u,
-        delta,
-        a,
-        b,
-        c,
-        d_skip,
-        z,
-        delta_bias,
-        initial_state=initial_state,
+        inputs.u,
+        inputs.delta,
+        inputs.a,
+        inputs.b,
+        inputs.c,
+        inputs.d_skip,
+        inputs.z,
+        inputs.delta_bias,
+        initial_state=inputs.initial_state,
         delta_softplus=plan.delta_softplus,
         reverse=plan.reverse,
         implementation=plan.implementation,
@@ -314,8 +313,8 @@ def _summary(
         return (jnp.exp(a * whole[:, None]) * state + added, total + whole)
 
     batch, length, channels = inputs.u.shape
-    state = jnp.zeros((batch, inputs.a.shape[-1], channels), dtype)
-    carry = (state, jnp.zeros((batch, channels), dtype))
+    state = inputs.zeros(batch, inputs.a.shape[-1], channels)
+    carry = (state, inputs.zeros(batch, channels))
     for starts, time in _pieces(length, reverse):
         carry, _ = lax.scan(
             lambda carry, start, time=time: (advance(carry, start, time), None), carry, starts
