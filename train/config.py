@@ -4,16 +4,13 @@ The docstrings are the manual page of `caduceus-jax pretrain --help`.
 """
 
 import dataclasses
-import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import yaml
-
 from caduceus_jax.errors import UserError
-from caduceus_jax.files import check_local, write_text
+from caduceus_jax.files import check_local
 from caduceus_jax.model.config import CaduceusConfig
-from caduceus_jax.settings import advanced
+from caduceus_jax.settings import advanced, recipe_only
 
 # Standard deviations above their mean from which on a loss or a gradient norm is a spike.
 SIGMA = 6.0
@@ -321,6 +318,10 @@ class PretrainConfig(StepConfig):
         profile_steps: steps to trace, such as 10:13 for 10, 11 and 12; into profile/ in `out`. In a
             recipe it needs quotes, "10:13".
         resume: "auto" continues the run that is found in `out`; "never" only starts new ones.
+        stages: further stages of the run, in a recipe: a list of settings such as
+            {max_length: 32768, batch_size: 32, steps: 10000, lr: 2.0e-3}, each with its own steps,
+            windows, batch and learning rate; what a stage leaves out is as in the one before. The
+            settings above are the first stage. Stages may be added when a run continues.
         dry_run: make every check of a run, compile one step, report its memory, and stop.
         coordinator: host:port of the first of several processes, which all share `out`. By default
             they find each other on TPU pods, under SLURM and under Open MPI.
@@ -344,6 +345,7 @@ class PretrainConfig(StepConfig):
     wandb: str = ""
     profile_steps: str = advanced("")
     resume: Literal["auto", "never"] = "auto"
+    stages: list[dict[str, Any]] | None = recipe_only(None)
     dry_run: bool = False
     coordinator: str | None = advanced(None)
     processes: int | None = advanced(None)
@@ -403,98 +405,6 @@ def _check_positive(config: Any, names: Sequence[str]) -> None:
 
 # These are told each process where it is started, and do not stand in a recipe.
 LAUNCH = ("coordinator", "processes", "process")
-# These may differ between a run and its continuation: like the number of devices, they change
-# computed numbers by rounding only; or they change what is reported; or they help a run past
-# what it would fail at.
-_FREE = (
-    *("out", "log_every", "eval_every", "checkpoint_every", "keep", "resume"),
-    *("microbatches", "fsdp", "sequence", "tensor", "remat", "scan", "watchdog_seconds"),
-    *("max_skipped", "skip_spikes", "wandb", "profile_steps", "dry_run"),
-    # Whether genomes elsewhere are the same is decided by their digests.
-    *("data.fasta", "data.workers", "data.threads"),
-    *("data.validation_windows", "data.validation_masks"),
-    *("checkpoint_minutes", "keep_every", "strict", *LAUNCH),
-)
-
-
-def save_config(config: PretrainConfig, path: pathlib.Path) -> None:
-    """Writes the whole config as a recipe that `--config` reads again, in one piece."""
-    settings = {key: value for key, value in plain(config).items() if key not in LAUNCH}
-    write_text(path, yaml.safe_dump(settings, sort_keys=False))
-
-
-def read_config(path: pathlib.Path) -> dict[str, Any]:
-    """Reads the settings that `save_config` wrote, as plain values.
-
-    Raises:
-        UserError: the file is not what was written.
-    """
-    try:
-        settings = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError):
-        settings = None
-    if not isinstance(settings, dict):
-        raise UserError(
-            f"{path} is not as it was written: remove it, and the settings are compared with those "
-            "in the checkpoint"
-        )
-    return settings
-
-
-def check_same_run(
-    config: PretrainConfig, recorded: Mapping[str, Any], source: pathlib.Path
-) -> None:
-    """Checks that the run with the recorded settings is the one that `config` describes.
-
-    Args:
-        config: the settings now.
-        recorded: the settings then, as plain values.
-        source: the file or folder that they were read from.
-
-    Raises:
-        UserError: it is another run; the message names the first settings that differ.
-    """
-    # What an older version wrote lacks newer settings, which had their defaults then.
-    before = {**_flat(plain(PretrainConfig())), **_flat(dict(recorded))}
-    lasting = _longer(config, before)
-    differing = [
-        f"{key} (there {before.get(key)}, now {value})"
-        for key, value in _flat(plain(config)).items()
-        if key not in (*_FREE, *lasting) and before.get(key) != value
-    ]
-    if differing:
-        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        again = f", or continue it with --config {source}" if source.suffix == ".yaml" else ""
-        raise UserError(
-            f"{source.parent} holds another run, with other {', '.join(differing[:3])}{more}: "
-            f"choose another folder with --out (--init {source.parent} begins there with these "
-            f"weights){again}"
-        )
-
-
-def _longer(config: PretrainConfig, before: Mapping[str, Any]) -> tuple[str, ...]:
-    """Decides whether a run may be made longer, and returns the settings that may then differ.
-
-    Raises:
-        UserError: its schedule does not say how.
-    """
-    then, now, schedule = before.get("steps"), config.steps, config.optimizer
-    if not isinstance(then, int) or then == now:
-        return ()
-    if schedule.schedule == "wsd" and schedule.decay_steps is None:
-        return ("steps",)
-    if now > then and schedule.decay_steps is not None:
-        return ("steps", "optimizer.decay_steps")
-    raise UserError(
-        f"steps was {then} when this run began, and is {now} now: "
-        + (
-            f"with optimizer.decay_steps {then} the rest is trained at the smallest learning rate, "
-            f"with optimizer.decay_steps {now} at that of a run of {now} steps"
-            if now > then
-            else "only a run with optimizer.schedule wsd can be made shorter"
-        )
-        + "; or choose another folder with --out, and begin there with --init"
-    )
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -504,7 +414,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 def shared(config: PretrainConfig) -> dict[str, Any]:
     """Each setting that all processes of a run have in common, by its dotted name."""
-    return {name: value for name, value in _flat(plain(config)).items() if name not in LAUNCH}
+    return {name: value for name, value in flat(plain(config)).items() if name not in LAUNCH}
 
 
 def _lists(value: Any) -> Any:
@@ -513,11 +423,10 @@ def _lists(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"model": {"d_model": 64}} -> {"model.d_model": 64}."""
-    flat: dict[str, Any] = {}
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Gives nested settings dotted names: {"model": {"d_model": 64}} -> {"model.d_model": 64}."""
+    found: dict[str, Any] = {}
     for key, value in nested.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
+        inner = isinstance(value, dict)
+        found |= flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
+    return found

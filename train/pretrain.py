@@ -5,7 +5,7 @@ import pathlib
 import shlex
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -16,31 +16,36 @@ from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.model import checkpoint
 from caduceus_jax.model.run_checkpoint import CHECKPOINTS, load_model
+from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train import processes
+from caduceus_jax.train.cluster.lease import Lease
+from caduceus_jax.train.cluster.watchdog import Watchdog
 from caduceus_jax.train.config import (
     PretrainConfig,
     as_list,
-    check_same_run,
     plain,
-    read_config,
-    save_config,
     shared,
 )
 from caduceus_jax.train.data.batches import prefetch_to_device
 from caduceus_jax.train.data.inputs import Inputs
 from caduceus_jax.train.data.sources import record_stores
-from caduceus_jax.train.run.beginning import RECORDED, TOKENIZER, begin, first_state
+from caduceus_jax.train.recorded import check_same_run, read_config, save_config
+from caduceus_jax.train.run.beginning import (
+    RECORDED,
+    TOKENIZER,
+    Beginning,
+    begin,
+    first_state,
+)
 from caduceus_jax.train.run.checkpoint import Checkpoints, versions
 from caduceus_jax.train.run.due import Timetable
 from caduceus_jax.train.run.goodput import InFlightSteps, TimeLedger, time_lines
 from caduceus_jax.train.run.interruption import EXIT_STATUS, Interruption
-from caduceus_jax.train.run.lease import Lease
 from caduceus_jax.train.run.loss_curve import FIGURE, plot_losses, summary
 from caduceus_jax.train.run.markov import recorded_baselines
 from caduceus_jax.train.run.profile import Profile
 from caduceus_jax.train.run.recorder import Recorder
 from caduceus_jax.train.run.report import Report, check_wandb
-from caduceus_jax.train.run.watchdog import Watchdog
 from caduceus_jax.train.sharding import (
     abstract,
     abstract_batch,
@@ -48,6 +53,7 @@ from caduceus_jax.train.sharding import (
     make_mesh,
     shard_batch,
 )
+from caduceus_jax.train.stages import Stage, devices_in_use, stages_of
 from caduceus_jax.train.step import TrainState, make_program
 
 
@@ -80,30 +86,17 @@ def pretrain(config: PretrainConfig) -> None:
     folder, first = pathlib.Path(config.out), processes.index() == 0
     beginning = begin(config, folder)
     config, tokenizer = beginning.config, beginning.tokenizer
+    stages = stages_of(config)
     if config.wandb:
         check_wandb()
-
-    # ---- Mesh: all devices ----
-    use_cores(config.batch_size * config.sequence * config.tensor // processes.count())
-    mesh = make_mesh(fsdp=config.fsdp, sequence=config.sequence, tensor=config.tensor)
-    check_batch_size(config.batch_size, mesh, config.microbatches)
+    use_cores(devices_in_use(stages) // processes.count())
 
     with Lease(folder) as lease, Watchdog(config.watchdog_seconds) as watchdog:
         # ---- Config: the folder is this run's, or new ----
         processes.broadcast_from_first("whose run it is", lambda: _check_folder(config, folder))
-
-        # ---- Data: windows of the two splits ----
-        inputs = Inputs(config, mesh, tokenizer, folder / "data")
-        processes.check_same({**shared(config), "genome": inputs.position(0), **_software(config)})
-
-        # ---- Model: what a step does; nothing is allocated yet ----
-        _, init, train_step, eval_step = make_program(config, mesh, tokenizer)
-
         if config.dry_run:
             with watchdog.paused():
-                return _dry_run(config, inputs, init, train_step, mesh)
-
-        # ---- Restore, or begin: each array is made where it will live ----
+                return _dry_run(stages, tokenizer, folder)
         with (
             Interruption() as interruption,
             Checkpoints(
@@ -114,75 +107,100 @@ def pretrain(config: PretrainConfig) -> None:
                 check=lease.check,
             ) as checkpoints,
         ):
-            if checkpoints.latest is None:
-                state = first_state(beginning, init, mesh)
-            else:
+            done, stop, total = checkpoints.latest or 0, None, stages[-1].end
+            if done:
                 processes.broadcast_from_first(
                     "the checkpoint's settings",
                     lambda: check_same_run(config, checkpoints.recorded(), checkpoints.folder),
                 )
-                state, position = checkpoints.restore(abstract(init, mesh))
-                inputs.check(position)
-            if first:
-                save_config(config, folder / RECORDED)
-                if config.init:
-                    tokenizer.save_pretrained(folder / TOKENIZER)
-                record_stores(inputs.stores, folder / "data")
-            done = int(state.step)
+            pending = [stage for stage in stages if stage.end > done] or stages[-1:]
+            work = _set_up(pending[0], tokenizer, folder)
             report = Report(
                 folder,
-                steps=config.steps,
+                steps=total,
                 first_step=done,
                 speaks=first,
                 wandb=config.wandb,
                 settings=plain(config),
             )
             timeline = TimeLedger(begun, report.spent)
+            timetable = Timetable(config, [stage.end for stage in stages])
             traced = config.profiled if first else range(0)
-            stop = None
             with report, Profile(traced, folder / "profile", report.say) as profile:
-                # ---- Baselines: what simple models reach on the held-out sequence ----
-                baselines = processes.broadcast_from_first(
-                    "the baselines",
-                    lambda: recorded_baselines(
-                        inputs.splits, folder / "baselines.json", begun=done > 0
-                    ),
-                )
-                _introduce(config, report, inputs, state.params, mesh.size, done, baselines)
+                for stage in pending:
+                    # ---- Mesh, data, model of the stage: nothing is allocated yet ----
+                    if stage is not pending[0]:
+                        work = _set_up(stage, tokenizer, folder)
+                    inputs, mesh = work.inputs, work.mesh
 
-                # ---- Loop: the next batches are on their way while a step is computed ----
-                batches = prefetch_to_device(
-                    inputs.train_batches(done), lambda batch: shard_batch(batch, mesh)
-                )
-                flight, timetable = InFlightSteps(timeline), Timetable(config)
-                recorder = Recorder(
-                    config, report, timeline, windows=len(inputs.train), first_step=done
-                )
-                for step in range(done + 1, config.steps + 1):
-                    profile.before(step, state)
-                    with timeline.during("input"):
-                        batch = next(batches)
-                    state = flight.run(step, train_step, state, batch)
-                    if step == done + 1:
-                        report.say(f"first step after {time.monotonic() - begun:.0f} s")
-                    due = timetable.at(step, stop=interruption.after(step))
-                    recorder.record(
-                        flight.finished(wait=due.wait),
-                        due,
-                        step,
-                        lambda: _validate(eval_step, state.averaged, inputs, mesh, watchdog),  # noqa: B023
-                        lambda: (int(state.guard.last_good), checkpoints.latest),  # noqa: B023
+                    # ---- Restore, or begin: each array is made where it will live ----
+                    with watchdog.work(f"the beginning of stage {stage.index}"):
+                        if checkpoints.latest is None:
+                            state = first_state(beginning, work.init, mesh)
+                        else:
+                            checkpoints.wait()
+                            state, position = checkpoints.restore(abstract(work.init, mesh))
+                            if position.get("stage", 0) == stage.index:
+                                inputs.check(position)
+                        state = stage.schedule_of(state, done)
+                    if first:
+                        _record(beginning, inputs, folder)
+
+                    # ---- Baselines: what simple models reach on the held-out sequence ----
+                    baselines = processes.broadcast_from_first(
+                        "the baselines",
+                        lambda: recorded_baselines(
+                            inputs.splits,  # noqa: B023
+                            folder / "baselines.json",
+                            begun=done > 0,  # noqa: B023
+                        ),
                     )
-                    watchdog.step(step)
-                    # While steps are skipped, no good checkpoint is replaced.
-                    if due.save and (not recorder.skipped_in_a_row or due.last):
-                        with timeline.during("save"):
-                            checkpoints.save(state, inputs.position(step), plain(config))
-                    if stop := due.stop:
-                        report.say(
-                            f"{stop.name}: saved step {step} in {folder}; the same command "
-                            "continues"
+                    _introduce(stage, total, report, work, state.params, done, baselines)
+
+                    # ---- Loop: the next batches are on their way while a step is computed ----
+                    batches = prefetch_to_device(
+                        inputs.train_batches(done - stage.start),
+                        lambda batch: shard_batch(batch, mesh),  # noqa: B023
+                    )
+                    flight = InFlightSteps(timeline)
+                    recorder = Recorder(
+                        stage.config,
+                        report,
+                        timeline,
+                        windows=len(inputs.train),
+                        first_step=done,
+                        stage=(stage.start, stage.examples),
+                    )
+                    for step in range(done + 1, stage.end + 1):
+                        profile.before(step, state)
+                        with timeline.during("input"):
+                            batch = next(batches)
+                        with watchdog.work(f"stage {stage.index}"):  # compiled first
+                            state = flight.run(step, work.train_step, state, batch)
+                        if step == done + 1:
+                            report.say(f"first step after {time.monotonic() - begun:.0f} s")
+                        due = timetable.at(step, stop=interruption.after(step))
+                        recorder.record(
+                            flight.finished(wait=due.wait),
+                            due,
+                            step,
+                            lambda: _validate(work, state.averaged, watchdog),  # noqa: B023
+                            lambda: (int(state.guard.last_good), checkpoints.latest),  # noqa: B023
                         )
+                        watchdog.step(step)
+                        # While steps are skipped, no good checkpoint is replaced.
+                        if due.save and (not recorder.skipped_in_a_row or due.last):
+                            with timeline.during("save"):
+                                position = {**inputs.position(step), "stage": stage.index}
+                                checkpoints.save(state, position, plain(config))
+                        if stop := due.stop:
+                            report.say(
+                                f"{stop.name}: saved step {step} in {folder}; the same command "
+                                "continues"
+                            )
+                            break
+                    done = int(state.step)
+                    if stop:
                         break
 
             # ---- Export: the model as others load it, from the checkpoint, and the curve ----
@@ -194,7 +212,7 @@ def pretrain(config: PretrainConfig) -> None:
                     checkpoint.save(folder / checkpoint.RUN_MODEL, *model, tokenizer=tokenizer)
                     plot_losses(report.rows, baselines, folder / FIGURE)
                 processes.all_gather("the export", "done")
-    if stop and int(state.step) < config.steps:
+    if stop and done < total:
         raise SystemExit(EXIT_STATUS[stop])
     if first:
         print("\n".join(summary(baselines, report.rows, inputs.held_out_in_words())))
@@ -204,21 +222,46 @@ def pretrain(config: PretrainConfig) -> None:
         print("\n".join(["next:", *_next_commands(config)]))
 
 
-def _validate(
-    eval_step: Callable[[Any, Any], dict[str, jax.Array]],
-    params: nnx.State,
-    inputs: Inputs,
-    mesh: Mesh,
-    watchdog: Watchdog,
-) -> dict[str, float]:
+class Work(NamedTuple):
+    """What a stage works with."""
+
+    mesh: Mesh
+    inputs: Inputs
+    init: Callable[[], TrainState]
+    train_step: Any
+    eval_step: Callable[[Any, Any], dict[str, jax.Array]]
+
+
+def _set_up(stage: Stage, tokenizer: Tokenizer, folder: pathlib.Path) -> Work:
+    """Checks and opens everything that a stage needs; nothing is allocated."""
+    config = stage.config
+    mesh = make_mesh(fsdp=config.fsdp, sequence=config.sequence, tensor=config.tensor)
+    check_batch_size(config.batch_size, mesh, config.microbatches)
+    inputs = Inputs(config, mesh, tokenizer, folder / "data")
+    software = {f"version of {name}": version for name, version in versions().items()}
+    processes.check_same({**shared(config), "genome": inputs.position(0), **software})
+    program = make_program(config, mesh, tokenizer)
+    return Work(mesh, inputs, program.init, program.train_step, program.eval_step)
+
+
+def _record(beginning: Beginning, inputs: Inputs, folder: pathlib.Path) -> None:
+    """Writes down what run this is, and with which genomes and tokenizer."""
+    save_config(beginning.config, folder / RECORDED)
+    if beginning.config.init:
+        beginning.tokenizer.save_pretrained(folder / TOKENIZER)
+    record_stores(inputs.stores, folder / "data")
+
+
+def _validate(work: Work, params: nnx.State, watchdog: Watchdog) -> dict[str, float]:
     """Computes the losses, in nats per base, and the accuracy on the held-out windows.
 
     Of several genomes, also the loss of each by its name.
     """
-    sums = [collections.Counter[str]() for _ in inputs.stores]
-    for genome, batch in inputs.validation_batches():
-        with watchdog.work("validation"):
-            found = jax.device_get(eval_step(params, shard_batch(batch, mesh)))
+    stores = work.inputs.stores
+    sums = [collections.Counter[str]() for _ in stores]
+    for genome, batch in work.inputs.validation_batches():
+        with watchdog.work(f"validation of windows of {batch['labels'].shape[1]}"):
+            found = jax.device_get(work.eval_step(params, shard_batch(batch, work.mesh)))
         sums[genome].update({name: float(value) for name, value in found.items()})
     total = collections.Counter[str]()
     for part in sums:
@@ -229,67 +272,64 @@ def _validate(
         "validation_masked_accuracy": total["masked_right"] / max(total["masked"], 1),
     }
     if len(sums) > 1:
-        for store, part in zip(inputs.stores, sums, strict=True):
+        for store, part in zip(stores, sums, strict=True):
             loss = part["masked_nats"] / max(part["masked"], 1)
             row[f"validation_masked_loss/{store.name}"] = loss
     return row
 
 
 def _introduce(
-    config: PretrainConfig,
+    stage: Stage,
+    total: int,
     report: Report,
-    inputs: Inputs,
+    work: Work,
     params: nnx.State,
-    devices: int,
     done: int,
     baselines: dict[str, float],
 ) -> None:
-    """Reports what the run consists of before its first step."""
+    """Reports what a stage consists of before its first step."""
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    inputs, devices = work.inputs, work.mesh.size
     report.say(
-        f"{parameters:,} parameters, {len(inputs.train):,} windows of {config.max_length:,} bases, "
-        f"{inputs.train_bases:,} bases to train on and {inputs.held_out_bases:,} held out, "
-        f"{devices} {jax.default_backend()} device{'s' * (devices > 1)}"
+        f"{parameters:,} parameters, {len(inputs.train):,} windows of "
+        f"{stage.config.max_length:,} bases, {inputs.train_bases:,} bases to train on and "
+        f"{inputs.held_out_bases:,} held out, {devices} {jax.default_backend()} "
+        f"device{'s' * (devices > 1)}"
     )
-    report.say(
-        f"continues at step {done} of {config.steps}"
-        if done
-        else f"baselines on the held-out bases: order-0 entropy "
-        f"{baselines['order_0_entropy']:.4f}, order-3 Markov model {baselines['markov_3']:.4f} "
-        "nats/base"
-    )
-    if done < config.steps:
+    if stage.index and done == stage.start:
+        report.say(f"stage {stage.index} begins after step {done} of {total}")
+    elif done:
+        report.say(f"continues at step {done} of {total}")
+    else:
+        report.say(
+            "baselines on the held-out bases: order-0 entropy "
+            f"{baselines['order_0_entropy']:.4f}, order-3 Markov model "
+            f"{baselines['markov_3']:.4f} nats/base"
+        )
+    if done < stage.end:
         report.say("compiling the training step")
 
 
-def _dry_run(
-    config: PretrainConfig,
-    inputs: Inputs,
-    init: Callable[[], TrainState],
-    train_step: Any,
-    mesh: Mesh,
-) -> None:
-    """Compiles a step and reports what it needs; nothing is trained or saved."""
-    batch = abstract_batch(config.batch_size, config.max_length, mesh)
-    begun = time.monotonic()
-    compiled = train_step.lower(abstract(init, mesh), batch).compile()
-    seconds, stats = time.monotonic() - begun, compiled.memory_analysis()
-    if processes.index() == 0:
-        needed = ""
+def _dry_run(stages: list[Stage], tokenizer: Tokenizer, folder: pathlib.Path) -> None:
+    """Compiles a step of each stage and reports what it needs; nothing is trained or saved."""
+    for stage in stages:
+        work, config = _set_up(stage, tokenizer, folder), stage.config
+        batch = abstract_batch(config.batch_size, config.max_length, work.mesh)
+        begun = time.monotonic()
+        compiled = work.train_step.lower(abstract(work.init, work.mesh), batch).compile()
+        seconds, stats = time.monotonic() - begun, compiled.memory_analysis()
+        needed, devices = "", work.mesh.size
         if stats is not None:
             size = stats.argument_size_in_bytes + stats.temp_size_in_bytes
             needed = f", {size / 2**30:.2f} GiB on each"
-        print(
-            f"dry run: {len(inputs.train):,} windows to train on, {len(inputs.held_out):,} held "
-            f"out; a step of {config.batch_size} windows of {config.max_length:,} tokens was "
-            f"compiled for {mesh.size} device{'s' * (mesh.size > 1)} in {seconds:.1f} s{needed}"
-        )
+        if processes.index() == 0:
+            print(
+                f"dry run: {len(work.inputs.train):,} windows to train on, "
+                f"{len(work.inputs.held_out):,} held out; a step of {config.batch_size} windows of "
+                f"{config.max_length:,} tokens was compiled for {devices} "
+                f"device{'s' * (devices > 1)} in {seconds:.1f} s{needed}"
+            )
     processes.all_gather("the dry run", "done")
-
-
-def _software(config: PretrainConfig) -> dict[str, str]:
-    """Returns what must be the same in all processes beside settings and data."""
-    return {f"version of {name}": version for name, version in versions().items()}
 
 
 def _check_folder(config: PretrainConfig, folder: pathlib.Path) -> None:

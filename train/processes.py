@@ -16,8 +16,8 @@ from jax._src import distributed as _runtime  # JAX has no public name for its k
 from jax.experimental import multihost_utils
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.train import rendezvous
-from caduceus_jax.train.peers import Peers
+from caduceus_jax.train.cluster import rendezvous
+from caduceus_jax.train.cluster.peers import Peers
 
 P = ParamSpec("P")
 T = TypeVar("T")

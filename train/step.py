@@ -193,8 +193,7 @@ def make_train_step(
             "masked_loss": sums["masked_nats"] / masked,
             "masked_accuracy": sums["masked_right"] / masked,
             "grad_norm": grad_norm,
-            # The optimizer counts the steps that it took.
-            "lr": schedule(state.step - state.guard.skipped),
+            "lr": schedule(_taken(state.opt_state)),
             "skipped": guard.skipped - state.guard.skipped,
             "skipped_in_all": guard.skipped,
             "skipped_in_a_row": guard.in_a_row,
@@ -212,6 +211,14 @@ def make_train_step(
         return keep_places(after, mesh), metrics
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def _taken(opt_state: Any) -> Int[Array, ""]:
+    """Returns the number of steps that the learning rate's schedule counts."""
+    counted = optax.ScaleByScheduleState
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, counted))
+    (count,) = [part.count for part in leaves if isinstance(part, counted)]
+    return count
 
 
 def make_eval_step(

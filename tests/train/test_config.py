@@ -9,10 +9,8 @@ from caduceus_jax.train.config import (
     OptimizerConfig,
     PretrainConfig,
     as_list,
-    check_same_run,
-    read_config,
-    save_config,
 )
+from caduceus_jax.train.recorded import check_same_run, read_config, save_config
 
 
 def test_names_are_a_list_however_they_are_given():

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -16,9 +15,11 @@ from caduceus_jax.model import run_checkpoint
 from caduceus_jax.model.checkpoint import StoredModel, open_model
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.train.config import PretrainConfig, read_config
+from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.recorded import read_config
 from caduceus_jax.train.run.checkpoint import read_state
 from caduceus_jax.train.sharding import abstract, init_sharded
+from caduceus_jax.train.stages import restart_schedule
 from caduceus_jax.train.step import TrainState
 
 RECORDED = "config.yaml"
@@ -142,13 +143,4 @@ def _stored_optimizer(config: PretrainConfig, like: TrainState) -> Any:
         raise UserError(
             f"init_optimizer is set, but {config.init} is not a run or one of its checkpoints"
         )
-    opt_state = read_state(checkpoint, like).opt_state
-
-    def restart(part: Any) -> Any:
-        """Sets the schedule's step to 0."""
-        scheduled = isinstance(part, optax.ScaleByScheduleState)
-        return part._replace(count=part.count * 0) if scheduled else part
-
-    return jax.tree.map(
-        restart, opt_state, is_leaf=lambda part: isinstance(part, optax.ScaleByScheduleState)
-    )
+    return restart_schedule(read_state(checkpoint, like).opt_state)

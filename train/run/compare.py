@@ -9,7 +9,7 @@ import yaml
 from caduceus_jax import markdown
 from caduceus_jax.errors import UserError
 from caduceus_jax.files import replacing
-from caduceus_jax.train.run import lease
+from caduceus_jax.train.cluster import lease
 from caduceus_jax.train.run.report import read_metrics
 
 _CONFIG = "config.yaml"

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from caduceus_jax.train import processes
@@ -15,7 +16,7 @@ class Due(NamedTuple):
     evaluate: bool  # validate the parameters
     save: bool  # write a checkpoint
     stop: signal.Signals | None  # end the run, on this signal
-    last: bool  # nothing comes after this step in this process
+    last: bool  # the stage, or this process, ends after this step
 
     @property
     def wait(self) -> bool:
@@ -28,10 +29,12 @@ class Timetable:
 
     Args:
         config: of the run.
+        ends: the last step of each stage; by default there is one.
     """
 
-    def __init__(self, config: PretrainConfig):
+    def __init__(self, config: PretrainConfig, ends: Sequence[int] = ()):
         self._config = config
+        self._ends = ends or (config.steps,)
         self._saved = time.monotonic()
 
     def at(self, step: int, *, stop: signal.Signals | None = None) -> Due:
@@ -41,11 +44,12 @@ class Timetable:
             step: the step that was dispatched.
             stop: the signal that the run ends on after this step, if it does.
         """
-        config, last = self._config, step == self._config.steps
-        evaluate = last or step % config.eval_every == 0
+        config = self._config
+        ends = step in self._ends
+        evaluate = ends or step % config.eval_every == 0
         log = evaluate or step % config.log_every == 0
         every = [config.checkpoint_every, *([config.keep_every] if config.keep_every else [])]
-        save = last or stop is not None or any(step % each == 0 for each in every)
+        save = ends or stop is not None or any(step % each == 0 for each in every)
         if config.checkpoint_minutes is not None and log:
             # The processes wait for each other here anyway. Process 0's clock counts.
             elapsed = processes.broadcast_from_first(
@@ -54,4 +58,4 @@ class Timetable:
             save = save or elapsed >= 60 * config.checkpoint_minutes
         if save:
             self._saved = time.monotonic()
-        return Due(log, evaluate, save, stop, last or stop is not None)
+        return Due(log, evaluate, save, stop, ends or stop is not None)

@@ -22,6 +22,7 @@ class Recorder:
         timeline: the run's time.
         windows: number of windows of an epoch.
         first_step: number of steps done when the run continued.
+        stage: number of steps and of windows before the stage that is recorded.
 
     Attributes:
         skipped_in_a_row: how many of the newest known steps were skipped.
@@ -35,7 +36,9 @@ class Recorder:
         *,
         windows: int,
         first_step: int,
+        stage: tuple[int, int] = (0, 0),
     ):
+        self._stage = stage
         self._config, self._report, self._timeline = config, report, timeline
         self._windows, self._first_step = windows, first_step
         self._speed = Speed(config, timeline)
@@ -79,14 +82,15 @@ class Recorder:
                 raise too_many(self.skipped_in_a_row, *guard(), self._config.out)
 
     def _measured(self, done: int) -> Row:
-        seen = done * self._config.batch_size
+        steps, windows = self._stage
+        here = (done - steps) * self._config.batch_size
         return {
             **self._speed.since_last(done),
             **self._timeline.goodput(),
             **device_memory(),
             **self._slowest(),
-            "examples": seen,
-            "epochs": seen / self._windows,
+            "examples": windows + here,
+            "epochs": here / self._windows,
         }
 
     def _slowest(self) -> Row:

@@ -4,12 +4,12 @@ import time
 
 import pytest
 
-from caduceus_jax.train.run import watchdog as module
-from caduceus_jax.train.run.watchdog import Watchdog
+from caduceus_jax.train.cluster import watchdog as module
+from caduceus_jax.train.cluster.watchdog import Watchdog
 
 PROGRAM = """
 import threading, time
-from caduceus_jax.train.run import watchdog
+from caduceus_jax.train.cluster import watchdog
 watchdog._LOOK_SECONDS = 0.05
 
 def stands_still():

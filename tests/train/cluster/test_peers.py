@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from caduceus_jax.train import peers as module
-from caduceus_jax.train.peers import Peers
+from caduceus_jax.train.cluster import peers as module
+from caduceus_jax.train.cluster.peers import Peers
 
 HOSTS = ["node-a", "node-b", "node-c"]
 
@@ -131,7 +131,7 @@ def test_nothing_is_watched_once_a_process_leaves(ended):
 def test_an_abort_of_jax_ends_with_a_sentence_and_status_1():
     program = (
         "import os, threading\n"
-        "from caduceus_jax.train.peers import _on_abort, say\n"
+        "from caduceus_jax.train.cluster.peers import _on_abort, say\n"
         "_on_abort(lambda: say('process 1 (node-b) of 2 ends: lost'))\n"
         "import ctypes\n"
         "threading.Thread(target=ctypes.CDLL(None).abort).start()\n"

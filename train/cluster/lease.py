@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from caduceus_jax.errors import UserError
 from caduceus_jax.files import write_text
 from caduceus_jax.train import processes
-from caduceus_jax.train.peers import leave, say
+from caduceus_jax.train.cluster.peers import leave, say
 
 log = logging.getLogger(__name__)
 

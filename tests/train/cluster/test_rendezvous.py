@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.train.rendezvous import NotMet, meet
+from caduceus_jax.train.cluster.rendezvous import NotMet, meet
 
 
 def free_port():

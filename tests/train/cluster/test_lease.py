@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from caduceus_jax.train.run import lease as module
-from caduceus_jax.train.run.lease import FILE, InUse, Lease
+from caduceus_jax.train.cluster import lease as module
+from caduceus_jax.train.cluster.lease import FILE, InUse, Lease
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +90,7 @@ def test_whoever_lost_its_lease_writes_nothing_more(tmp_path, monkeypatch):
 def test_of_two_that_begin_at_once_one_runs(tmp_path):
     program = (
         "import sys, time, pathlib\n"
-        "from caduceus_jax.train.run.lease import InUse, Lease\n"
+        "from caduceus_jax.train.cluster.lease import InUse, Lease\n"
         "try:\n"
         "    with Lease(pathlib.Path(sys.argv[1])):\n"
         "        print('ran', flush=True); time.sleep(3)\n"

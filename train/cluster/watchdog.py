@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from caduceus_jax.train import processes
-from caduceus_jax.train.peers import leave, say
+from caduceus_jax.train.cluster.peers import leave, say
 
 STATUS = 1  # exit status of a process that stood still
 _RECENT = 100  # steps whose median says what a step takes
