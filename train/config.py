@@ -32,6 +32,9 @@ class DataConfig:
             of them. What is held out below is held out of each.
         weights: of the genomes, a list [2,1]: the first is then drawn from twice as often as the
             second, window by window; none is in proportion to their windows.
+        temperature: instead of weights: genomes are drawn from in proportion to their windows to
+            the power 1 / temperature; 1 is in proportion, 2 shows small genomes more often, and a
+            very large number all alike.
         validation_fraction: this share of every contig, at its end, is held out for validation.
             Not used where `validation_contigs` are named.
         validation_contigs: contig, or a list [chrII,chrIII], held out whole for validation.
@@ -63,6 +66,7 @@ class DataConfig:
 
     fasta: Names = ""
     weights: list[float] = advanced(default_factory=list)
+    temperature: float = advanced(1.0)
     validation_fraction: float = 0.1
     validation_contigs: Names = ""
     test_contigs: Names = ""
@@ -103,6 +107,10 @@ class DataConfig:
                 f"data.weights has {len(self.weights)} numbers, and there are "
                 f"{len(as_list(self.fasta))} genomes in data.fasta: give one for each"
             )
+        if not self.temperature > 0:
+            raise UserError(f"data.temperature is {self.temperature}; it is above 0")
+        if self.weights and self.temperature != 1:
+            raise UserError("data.weights and data.temperature are both given: leave one out")
         if not all(weight > 0 for weight in self.weights):
             raise UserError(f"data.weights is {self.weights}; each is above 0")
         if self.intervals and (as_list(self.validation_contigs) or as_list(self.test_contigs)):
@@ -116,9 +124,13 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (Loshchilov & Hutter 2019) with a schedule and clipping, as in the original.
+    """The optimizer with its schedule and clipping; AdamW as in the original by default.
 
     Args:
+        name: "adamw" (Loshchilov & Hutter 2019); "adafactor" (Shazeer & Stern 2018), which keeps
+            one number per row and column of a matrix; "muon" (Jordan et al. 2024) for the input
+            and output projections, and AdamW for all else.
+        moments: dtype in which AdamW's moments are stored; bfloat16 takes half the memory.
         lr: largest learning rate, reached at the end of the warm-up.
         lr_init: learning rate of the very first step.
         lr_min: learning rate at the end of the decay, and after it.
@@ -137,6 +149,8 @@ class OptimizerConfig:
         clip_norm: gradients of a larger global norm are scaled down to it.
     """
 
+    name: Literal["adamw", "adafactor", "muon"] = advanced("adamw")
+    moments: Literal["float32", "bfloat16"] = advanced("float32")
     lr: float = 8e-3
     lr_init: float = advanced(1e-6)
     lr_min: float = advanced(1e-4)
@@ -165,6 +179,14 @@ class OptimizerConfig:
         for name in ("lr", "clip_norm", "epsilon"):
             if not getattr(self, name) > 0:
                 raise UserError(f"optimizer.{name} is {getattr(self, name)}; it is above 0")
+        if self.moments == "bfloat16" and self.name == "adafactor":
+            raise UserError("optimizer.moments is bfloat16, but adafactor has no moments to store")
+        # A running mean that changes by less than half of its last digit stands still.
+        if self.moments == "bfloat16" and self.beta2 > 0.98:
+            raise UserError(
+                f"optimizer.moments is bfloat16, whose 8 bits lose the changes of beta2 "
+                f"{self.beta2}: use beta2 of at most 0.98, or moments float32"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +217,10 @@ class StepConfig:
         seed: of the initial weights, the order of the windows and the masks.
         ema_decay: decay of a running mean of the weights, such as 0.999, which is then what is
             validated and exported; null is none. The first steps weigh more.
+        z_loss: weight in the training loss of the square of the logits' logsumexp, such as 1e-4,
+            which keeps the logits small; 0 is off.
+        layer_norms: also log each layer's gradient norm, and the size of its update relative to
+            its weights, as grad_norm_layers and update_ratio_layers.
         skip_spikes: also skip a step whose loss, or logarithm of its gradient norm, lies more than
             this many standard deviations above the mean of the 128 steps before it; true is 6,
             false is never.
@@ -214,6 +240,8 @@ class StepConfig:
     remat: Literal["none", "blocks", "scans"] | bool = "none"
     seed: int = 0
     ema_decay: float | None = advanced(None)
+    z_loss: float = advanced(0.0)
+    layer_norms: bool = advanced(False)
     skip_spikes: bool | float = advanced(False)
 
     def __post_init__(self) -> None:
@@ -225,6 +253,8 @@ class StepConfig:
             raise UserError(f"seed is {self.seed}; it is at least 0 and below 2**32")
         if self.spike_sigma is not None and not self.spike_sigma > 0:
             raise UserError(f"skip_spikes is {self.skip_spikes}; it is above 0, or false")
+        if not self.z_loss >= 0:
+            raise UserError(f"z_loss is {self.z_loss}; it is at least 0")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise UserError(f"ema_decay is {self.ema_decay}; it is between 0 and 1, or null")
         self._check_shards()
@@ -289,6 +319,10 @@ class PretrainConfig(StepConfig):
         seed: of the initial weights, the order of the windows and the masks.
         ema_decay: decay of a running mean of the weights, such as 0.999, which is then what is
             validated and exported; null is none. The first steps weigh more.
+        z_loss: weight in the training loss of the square of the logits' logsumexp, such as 1e-4,
+            which keeps the logits small; 0 is off.
+        layer_norms: also log each layer's gradient norm, and the size of its update relative to
+            its weights, as grad_norm_layers and update_ratio_layers.
         skip_spikes: also skip a step whose loss, or logarithm of its gradient norm, lies more than
             this many standard deviations above the mean of the 128 steps before it; true is 6,
             false is never.
@@ -314,6 +348,9 @@ class PretrainConfig(StepConfig):
         watchdog_seconds: a process ends with status 1, and shows where it stands, when no step was
             finished for this long, or for ten times the median step if that is longer; null never
             ends it.
+        eval_tasks: tasks that a linear probe of the model is scored on at every validation: folders
+            with tables train and test (csv, tsv or parquet; columns sequence and label), or
+            splice, 2,400 short sequences that come with the package; a list [splice,my_task].
         wandb: project of Weights & Biases (pip install wandb) that gets the metrics too.
         profile_steps: steps to trace, such as 10:13 for 10, 11 and 12; into profile/ in `out`. In a
             recipe it needs quotes, "10:13".
@@ -342,6 +379,7 @@ class PretrainConfig(StepConfig):
     strict: bool = advanced(False)
     max_skipped: int = advanced(10)
     watchdog_seconds: float | None = advanced(110.0)
+    eval_tasks: Names = ""
     wandb: str = ""
     profile_steps: str = advanced("")
     resume: Literal["auto", "never"] = "auto"

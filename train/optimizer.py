@@ -1,17 +1,22 @@
-"""The optimizer: clipping, AdamW, and the learning rate's schedule."""
+"""The optimizer: clipping, AdamW, Adafactor or Muon, and the learning rate's schedule."""
 
 import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+import optax.contrib
 
+from caduceus_jax.errors import UserError
 from caduceus_jax.train.config import OptimizerConfig
 from caduceus_jax.train.sharding import path_name
 
 # What the original decays: every weight, that of RMSNorm too, but not LayerNorm's, not the
 # embedding (with the head that is tied to it), no bias, not A_log and not D.
 _NO_WEIGHT_DECAY = re.compile(r"(.*/)?(embedding|a_log|d_skip|conv_bias|delta_bias|bias)")
+# The matrices that Muon changes: (layer, inputs, outputs).
+_MATRIX = re.compile(r"(.*/)?layers/(.*/)?(in_proj|out_proj)/kernel")
 
 
 def make_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -65,22 +70,91 @@ def has_decay(params: Any) -> Any:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Makes the optimizer: clipping by the global norm, then AdamW with the schedule.
+    """Makes the optimizer: clipping by the global norm, then AdamW, Adafactor or Muon.
 
     Each tied tensor is one leaf of our tree, so the global norm counts it once, as PyTorch does.
 
     Args:
-        config: rates, decays and clipping.
+        config: which one, its rates, decays and clipping.
         steps: number of steps of the run.
+
+    Raises:
+        UserError: this version of optax does not have it.
     """
+    scaled = {"adamw": _adam, "adafactor": _adafactor, "muon": _muon}[config.name](config)
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            make_schedule(config, steps),
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-            mask=has_decay,
+        optax.chain(
+            scaled,
+            optax.add_decayed_weights(config.weight_decay, mask=has_decay),
+            optax.scale_by_learning_rate(make_schedule(config, steps)),
         ),
+    )
+
+
+def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Makes Adam, whose moments are stored in the dtype of the settings."""
+    adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
+    return adam if config.moments == "float32" else _stored_as(adam, jnp.dtype(config.moments))
+
+
+def _stored_as(
+    inner: optax.GradientTransformation, dtype: jnp.dtype
+) -> optax.GradientTransformation:
+    """Stores the floating-point state of an optimizer in another dtype; it computes in float32."""
+
+    def cast(state: Any, to: Any) -> Any:
+        return jax.tree.map(
+            lambda x: x.astype(to) if jnp.issubdtype(x.dtype, jnp.floating) else x, state
+        )
+
+    def init(params: Any) -> Any:
+        return cast(inner.init(params), dtype)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, after = inner.update(updates, cast(state, jnp.float32), params)
+        return updates, cast(after, dtype)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _adafactor(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Makes Adafactor (Shazeer & Stern 2018) without momentum.
+
+    The second moment of a matrix is kept as one number per row and per column (section 3), that of
+    anything smaller whole; updates are clipped by their root mean square (section 6). The learning
+    rate is that of the settings, not relative to the parameters' size.
+    """
+    del config
+    return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+
+
+def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Makes Muon (Jordan et al. 2024) for the input and output projections, Adam for the rest.
+
+    An orthogonal update has the root mean square 0.2, about that of Adam's, so that one learning
+    rate and one weight decay serve both (Liu et al. 2025, section 2.2). Each layer's matrix is
+    orthogonalized on its own.
+    """
+    numbers = getattr(optax.contrib, "MuonDimensionNumbers", None)
+    if numbers is None:
+        raise UserError(
+            "optimizer.name is muon, which needs optax 0.2.6 or newer: pip install -U optax"
+        )
+    per_layer = numbers(reduction_axis=1, output_axis=2)
+
+    def label(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "muon" if _MATRIX.fullmatch(path_name(path)) else "adam", params
+        )
+
+    def rescaled(updates: Any, params: Any = None) -> Any:
+        del params
+        return jax.tree.map(lambda x: 0.2 * max(x.shape[1:]) ** 0.5 * x, updates)
+
+    muon = optax.contrib.scale_by_muon(
+        weight_dimension_numbers=lambda params: jax.tree.map(lambda _: per_layer, params)
+    )
+    return optax.partition(
+        {"muon": optax.chain(muon, optax.stateless(rescaled)), "adam": _adam(config)}, label
     )

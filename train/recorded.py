@@ -16,7 +16,15 @@ from caduceus_jax.train.config import LAUNCH, PretrainConfig, flat, plain
 _FREE = (
     *("out", "log_every", "eval_every", "checkpoint_every", "keep", "resume"),
     *("microbatches", "fsdp", "sequence", "tensor", "remat", "scan", "watchdog_seconds"),
-    *("max_skipped", "skip_spikes", "wandb", "profile_steps", "dry_run"),
+    *(
+        "max_skipped",
+        "skip_spikes",
+        "layer_norms",
+        "eval_tasks",
+        "wandb",
+        "profile_steps",
+        "dry_run",
+    ),
     # Whether genomes elsewhere are the same is decided by their digests.
     *("data.fasta", "data.workers", "data.threads"),
     *("data.validation_windows", "data.validation_masks"),

@@ -29,7 +29,7 @@ BATCH = P(ROWS, "sequence")
 # Where parameters live, and what the optimizer keeps of each. First match wins; names are paths
 # such as "params/caduceus/layers/mixer/fwd/a_log", whose first axis is the layer. `tensor` splits
 # the inner channels, and `fsdp` what is left of a matrix; INNER are channels that `fsdp` splits
-# where there is no `tensor`. What `fsdp` does not divide stays whole.
+# where there is no `tensor`. What an axis does not divide stays whole.
 INNER = "inner"
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r".*/in_proj/kernel", (None, "fsdp", "tensor")),
@@ -304,7 +304,7 @@ def spec_of(name: str, shape: Sequence[int], mesh: Mesh) -> P:
     for axis, size in zip(axes, shape, strict=False):
         if axis == INNER:
             axis = "tensor" if mesh.shape["tensor"] > 1 else "fsdp"
-        split.append(None if axis == "fsdp" and size % mesh.shape["fsdp"] else axis)
+        split.append(None if axis and size % mesh.shape[axis] else axis)
     while split and split[-1] is None:
         split.pop()
     return P(*split)

@@ -12,7 +12,8 @@ from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfi
 
 # What a stage may set, beside its steps.
 OPTIMIZER = ("lr", "lr_init", "lr_min", "schedule", "warmup_fraction", "decay_fraction")
-DATA = ("weights", "stride", "mask_probability", "soft_mask_weight", "validation_windows")
+DATA = ("weights", "stride", "temperature", "mask_probability", "soft_mask_weight")
+DATA += ("validation_windows",)
 STEP = ("max_length", "batch_size", "microbatches", "sequence", "remat")
 
 

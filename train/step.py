@@ -19,7 +19,13 @@ from caduceus_jax.train.config import StepConfig
 from caduceus_jax.train.gradients import summed, summed_gradients
 from caduceus_jax.train.guards import Guard, init_guard, should_apply
 from caduceus_jax.train.optimizer import make_optimizer, make_schedule
-from caduceus_jax.train.sharding import gather_layers, keep_places, sharded_conv, sharded_scan
+from caduceus_jax.train.sharding import (
+    gather_layers,
+    keep_places,
+    path_name,
+    sharded_conv,
+    sharded_scan,
+)
 
 Batch = dict[str, jax.Array]  # input_ids, labels int32 and weights float32, all (batch, length)
 Metrics = dict[str, jax.Array]  # scalars
@@ -126,6 +132,8 @@ def make_program(
         mesh=mesh,
         microbatches=config.microbatches,
         ema_decay=config.ema_decay,
+        z_loss=config.z_loss,
+        layer_norms=config.layer_norms,
     )
     return Program(graphdef, init, train_step, make_eval_step(graphdef, tokenizer, mesh))
 
@@ -140,6 +148,8 @@ def make_train_step(
     mesh: Mesh | None = None,
     microbatches: int = 1,
     ema_decay: float | None = None,
+    z_loss: float = 0.0,
+    layer_norms: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Makes the jitted function (state, batch) -> (state, metrics), which consumes its state.
 
@@ -158,19 +168,14 @@ def make_train_step(
         sigma: standard deviations above the mean of recent steps from which on a loss or gradient
             norm is a spike, whose step is skipped; None skips only what is not finite.
         mesh: the devices; by default one.
-        ema_decay: decay of the running mean of the parameters, if the state has one. The mean of
-            the first n steps decays by (1 + n) / (10 + n) if that is less.
         microbatches: number of pieces that each device's rows are computed in, one after the
             other.
+        ema_decay: decay of the running mean of the parameters, if the state has one. The mean of
+            the first n steps decays by (1 + n) / (10 + n) if that is less.
+        z_loss: weight of the mean squared logsumexp in what is minimized; it is not in the metrics.
+        layer_norms: also measure `grad_norm_layers` and `update_ratio_layers`, both (n_layer,).
     """
-
-    def weighted_nats(params: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
-        """Returns the summed loss of a batch, and the sums that metrics are made of."""
-        logits = nnx.merge(graphdef, params)(batch["input_ids"]).logits
-        nats, weight = masked_lm_sums(logits, batch["labels"], batch["weights"], tokenizer.pad_id)
-        return nats, prediction_sums(logits, batch, tokenizer) | {"weight": weight}
-
-    gradients = summed_gradients(weighted_nats, mesh, microbatches)
+    gradients = summed_gradients(_weighted_nats(graphdef, tokenizer, z_loss), mesh, microbatches)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Takes one step of the optimizer."""
@@ -187,30 +192,80 @@ def make_train_step(
             (params, opt_state),
             (state.params, state.opt_state),
         )
-        masked = jnp.maximum(sums["masked"], 1)
-        metrics = {
-            "loss": loss,
-            "masked_loss": sums["masked_nats"] / masked,
-            "masked_accuracy": sums["masked_right"] / masked,
-            "grad_norm": grad_norm,
-            "lr": schedule(_taken(state.opt_state)),
-            "skipped": guard.skipped - state.guard.skipped,
-            "skipped_in_all": guard.skipped,
-            "skipped_in_a_row": guard.in_a_row,
-        }
-        ema = state.ema
-        if ema is not None and ema_decay is not None:
-            taken = step - guard.skipped
-            decay = jnp.minimum(ema_decay, (1 + taken) / (10 + taken))
-            ema = jax.tree.map(
-                lambda mean, new: jnp.where(good, mean + (1 - decay) * (new - mean), mean),
-                ema,
-                params,
-            )
-        after = TrainState(step, params, opt_state, guard, ema)
-        return keep_places(after, mesh), metrics
+        if z_loss:
+            loss = loss - sums["z"] / weight
+        metrics = _metrics(sums, loss, grad_norm, state.guard, guard)
+        metrics["lr"] = jnp.asarray(schedule(_taken(state.opt_state)))
+        if layer_norms:
+            metrics |= _layer_metrics(grads, updates, state.params)
+        ema = _averaged(state.ema, params, ema_decay, step - guard.skipped, good)
+        return keep_places(TrainState(step, params, opt_state, guard, ema), mesh), metrics
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def _weighted_nats(
+    graphdef: nnx.GraphDef, tokenizer: Tokenizer, z_loss: float
+) -> Callable[[Any, Batch], tuple[jax.Array, Metrics]]:
+    """Makes the function (params, batch) -> (what is minimized, further sums)."""
+
+    def weighted_nats(params: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
+        """Returns the summed loss of a batch, and the sums that metrics are made of."""
+        logits = nnx.merge(graphdef, params)(batch["input_ids"]).logits
+        nats, weight = masked_lm_sums(logits, batch["labels"], batch["weights"], tokenizer.pad_id)
+        sums = prediction_sums(logits, batch, tokenizer) | {"weight": weight}
+        if z_loss:
+            squared = jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1) ** 2
+            counted = batch["weights"] * (batch["labels"] != tokenizer.pad_id)
+            sums["z"] = z_loss * jnp.sum(counted * squared)
+            nats = nats + sums["z"]
+        return nats, sums
+
+    return weighted_nats
+
+
+def _metrics(
+    sums: Metrics, loss: jax.Array, grad_norm: jax.Array, before: Guard, after: Guard
+) -> Metrics:
+    """Returns the metrics of a step, but for its learning rate."""
+    masked = jnp.maximum(sums["masked"], 1)
+    return {
+        "loss": loss,
+        "masked_loss": sums["masked_nats"] / masked,
+        "masked_accuracy": sums["masked_right"] / masked,
+        "grad_norm": grad_norm,
+        "skipped": after.skipped - before.skipped,
+        "skipped_in_all": after.skipped,
+        "skipped_in_a_row": after.in_a_row,
+    }
+
+
+def _layer_metrics(grads: Any, updates: Any, params: Any) -> Metrics:
+    """Measures each layer's gradient norm, and the norm of its update by that of its weights."""
+
+    def norms(tree: Any) -> Float[Array, " n_layer"]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        squares = [
+            jnp.sum(jnp.square(leaf), axis=tuple(range(1, leaf.ndim)))
+            for path, leaf in leaves
+            if "layers/" in path_name(path)
+        ]
+        return jnp.sqrt(jnp.sum(jnp.stack(squares), axis=0))
+
+    return {
+        "grad_norm_layers": norms(grads),
+        "update_ratio_layers": norms(updates) / jnp.maximum(norms(params), 1e-30),
+    }
+
+
+def _averaged(ema: Any, params: Any, most: float | None, taken: jax.Array, good: jax.Array) -> Any:
+    """Returns the running mean of the parameters after a step, if there is one."""
+    if ema is None or most is None:
+        return ema
+    decay = jnp.minimum(most, (1 + taken) / (10 + taken))
+    return jax.tree.map(
+        lambda mean, new: jnp.where(good, mean + (1 - decay) * (new - mean), mean), ema, params
+    )
 
 
 def _taken(opt_state: Any) -> Int[Array, ""]:
@@ -218,7 +273,7 @@ def _taken(opt_state: Any) -> Int[Array, ""]:
     counted = optax.ScaleByScheduleState
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, counted))
     (count,) = [part.count for part in leaves if isinstance(part, counted)]
-    return count
+    return jnp.asarray(count)
 
 
 def make_eval_step(

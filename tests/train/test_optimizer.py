@@ -121,3 +121,76 @@ def test_a_longer_run_may_keep_the_former_schedule():
     for step in range(9):
         assert held(step) == make_schedule(CONFIG, 8)(step)
     np.testing.assert_allclose([held(8), held(15)], CONFIG.lr_min, rtol=1e-6)
+
+
+def _matrices(seed):
+    """Returns values of the form of a small model's parameters."""
+    rng = np.random.default_rng(seed)
+    kernel = rng.standard_normal((2, 4, 8))
+    tree = {"layers": {"in_proj": {"kernel": kernel}, "scale": rng.standard_normal((2, 4))}}
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+
+
+def _changes(config, steps=3):
+    """Returns the updates of some steps, without decay, and the state after them."""
+    config = dataclasses.replace(
+        config, lr=1.0, lr_min=1.0, warmup_fraction=0.0, weight_decay=0.0, clip_norm=1e9
+    )
+    optimizer, params, found = make_optimizer(config, 10), _matrices(0), []
+    state = optimizer.init(params)
+    for step in range(steps):
+        updates, state = optimizer.update(_matrices(step + 1), state, params)
+        found.append(updates["layers"])
+    return found, state
+
+
+def test_moments_in_bfloat16_take_half_the_memory_and_change_little():
+    whole, _ = _changes(OptimizerConfig())
+    half, state = _changes(OptimizerConfig(moments="bfloat16"))
+    for name in ("mu", "nu"):
+        assert {x.dtype for x in jax.tree.leaves(optax.tree.get(state, name))} == {
+            jnp.dtype("bfloat16")
+        }
+    for one, other in zip(jax.tree.leaves(half), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(one, other, atol=0.01)  # of updates of about 1
+    with pytest.raises(cj.UserError, match="lose the changes of beta2 0.999: use beta2 of at most"):
+        OptimizerConfig(moments="bfloat16", beta2=0.999)
+
+
+def test_adafactor_divides_by_the_root_mean_square():
+    """The first update is the sign where nothing is factored; a large matrix has two vectors."""
+    (first, *_), _ = _changes(OptimizerConfig(name="adafactor"))
+    grads = _matrices(1)["layers"]
+    np.testing.assert_allclose(first["scale"], -np.sign(grads["scale"]), rtol=1e-5)
+    large = {"kernel": jnp.ones((3, 128, 256))}
+    state = make_optimizer(OptimizerConfig(name="adafactor"), 10).init(large)
+    assert sum(x.size for x in jax.tree.leaves(state)) < 3 * (128 + 256) + 10
+
+
+def test_muon_makes_the_update_of_each_layer_orthogonal():
+    (first, *_), state = _changes(OptimizerConfig(name="muon"))
+    update = -np.asarray(first["in_proj"]["kernel"]) / (0.2 * 8**0.5)
+    for layer in range(2):
+        values = np.linalg.svd(update[layer], compute_uv=False)
+        assert values.min() > 0.6 and values.max() < 1.3  # Newton-Schulz comes that near to 1
+        direction = np.sum(
+            update[layer] * np.asarray(_matrices(1)["layers"]["in_proj"]["kernel"][layer])
+        )
+        assert direction > 0
+    # What is not a matrix is Adam's: the sign, at first.
+    grads = _matrices(1)["layers"]
+    np.testing.assert_allclose(first["scale"], -np.sign(grads["scale"]), rtol=1e-3)
+    np.testing.assert_array_equal(optax.tree.get(state, "nu")["layers"]["scale"].shape, (2, 4))
+
+
+@pytest.mark.parametrize("name", ["adafactor", "muon"])
+def test_other_optimizers_have_the_schedule_and_the_decay(name):
+    config = OptimizerConfig(name=name, lr=0.5, lr_min=0.5, warmup_fraction=0.0, weight_decay=0.1)
+    params = _matrices(0)
+    optimizer = make_optimizer(config, 10)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    kernel = params["layers"]["in_proj"]["kernel"]
+    np.testing.assert_allclose(
+        updates["layers"]["in_proj"]["kernel"], -0.5 * 0.1 * kernel, rtol=1e-5, atol=1e-7
+    )

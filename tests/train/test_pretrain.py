@@ -186,7 +186,6 @@ def test_what_is_next_names_the_files_beside_the_genome():
     assert embed[1:3] == ["embed", "runs/a b"]
     assert embed[4] == "--genome"
     assert score[1:3] == ["score-variants", "runs/a b"]
-    assert score[4] == "--genome"
     for path, suffix in ((embed[3], ".bed"), (embed[5], ".fa"), (score[3], ".vcf")):
         assert path.endswith(f"yeast_mitochondrion{suffix}")
         assert module.pathlib.Path(path).is_file()

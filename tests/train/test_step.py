@@ -101,3 +101,42 @@ def test_a_batch_with_nothing_to_predict_has_no_loss_and_no_gradient(trained):
     np.testing.assert_array_equal(after.params["caduceus"]["embedding"][...], embedding)
     for leaf in jax.tree.leaves(after.params):
         assert np.isfinite(leaf).all()
+
+
+def test_z_loss_and_norms_of_layers():
+    """The z-loss changes the gradient, not the loss that is reported."""
+    config = cj.CaduceusConfig(d_model=8, n_layer=2, d_state=4, rcps=True)
+    settings = OptimizerConfig(warmup_fraction=0.0, weight_decay=0.0)
+    optimizer, schedule = make_optimizer(settings, 10), make_schedule(settings, 10)
+    model = cj.CaduceusForMaskedLM(config, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(model, nnx.Param)
+    batch, found = batch_of([A, PAD, C, C]), []
+    for z_loss in (0.0, 0.1):
+        step = make_train_step(
+            graphdef, optimizer, schedule, TOKENIZER, z_loss=z_loss, layer_norms=True
+        )
+        after, metrics = step(init_state(jax.tree.map(jnp.array, params), optimizer), batch)
+        found.append(metrics | {"after": after.params.caduceus.layers})
+    plain, with_z = found
+    np.testing.assert_allclose(with_z["loss"], plain["loss"], rtol=1e-5)
+
+    @jax.jit
+    @jax.grad
+    def gradients(params, z):
+        logits = nnx.merge(graphdef, params)(batch["input_ids"]).logits
+        asked = batch["labels"] != PAD
+        z_term = jnp.sum(asked * jax.nn.logsumexp(logits, axis=-1) ** 2) / jnp.sum(asked)
+        return cj.masked_lm_loss(logits, batch["labels"]) + z * z_term
+
+    for metrics, z in ((plain, 0.0), (with_z, 0.1)):
+        grads = gradients(params, z)
+        whole = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(grads)))
+        np.testing.assert_allclose(metrics["grad_norm"], whole, rtol=1e-4)
+        layers = jax.tree.leaves(grads.caduceus.layers)
+        each = [jnp.sqrt(sum(jnp.sum(x[i] ** 2) for x in layers)) for i in range(2)]
+        np.testing.assert_allclose(metrics["grad_norm_layers"], each, rtol=1e-4)
+    before = jax.tree.leaves(params.caduceus.layers)
+    changes = [x - y for x, y in zip(jax.tree.leaves(plain["after"]), before, strict=True)]
+    for i in range(2):
+        norms = [sum(jnp.sum(x[i] ** 2) for x in leaves) ** 0.5 for leaves in (changes, before)]
+        np.testing.assert_allclose(plain["update_ratio_layers"][i], norms[0] / norms[1], rtol=1e-3)

@@ -109,9 +109,9 @@ class Steps:
         rows = batch_size // processes
         self.rows = range(process * rows, (process + 1) * rows)
         windows, config, seed = examples.windows, examples.config, examples.seed
-        if config.weights:
-            order = [_shuffled(windows.of_genome(i), seed + i) for i in range(len(config.weights))]
-            self.order = grain.MapDataset.mix(order, config.weights)
+        if weights := genome_weights(windows, config):
+            order = [_shuffled(windows.of_genome(i), seed + i) for i in range(len(weights))]
+            self.order = grain.MapDataset.mix(order, weights)
         else:
             self.order = _shuffled(range(len(windows)), seed)
 
@@ -131,6 +131,27 @@ def _shuffled(windows: range, seed: int) -> grain.MapDataset[int]:
     return grain.MapDataset.range(windows.start, windows.stop).seed(seed).shuffle().repeat()
 
 
+def genome_weights(windows: Windows, config: DataConfig) -> list[float]:
+    """Returns how often each genome is drawn from, or nothing where all windows count alike.
+
+    Args:
+        windows: to train on.
+        config: has weights, or a temperature: a genome of n windows then weighs n ** (1 / t), and
+            one without windows nothing.
+    """
+    if config.weights or config.temperature == 1 or len(windows.stores) == 1:
+        return config.weights
+    counts = np.array([len(windows.of_genome(i)) for i in range(len(windows.stores))], float)
+    if not counts.all():
+        empty = windows.stores[int(np.argmin(counts))].name
+        raise UserError(
+            f"{empty} has no sequence to train on, so data.temperature cannot weigh it: leave it "
+            "out"
+        )
+    powers = counts ** (1 / config.temperature)
+    return (powers / powers.sum()).tolist()
+
+
 def check_drawable(windows: Windows, config: DataConfig) -> None:
     """Makes sure that there is something to draw.
 
@@ -139,6 +160,7 @@ def check_drawable(windows: Windows, config: DataConfig) -> None:
     """
     if not len(windows):
         raise UserError("the genome has no sequence to train on: it is all N, or all held out")
+    genome_weights(windows, config)
     for i in range(len(config.weights)):
         if not len(windows.of_genome(i)):
             raise UserError(

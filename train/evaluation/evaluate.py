@@ -24,9 +24,9 @@ from caduceus_jax.train.evaluation.score_table import Column, Row, score_table
 from caduceus_jax.train.finetune import SUMMARY, finetune
 from caduceus_jax.train.finetuning.config import FinetuneConfig, LabelledConfig
 from caduceus_jax.train.finetuning.examples import Task
-from caduceus_jax.train.split_names import SPLITS
 from caduceus_jax.train.tasks import find_task
 from caduceus_jax.train.tasks.published import SUITES, published_task
+from caduceus_jax.train.tasks.tables import tables_of_folder
 
 log = logging.getLogger(__name__)
 
@@ -136,25 +136,9 @@ def _tasks(
     if not config.tasks:
         raise UserError("nothing to evaluate on: name a suite, or folders of tables in tasks")
     return [
-        (pathlib.Path(path).name, _folder_data(tables, pathlib.Path(path)), {})
+        (pathlib.Path(path).name, tables_of_folder(tables, pathlib.Path(path)), {})
         for path in config.tasks
     ]
-
-
-def _folder_data(data: LabelledConfig, folder: pathlib.Path) -> LabelledConfig:
-    """Finds the tables of a folder."""
-
-    def find(*words: str) -> str:
-        """Returns the file with one of these names; "" without one."""
-        pattern = re.compile(rf"({'|'.join(words)})\.(csv|tsv|parquet|csv\.gz|tsv\.gz)")
-        found = sorted(path for path in folder.glob("*") if pattern.fullmatch(path.name))
-        return str(found[0]) if found else ""
-
-    parts = {part: find(*known) for part, known in SPLITS.items()}
-    for part in ("train", "test"):
-        if not parts[part]:
-            raise UserError(f"{folder} has no {part} table, such as {part}.csv")
-    return dataclasses.replace(data, **parts)
 
 
 def _settings(

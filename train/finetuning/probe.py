@@ -59,7 +59,7 @@ class Probe:
         held = np.asarray(scaler.transform(self._features(model, validation)))
         best = None
         for strength in STRENGTHS:
-            weight, bias = _fit(inputs, train.labels, task, strength, config.class_weights)
+            weight, bias = fit(inputs, train.labels, task, strength, config.class_weights)
             scores = score(held @ weight.T + bias, validation.labels, task.kind)
             if better(scores[metric], best[0] if best else None, metric):
                 best = scores[metric], strength, weight, bias, scores
@@ -138,10 +138,21 @@ class Probe:
         found.save_pretrained(folder)
 
 
-def _fit(
+def fit(
     inputs: np.ndarray, labels: np.ndarray, task: Task, strength: float, class_weights: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fits weight (outputs, channels) and bias (outputs,)."""
+    """Fits a ridge regression, or a logistic one.
+
+    Args:
+        inputs: (examples, channels) embeddings.
+        labels: of the examples, as `Examples` has them.
+        task: whose kind and classes they are.
+        strength: inverse strength of the penalty.
+        class_weights: "balanced" counts all classes alike.
+
+    Returns:
+        Weight (outputs, channels) and bias (outputs,).
+    """
     if task.kind == "regression":
         fitted = Ridge(alpha=1 / strength).fit(inputs, labels)
         return fitted.coef_.reshape(labels.shape[1], -1), np.atleast_1d(fitted.intercept_)

@@ -72,6 +72,8 @@ class PlanConfig(StepConfig):
             "none" nothing.
         seed: of the initial weights.
         ema_decay: decay of a running mean of the weights; null is none.
+        layer_norms: also measure each layer's gradient norm and update.
+        z_loss: weight of the square of the logits' logsumexp in the training loss.
         skip_spikes: skip steps whose loss or gradient norm is a spike.
     """
 

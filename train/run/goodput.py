@@ -22,7 +22,7 @@ from caduceus_jax.train.run.background import in_background
 
 S = TypeVar("S")
 B = TypeVar("B")
-Metrics = Mapping[str, jax.Array]  # scalars
+Metrics = Mapping[str, jax.Array]  # scalars, or one number per layer
 Step = Callable[[S, B], tuple[S, Metrics]]
 
 # Steps that are dispatched beyond the newest one known to be done. One keeps the device busy while
@@ -164,7 +164,7 @@ class InFlightSteps:
         while len(self._waiting) > (0 if wait else IN_FLIGHT):
             number, metrics, dispatched, end = self._waiting.popleft()
             self._timeline.step(dispatched, end.result())
-            yield number, {key: value.item() for key, value in jax.device_get(metrics).items()}
+            yield number, {key: value.tolist() for key, value in jax.device_get(metrics).items()}
 
     def _end(self, metrics: Metrics) -> float:
         jax.block_until_ready(metrics)

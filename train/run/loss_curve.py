@@ -25,7 +25,11 @@ def plot_losses(
     """
     # Not a figure of pyplot: no display is needed, and no global state is touched.
     figure = matplotlib.figure.Figure(figsize=(8, 5.5), dpi=120, layout="constrained")
-    axes = figure.subplots()
+    probes = sorted({key for row in rows for key in row if key.startswith("probe_")})
+    axes, below = figure.subplots(), None
+    if probes:
+        figure.clear()
+        axes, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     train = [(row["step"], row["masked_loss"]) for row in rows if not row.get("skipped")]
     skipped = [row["step"] for row in rows if row.get("skipped")]
     validation = [
@@ -63,13 +67,27 @@ def plot_losses(
     low, high = min(levels), max(baselines.values())
     margin = max(high - low, 0.02)
     axes.set_ylim(low - 0.25 * margin, high + 0.25 * margin)
-    axes.set_xlabel("step")
+    if below is not None:
+        _plot_probes(below, rows, probes)
+    (below or axes).set_xlabel("step")
     axes.set_ylabel("cross-entropy of masked bases (nats/base)")
     axes.set_title("Masked language model: bases replaced by [MASK]")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     axes.grid(alpha=0.25)
     with replacing(path) as partial:
         figure.savefig(partial, format="png")
+
+
+def _plot_probes(axes: Any, rows: list[dict[str, Any]], probes: list[str]) -> None:
+    """Draws the test score of each task that the model was probed on."""
+    for key in probes:
+        points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+        if points:
+            metric, _, task = key.removeprefix("probe_").partition("/")
+            label = f"{task}, {metric} of a probe"
+            axes.plot(*zip(*points, strict=True), marker="s", markersize=4, label=label)
+    axes.set_ylabel("test score")
+    axes.grid(alpha=0.25)
 
 
 def summary(baselines: Mapping[str, float], rows: list[dict[str, Any]], held_out: str) -> list[str]:

@@ -134,8 +134,10 @@ class Report:
             self.say(f"step {step}/{self.steps}  {shown}")
 
 
-def _rounded(value: float | str) -> float | str | None:
+def _rounded(value: Any) -> Any:
     """Rounds a number for JSON: whole ones are exact, others have seven digits, or are null."""
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
     if isinstance(value, int | str):
         return value
     return float(f"{value:.7g}") if math.isfinite(value) else None

@@ -9,9 +9,10 @@ import pathlib
 import time
 from collections.abc import Mapping
 
+import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.summary_pb2 import HistogramProto, Summary
 
 
 class ScalarWriter:
@@ -41,16 +42,23 @@ class ScalarWriter:
             )
         self._events.flush()
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float | list[float]]) -> None:
         """Writes the values of a step, and sees that they reach the file.
+
+        Args:
+            step: of the values.
+            values: by name; a list of numbers becomes a histogram.
 
         Raises:
             OSError: the file cannot be written.
         """
         now = time.time()
         for name, value in values.items():
-            scalar = Summary.Value(tag=name, simple_value=value)
-            event = Event(wall_time=now, step=step, summary=Summary(value=[scalar]))
+            if isinstance(value, list):
+                shown = Summary.Value(tag=name, histo=_histogram(value))
+            else:
+                shown = Summary.Value(tag=name, simple_value=value)
+            event = Event(wall_time=now, step=step, summary=Summary(value=[shown]))
             self._events.write_event(event)
         self._events.flush()
 
@@ -60,3 +68,19 @@ class ScalarWriter:
             self._events.close()
         except OSError:  # reported by `write` already
             pass
+
+
+def _histogram(values: list[float]) -> HistogramProto:
+    """Counts finite values in up to 30 bins of equal width."""
+    found = np.asarray(values, float)
+    found = found[np.isfinite(found)]
+    counts, edges = np.histogram(found, bins=30)
+    return HistogramProto(
+        min=found.min(initial=np.inf),
+        max=found.max(initial=-np.inf),
+        num=found.size,
+        sum=found.sum(),
+        sum_squares=np.square(found).sum(),
+        bucket_limit=edges[1:].tolist(),
+        bucket=counts.tolist(),
+    )

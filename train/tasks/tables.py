@@ -1,5 +1,6 @@
 """Labelled sequences in files of your own: tables and FASTA."""
 
+import dataclasses
 import pathlib
 import re
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from caduceus_jax.genomics.files.fasta import iterate_fasta
 from caduceus_jax.genomics.files.tables import checked_bases, read_table
 from caduceus_jax.train.finetuning.config import Kind, LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
+from caduceus_jax.train.split_names import SPLITS
 
 METRICS: dict[Kind, str] = {
     "classification": "accuracy",
@@ -240,3 +242,26 @@ def _regression(rows: Rows) -> Examples:
                 "regress"
             )
     return Examples(list(names), list(sequences), values)
+
+
+def tables_of_folder(data: LabelledConfig, folder: pathlib.Path) -> LabelledConfig:
+    """Finds the tables of a folder by their names: train, validation and test.
+
+    Args:
+        data: the other settings.
+        folder: with files such as train.csv and test.tsv.gz.
+
+    Raises:
+        UserError: there is no table to train on, or none to test on.
+    """
+
+    def find(*words: str) -> str:
+        pattern = re.compile(rf"({'|'.join(words)})\.(csv|tsv|parquet|csv\.gz|tsv\.gz)")
+        found = sorted(path for path in folder.glob("*") if pattern.fullmatch(path.name))
+        return str(found[0]) if found else ""
+
+    parts = {part: find(*known) for part, known in SPLITS.items()}
+    for part in ("train", "test"):
+        if not parts[part]:
+            raise UserError(f"{folder} has no {part} table, such as {part}.csv")
+    return dataclasses.replace(data, **parts)

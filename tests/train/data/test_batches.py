@@ -7,7 +7,12 @@ import pytest
 
 from caduceus_jax import Tokenizer, UserError
 from caduceus_jax.train.config import DataConfig
-from caduceus_jax.train.data.batches import prefetch_to_device, train_batches, validation_batches
+from caduceus_jax.train.data.batches import (
+    genome_weights,
+    prefetch_to_device,
+    train_batches,
+    validation_batches,
+)
 from caduceus_jax.train.data.sources import make_data_position
 from caduceus_jax.train.data.splits import Block
 from caduceus_jax.train.data.windows import Windows
@@ -155,6 +160,21 @@ def test_genomes_are_drawn_from_by_their_weights(tmp_path):
     # Without weights they are one.
     seen = collections.Counter(decoded(batches_of(windows, BARE, 3)))
     assert seen == dict.fromkeys(DIGITS[:12], 1)
+
+
+def test_a_temperature_shows_small_genomes_more_often(tmp_path):
+    """Genomes of 4 windows and of 1: 4 to 1, 2 to 1 at temperature 2, alike at a high one."""
+    windows = windows_of(tmp_path, "".join(DIGITS[:4]), DIGITS[4])
+    for temperature, expected in ((1.0, []), (2.0, [2 / 3, 1 / 3]), (1e9, [0.5, 0.5])):
+        config = dataclasses.replace(BARE, fasta=["a", "b"], temperature=temperature)
+        assert genome_weights(windows, config) == pytest.approx(expected)
+    config = dataclasses.replace(config, temperature=2.0)
+    seen = collections.Counter(decoded(batches_of(windows, config, 75)))
+    assert seen[DIGITS[4]] == pytest.approx(100, abs=2)  # of 300
+    with pytest.raises(UserError, match="data.temperature is 0; it is above 0"):
+        DataConfig(temperature=0)
+    with pytest.raises(UserError, match="weights and data.temperature are both given"):
+        DataConfig(fasta=["a", "b"], weights=[1.0, 1.0], temperature=2.0)
 
 
 def test_nothing_to_draw_is_refused(tmp_path):

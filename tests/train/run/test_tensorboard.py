@@ -28,6 +28,15 @@ def test_scalars_are_on_disk_at_once(tmp_path):
     writer.close()
 
 
+def test_numbers_of_layers_become_a_histogram(tmp_path):
+    writer = ScalarWriter(tmp_path)
+    writer.write(1, {"grad_norm_layers": [1.0, 2.0, float("nan"), 4.0]})
+    found = events(writer.path)[1].summary.value[0].histo
+    assert (found.min, found.max, found.num, found.sum, found.sum_squares) == (1, 4, 3, 7, 21)
+    assert sum(found.bucket) == 3 and len(found.bucket) == len(found.bucket_limit) == 30
+    writer.close()
+
+
 def test_a_continued_run_hides_what_it_writes_again(tmp_path):
     ScalarWriter(tmp_path).close()
     writer = ScalarWriter(tmp_path, purge_step=7)
