@@ -11,6 +11,7 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.files import check_local
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.settings import advanced, recipe_only
+from caduceus_jax.train.storage.remote import check_address
 
 # Standard deviations above their mean from which on a loss or a gradient norm is a spike.
 SIGMA = 6.0
@@ -98,7 +99,7 @@ class DataConfig:
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"data.{name} is {getattr(self, name)}; it is at least 0")
         for name in (*as_list(self.fasta), self.intervals):
-            check_local("data", name)
+            check_address("data", name)
         self._check_splits()
 
     def _check_splits(self) -> None:
@@ -396,7 +397,8 @@ class PretrainConfig(StepConfig):
         for name in ("keep_every", "checkpoint_minutes", "watchdog_seconds"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise UserError(f"{name} is {value}; it is above 0, or null")
-        check_local("out", self.out)
+        check_address("out", self.out)
+        check_local("init", self.init)
         _ = self.profiled
         if self.init_optimizer and not self.init:
             raise UserError("init_optimizer is set, but no checkpoint is named: set init")

@@ -27,6 +27,8 @@ from caduceus_jax.train.run.report import Report, check_wandb
 from caduceus_jax.train.sharding import abstract, abstract_batch
 from caduceus_jax.train.stage_run import Run, set_up, train_stage
 from caduceus_jax.train.stages import Stage, devices_in_use, stages_of
+from caduceus_jax.train.storage.remote import is_remote
+from caduceus_jax.train.storage.run_folder import RunFolder
 
 
 @processes.end_together
@@ -55,30 +57,36 @@ def pretrain(config: PretrainConfig) -> None:
 
     # ---- Processes: this one alone, or several that train one model ----
     processes.start(config.coordinator, config.processes, config.process)
-    folder = pathlib.Path(config.out)
-    beginning = begin(config, folder)
-    config, stages = beginning.config, stages_of(beginning.config)
-    if config.wandb:
-        check_wandb()
-    use_cores(devices_in_use(stages) // processes.count())
+    with RunFolder(config.out) as place:
+        folder = place.path
+        beginning = begin(config, folder)
+        config, stages = beginning.config, stages_of(beginning.config)
+        if config.wandb:
+            check_wandb()
+        use_cores(devices_in_use(stages) // processes.count())
 
-    with Lease(folder) as lease, Watchdog(config.watchdog_seconds) as watchdog:
-        # ---- Config: the folder is this run's, or new ----
-        processes.broadcast_from_first("whose run it is", lambda: _check_folder(config, folder))
-        if config.dry_run:
-            with watchdog.paused():
-                return _dry_run(stages, beginning.tokenizer, folder)
-        _train(beginning, stages, begun, lease, watchdog)
+        with Lease(folder) as lease, Watchdog(config.watchdog_seconds) as watchdog:
+            # ---- Config: the folder is this run's, or new ----
+            processes.broadcast_from_first("whose run it is", lambda: _check_folder(config, folder))
+            if config.dry_run:
+                with watchdog.paused():
+                    return _dry_run(stages, beginning.tokenizer, folder)
+            _train(beginning, stages, begun, place, lease, watchdog)
 
 
 def _train(
-    beginning: Beginning, stages: list[Stage], begun: float, lease: Lease, watchdog: Watchdog
+    beginning: Beginning,
+    stages: list[Stage],
+    begun: float,
+    place: RunFolder,
+    lease: Lease,
+    watchdog: Watchdog,
 ) -> None:
     """Trains what is left of a run, exports the model and says how it went."""
     config, first = beginning.config, processes.index() == 0
-    folder = pathlib.Path(config.out)
+    folder, hooks = place.path, {"check": lease.check, "saved": place.saved}
     keeping = (folder / CHECKPOINTS, config.keep, config.keep_every, config.strict)
-    with Interruption() as signals, Checkpoints(*keeping, check=lease.check) as checkpoints:
+    with Interruption() as signals, Checkpoints(*keeping, **hooks) as checkpoints:
         done = _check_checkpoint(config, checkpoints)
         pending = [stage for stage in stages if stage.end > done] or stages[-1:]
         work = set_up(pending[0], beginning.tokenizer, folder)
@@ -114,7 +122,7 @@ def _train(
         print("\n".join(summary(end.baselines, report.rows, work.inputs.held_out_in_words())))
         timeline.count_until(time.monotonic())
         print("\n".join(time_lines(timeline.seconds)))
-        print(f"curve: {folder / FIGURE}")
+        print(f"curve: {config.out}/{FIGURE}")
         print("\n".join(["next:", *_next_commands(config)]))
 
 
@@ -183,16 +191,18 @@ def _check_folder(config: PretrainConfig, folder: pathlib.Path) -> None:
 def _next_commands(config: PretrainConfig) -> list[str]:
     """Lists commands for the trained model, with the run's genome and the files beside it."""
     genome = resolve_data(as_list(config.data.fasta)[0])
-    if genome.is_dir():  # prepared from a file that may be anywhere
+    if genome.is_dir() or is_remote(
+        as_list(config.data.fasta)[0]
+    ):  # prepared from a file that may be anywhere
         genome = pathlib.Path("your_genome.fa")
     regions, variants = genome.with_suffix(".bed"), genome.with_suffix(".vcf")
-    out = pathlib.Path(config.out)
+    out = "your_copy_of_the_run" if is_remote(config.out) else config.out
     embed = ["embed", out, "your_sequences.fa"]
     if regions.is_file():
         embed = ["embed", out, regions, "--genome", genome]
     known = variants if variants.is_file() else "your_variants.vcf"
     score = ["score-variants", out, known, "--genome", genome]
     return [
-        "  " + shlex.join(map(str, ["caduceus-jax", *command, "--out", out / result]))
+        "  " + shlex.join(map(str, ["caduceus-jax", *command, "--out", f"{out}/{result}"]))
         for command, result in ((embed, "embeddings.parquet"), (score, "scored.vcf"))
     ]

@@ -135,8 +135,9 @@ def train_stage(run: Run, stage: Stage, work: Work, done: int) -> StageEnd:
                 position = {**work.inputs.position(step), "stage": stage.index}
                 run.checkpoints.save(state, position, plain(run.beginning.config))
         if due.stop:
+            out = run.beginning.config.out
             run.report.say(
-                f"{due.stop.name}: saved step {step} in {run.folder}; the same command continues"
+                f"{due.stop.name}: saved step {step} in {out}; the same command continues"
             )
             return StageEnd(step, due.stop, baselines)
     return StageEnd(max(done, stage.end), None, baselines)

@@ -12,6 +12,7 @@ from caduceus_jax.genomics.reference.store import BASES, Source, Store
 from caduceus_jax.train import processes
 from caduceus_jax.train.config import DataConfig, as_list
 from caduceus_jax.train.data.prepare import write_store
+from caduceus_jax.train.storage.remote import local_copy
 
 RECORD = "sources.json"
 
@@ -31,7 +32,11 @@ def open_stores(config: DataConfig, folder: pathlib.Path) -> list[Store]:
     """
     if not as_list(config.fasta):
         raise UserError("no genome to train on: name one with --data.fasta genome.fa")
-    paths = [resolve_data(name) for name in as_list(config.fasta)]
+    later = processes.index() != 0  # process 0 prepares FASTA files for all
+    paths = [
+        resolve_data(str(local_copy("data.fasta", name, folders_only=later)))
+        for name in as_list(config.fasta)
+    ]
     # Found again by their place in the list: whether they are the same, their digests say.
     kept = [path if path.is_dir() else folder / str(i) for i, path in enumerate(paths)]
     processes.broadcast_from_first("the genomes, prepared", lambda: _prepare(paths, kept, folder))

@@ -12,6 +12,7 @@ from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.genomics.reference.store import Store
 from caduceus_jax.train.config import DataConfig, as_list
 from caduceus_jax.train.split_names import split_of
+from caduceus_jax.train.storage.remote import local_copy
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def _held_out_whole(
 
 
 def _by_intervals(stores: list[Store], config: DataConfig, max_length: int) -> Splits:
-    path = resolve_data(config.intervals)
+    path = resolve_data(str(local_copy("data.intervals", config.intervals)))
     regions = read_bed(path)
     where = {
         name: [i for i, store in enumerate(stores) if name in store.contigs]

@@ -69,6 +69,7 @@ class Checkpoints:
         strict: refuse a damaged checkpoint instead of falling back to one before it.
         check: called in process 0 before a checkpoint is made final; raises where this run must
             not write any more.
+        saved: called in process 0, in the background, with the step of each complete checkpoint.
 
     Attributes:
         latest: the newest step that is saved or being saved, or None.
@@ -84,8 +85,9 @@ class Checkpoints:
         keep_every: int | None = None,
         strict: bool = False,
         check: Callable[[], None] = lambda: None,
+        saved: Callable[[int], None] = lambda step: None,
     ):
-        self._check = check
+        self._check, self._saved = check, saved
         self.folder, self.keep, self.keep_every = folder.absolute(), keep, keep_every
         self.latest: int | None = processes.broadcast_from_first(
             "the newest intact checkpoint", lambda: self._find(strict)
@@ -214,6 +216,7 @@ class Checkpoints:
                 # Under another name first: what is half deleted must not look like a checkpoint.
                 gone = (self.folder / str(old)).rename(self.folder / f"{old}.tmp")
                 shutil.rmtree(gone)
+        self._saved(step)
 
     def _failed(self, error: Exception) -> WriteFailed:
         return WriteFailed(

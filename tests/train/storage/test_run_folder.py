@@ -1,0 +1,134 @@
+"""Runs in an object store: one in memory stands for a bucket, another cache for another machine."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import time
+
+import fsspec
+import numpy as np
+import pytest
+
+import caduceus_jax as cj
+from caduceus_jax.train.cluster.lease import InUse
+from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
+from caduceus_jax.train.pretrain import pretrain
+from caduceus_jax.train.run.interruption import Interruption
+from caduceus_jax.train.storage import run_folder as module
+from caduceus_jax.train.storage.remote import StorageFailed
+from caduceus_jax.train.storage.run_folder import RunFolder
+
+OUT = "memory://bucket/run"
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one"))
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    yield store
+    store.store.clear()
+
+
+def test_a_path_is_taken_as_it_is(tmp_path):
+    with RunFolder(str(tmp_path / "run")) as place:
+        assert place.path == tmp_path / "run"
+        place.saved(3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_continues_on_another_machine(bucket, tmp_path, monkeypatch, capsys):
+    text = "".join(np.random.default_rng(0).choice(list("ACGT"), 1500))
+    bucket.pipe_file("/bucket/genome.fa", f">one\n{text}\n".encode())
+    config = PretrainConfig(
+        out=OUT,
+        model=cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4, rcps=True),
+        data=DataConfig(fasta="memory://bucket/genome.fa"),
+        optimizer=OptimizerConfig(lr=1e-2),
+        steps=4,
+        batch_size=4,
+        max_length=16,
+        log_every=1,
+        eval_every=4,
+        checkpoint_every=1,
+        keep=2,
+    )
+    after = Interruption.after
+
+    def stop(self, step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return after(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interruption, "after", stop)
+        with pytest.raises(SystemExit) as exit_:
+            pretrain(config)
+    assert exit_.value.code == 75
+    assert f"saved step 3 in {OUT}" in capsys.readouterr().err
+    steps = {path.split("/")[4] for path in bucket.find("/bucket/run/checkpoints")}
+    assert steps == {"2", "3"}
+    assert not bucket.exists("/bucket/run/lease.json")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
+    pretrain(config)
+    shown = capsys.readouterr()
+    assert "continues at step 3 of 4" in shown.err
+    assert f"curve: {OUT}/loss.png" in shown.out
+    rows = bucket.cat_file("/bucket/run/metrics.jsonl").decode().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [1, 2, 3, 4]
+    for name in ("config.yaml", "loss.png", "model/model.safetensors", "data/sources.json"):
+        assert bucket.exists(f"/bucket/run/{name}"), name
+    with pytest.raises(cj.UserError, match="holds another run, with other seed"):
+        pretrain(dataclasses.replace(config, seed=1))
+
+
+def test_one_run_writes_to_a_store(bucket):
+    with RunFolder(OUT), pytest.raises(InUse, match=f"{OUT} is being written by process"):
+        RunFolder(OUT).__enter__()
+    # Of a process that is gone, or has given no sign for long, it is taken over.
+    for holder in (
+        {"host": module.socket.gethostname(), "pid": 2**22 + 1, "time": time.time()},
+        {"host": "elsewhere", "pid": 1, "time": time.time() - 100},
+    ):
+        bucket.pipe_file("/bucket/run/lease.json", json.dumps(holder | {"token": "x"}).encode())
+        with RunFolder(OUT) as place:
+            taken = json.loads(bucket.cat_file("/bucket/run/lease.json"))
+            assert taken["pid"] == os.getpid()
+            bucket.pipe_file("/bucket/run/lease.json", json.dumps(holder).encode())
+            with pytest.raises(InUse, match="another run has taken over"):
+                place.saved(1)
+
+
+def test_a_damaged_checkpoint_in_the_store_is_left_for_an_older_one(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "verify", lambda folder: _verify(folder))
+    bucket.pipe_file("/bucket/run/config.yaml", b"{}")
+    for step, text in ((1, b"good"), (2, b"bad"), (10, b"unfinished")):
+        bucket.pipe_file(f"/bucket/run/checkpoints/{step}/state/a", text)
+        if step < 10:
+            bucket.pipe_file(f"/bucket/run/checkpoints/{step}/manifest.json", b"{}")
+    with RunFolder(OUT) as place:
+        assert [path.name for path in (place.path / "checkpoints").iterdir()] == ["1"]
+        assert (place.path / "checkpoints" / "1" / "state" / "a").read_bytes() == b"good"
+
+
+def _verify(folder: pathlib.Path) -> str | None:
+    return "wrong bytes" if (folder / "state" / "a").read_bytes() == b"bad" else None
+
+
+def test_a_store_that_fails_and_several_processes_are_one_sentence(bucket, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("403 Forbidden")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bucket), "pipe_file", refuse)
+        with pytest.raises(StorageFailed, match=r"out is memory://.* \(403 Forbidden\): check"):
+            RunFolder(OUT).__enter__()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.processes, "count", lambda: 4)
+        with pytest.raises(
+            cj.UserError, match="and 4 processes write .* mount the bucket on every"
+        ):
+            RunFolder(OUT)

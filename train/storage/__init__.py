@@ -1,0 +1,1 @@
+"""Runs and genomes in object stores."""
