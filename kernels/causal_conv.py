@@ -258,7 +258,7 @@ _conv = differentiable(_forward, _backward)
 _fused_conv = fused.fused_operation(_fused_forward, _fused_backward, ("weight", "bias"), _conv)
 
 
-def _gradients(plan: _Plan, inputs: _Inputs, grad: jax.Array):
+def _gradients(plan: _Plan, inputs: _Inputs, grad: jax.Array) -> tuple[jax.Array, ...]:
     """Gradients of x, and for each sequence those of weight and bias."""
     x, weight, bias, runs = inputs
     grad = grad.astype(widened(x.dtype))
@@ -274,7 +274,7 @@ def _gradients(plan: _Plan, inputs: _Inputs, grad: jax.Array):
     return grad_x, per_row, sum_length(grad)
 
 
-def _convolve(x, weight, bias, runs, reverse: bool):
+def _convolve(x, weight, bias, runs, reverse: bool) -> jax.Array:
     """The convolution in at least float32; weight (groups, width, channels)."""
     dtype = widened(x.dtype)
     groups, width, channels = weight.shape

@@ -13,7 +13,7 @@ forms: "sequential" (`lax.scan`; a CPU has nothing to gain from more arithmetic)
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -155,11 +155,12 @@ def _decay(delta: jax.Array, a: jax.Array, restart: jax.Array | None) -> jax.Arr
     return jnp.exp(exponent if restart is None else exponent + restart[..., None, None])
 
 
-def _forward(plan: _Plan, inputs: ScanInputs, keep: bool):
+def _forward(plan: _Plan, inputs: ScanInputs, keep: bool) -> tuple[Any, Any]:
     """Returns (y, final state), and the state at the start of each chunk where it is kept."""
     a, d_skip = _per_channel(inputs)
 
-    def chunk(state, index):
+    def chunk(state, index) -> tuple[jax.Array, Any]:
+        """Walks over one chunk from the state that enters it."""
         x = _load(plan, inputs, index)
         last, y = _outputs(plan, x, a, state)
         if d_skip is not None:
@@ -181,7 +182,8 @@ def _outputs(plan: _Plan, x: _Chunk, a, state) -> tuple[jax.Array, jax.Array]:
         return last, sum_states(h, x.c)
 
     # Nothing of size (time, ..., state, channels) here: the state stays in cache.
-    def step(h, token):
+    def step(h, token) -> tuple[jax.Array, jax.Array]:
+        """Takes one token into the state and reads it out."""
         delta, drive, b, c, restart = token
         h = _decay(delta, a, restart) * h + b[..., None] * drive[:, None, :]
         return h, sum_states(h[None], c[None])[0]
@@ -196,7 +198,8 @@ def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, cotangents) -> Scan
     dtype = inputs.compute_dtype
     a, d_skip = _per_channel(inputs)
 
-    def chunk(carry, xs):
+    def chunk(carry, xs) -> tuple[Any, Any]:
+        """Walks back over one chunk from the adjoint that enters it."""
         adjoint, sums = carry
         index, state = xs
         x, grad = _load(plan, inputs, index), _rows(plan, grad_y, index, dtype)
@@ -222,7 +225,9 @@ def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, cotangents) -> Scan
 _scan = differentiable(_forward, _backward)
 
 
-def _gradients(plan: _Plan, x: _Chunk, a, d_skip, state, grad, adjoint):
+def _gradients(
+    plan: _Plan, x: _Chunk, a, d_skip, state, grad, adjoint
+) -> tuple[jax.Array, Any, Any]:
     """Gradients of one chunk.
 
     Args:
@@ -256,7 +261,7 @@ def _gradients(plan: _Plan, x: _Chunk, a, d_skip, state, grad, adjoint):
     per_token["b"] = sum_channels(g, x.delta * x.u)
     per_token["c"] = sum_channels(h, grad)
 
-    def by_group(x):  # (time, rows, ...) -> (time, rows / groups, groups, ...)
+    def by_group(x) -> jax.Array:  # (time, rows, ...) -> (time, rows / groups, groups, ...)
         groups = a.shape[0]
         return x.reshape(x.shape[0], x.shape[1] // groups, groups, *x.shape[2:])
 
@@ -273,11 +278,11 @@ def _gradients(plan: _Plan, x: _Chunk, a, d_skip, state, grad, adjoint):
     return adjoint, per_token, summed
 
 
-def _recurrence(plan: _Plan, decay, drive, state):
+def _recurrence(plan: _Plan, decay, drive, state) -> tuple[jax.Array, jax.Array]:
     """h_t = decay_t h_{t-1} + drive_t from `state`: all h (time, ...), and the last one walked."""
     if plan.inner == "sequential":
 
-        def step(h, x):
+        def step(h, x) -> tuple[jax.Array, jax.Array]:
             h = x[0] * h + x[1]
             return h, h
 
@@ -288,7 +293,7 @@ def _recurrence(plan: _Plan, decay, drive, state):
     return h, h[0 if plan.reverse else -1]
 
 
-def _adjoint_recurrence(plan: _Plan, decay, source, adjoint):
+def _adjoint_recurrence(plan: _Plan, decay, source, adjoint) -> tuple[jax.Array, jax.Array]:
     """g_t = source_t + decay_{t+1} g_{t+1}, walking against the recurrence.
 
     `adjoint` is decay_{t+1} g_{t+1} as it enters the chunk; it is returned as it leaves it.
@@ -296,7 +301,7 @@ def _adjoint_recurrence(plan: _Plan, decay, source, adjoint):
     backwards = not plan.reverse
     if plan.inner == "sequential":
 
-        def step(adjoint, x):
+        def step(adjoint, x) -> tuple[jax.Array, jax.Array]:
             g = adjoint + x[1]
             return x[0] * g, g
 
@@ -312,7 +317,7 @@ def _adjoint_recurrence(plan: _Plan, decay, source, adjoint):
     return source + before, after[0 if backwards else -1]
 
 
-def _compose(first, second):
+def _compose(first, second) -> tuple[jax.Array, jax.Array]:
     """Composition of two affine maps h -> decay h + drive, the first one applied first."""
     return first[0] * second[0], second[0] * first[1] + second[1]
 

@@ -124,8 +124,8 @@ class MosaicTPU:
     Args:
         block: channels a program walks over, a multiple of 128; None takes the largest of 512,
             384, 256 and 128 that divides the channels.
-        chunk_length: tokens per chunk, a multiple of 128; None takes 256, or 128 where the sequence
-            is no longer than that.
+        chunk_length: tokens per chunk, a multiple of 128; None takes 256, or 128 for sequences
+            of up to 128 tokens.
         interpret: True runs on the backend at hand instead of compiling for a TPU, None does so on
             CPU; or `pltpu.InterpretParams`, which acts out a TPU memory by memory.
 

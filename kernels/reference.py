@@ -26,7 +26,8 @@ def scan(
     if inputs.initial_state is not None:
         state = inputs.initial_state.astype(dtype)
 
-    def step(h, token):
+    def step(h, token) -> tuple[jax.Array, jax.Array]:
+        """Takes one token into the state and reads it out: eqs. 2a and 2b."""
         u, delta, b, c, *restart = token  # (batch, channels) twice, (batch, state) twice
         exponent = delta[..., None] * a
         if restart:  # (batch,)

@@ -54,7 +54,8 @@ def check(options: Options) -> None:
         options = dataclasses.replace(options, chunk_length=_CHUNK)
     drawn = [_draw(case) for case in _CASES]
 
-    def run(arrays):
+    def run(arrays) -> list[Any]:
+        """Runs every case."""
         return [_run(case, options, x) for case, x in zip(_CASES, arrays, strict=True)]
 
     found = jax.device_get(jax.jit(run)(drawn))

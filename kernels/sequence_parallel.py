@@ -177,14 +177,14 @@ def _scan(plan: _Plan, inputs: ScanInputs) -> jax.Array:
     return _local_scan(plan, inputs._replace(initial_state=initial_state))[0]
 
 
-def _scan_fwd(plan: _Plan, inputs: ScanInputs):
+def _scan_fwd(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, Any]:
     initial_state, steps = _initial_state(plan, inputs)
     local = inputs._replace(initial_state=initial_state)
     (y, _), pull = jax.vjp(functools.partial(_local_scan, plan), local)
     return y, (pull, inputs, steps)
 
 
-def _scan_bwd(plan: _Plan, residuals, grad_y):
+def _scan_bwd(plan: _Plan, residuals, grad_y) -> tuple[ScanInputs]:
     pull, inputs, steps = residuals
     grad_final = _grad_final_state(plan, inputs, steps, grad_y)
     (grads,) = pull((grad_y, grad_final))
@@ -246,7 +246,7 @@ def _grad_final_state(plan: _Plan, inputs: ScanInputs, every_steps, grad_y) -> j
     """The gradient with respect to the state that leaves this shard, (batch, channels, state)."""
     gate = () if inputs.z is None else (inputs.z,)
 
-    def source(_, c, grad, z=None):
+    def source(_, c, grad, z=None) -> tuple[jax.Array, jax.Array]:
         return grad if z is None else grad * jax.nn.silu(z), c
 
     local, _ = _summary(
@@ -263,13 +263,16 @@ def _grad_final_state(plan: _Plan, inputs: ScanInputs, every_steps, grad_y) -> j
     return jnp.swapaxes(adjoint, 1, 2)
 
 
-def _compose(plan: _Plan, inputs: ScanInputs, every_local, every_steps, first, *, reverse: bool):
+def _compose(
+    plan: _Plan, inputs: ScanInputs, every_local, every_steps, first, *, reverse: bool
+) -> jax.Array:
     """What enters this shard when shards are walked over from `first`: (batch, state, channels)."""
     a = inputs.each_row(jnp.swapaxes(inputs.a, 1, 2))
     here = lax.axis_index(plan.axis_name)
     index = jnp.arange(len(every_steps))
 
-    def shard(state, x):
+    def shard(state, x) -> tuple[jax.Array, None]:
+        """Applies the map of one shard, where it lies before this one."""
         index, local, steps = x
         before = index > here if reverse else index < here
         return jnp.where(before, jnp.exp(a * steps[:, None]) * state + local, state), None
@@ -297,7 +300,8 @@ def _summary(
     a = inputs.each_row(jnp.swapaxes(inputs.a, 1, 2))
     bias = None if inputs.delta_bias is None else inputs.each_row(inputs.delta_bias)
 
-    def advance(carry, start, time):
+    def advance(carry, start, time) -> tuple[jax.Array, jax.Array]:
+        """Adds a piece of the length to the summary."""
         state, total = carry
         delta, *pieces = (
             lax.dynamic_slice_in_dim(array, start, time, axis=1).astype(dtype)

@@ -134,7 +134,8 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
             continue
         missing = seeds - len(defined)
         found.append(
-            f"  {name:10} {row['mean']:8.4f}   from {min(defined):.4f} to {max(defined):.4f}"
+            f"  {name:10} {row['mean']:8.4f}"
+            + f" (min {min(defined):.4f}, max {max(defined):.4f})" * (len(defined) > 1)
             + f", undefined for {missing} seed{'s' * (missing > 1)}" * bool(missing)
         )
     return found

@@ -155,7 +155,7 @@ def _between_chunks(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Arra
     return _compose_chunks(decay, final_states, first, reverse=plan.reverse), decay
 
 
-def _forward(plan: Plan, inputs: ScanInputs, known, keep: bool):
+def _forward(plan: Plan, inputs: ScanInputs, known, keep: bool) -> tuple[Any, Any]:
     """Returns (y, final state), and y before the gate where it is to be kept."""
     initial_states, _ = known
     if not plan.interpret:

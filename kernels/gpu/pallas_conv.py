@@ -111,7 +111,7 @@ def _kernel(
         t = jnp.clip(length - 1 - s if reverse else s, 0, length - 1)
         return ref.at[t, :], mask if inside is None else mask & inside
 
-    # Row k of the filter meets the token width - 1 - k before; its index is no Python number,
+    # Row k of the filter meets the token width - 1 - k before; its index is not a Python number,
     # which interpretation does not take.
     rows = [jnp.int32(width - 1 - k) for k in range(width)]
     filters = [load(weight_ref.at[row, :], inside) for row in rows]

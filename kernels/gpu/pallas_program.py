@@ -44,7 +44,7 @@ def launch(
 
 
 def load(at, mask: jax.Array | None) -> jax.Array:
-    """float32 of a part of a reference; 0 where there is no mask."""
+    """float32 of a part of a reference; 0 where the mask is False."""
     other = None if mask is None else 0.0
     return plgpu.load(at, mask=mask, other=other).astype(jnp.float32)
 
@@ -84,7 +84,8 @@ class KernelCall:
         reads = tuple(name for name in reads if name in self.arrays)
         sizes = self.sizes
 
-        def body(*refs):
+        def body(*refs) -> None:
+            """Gives the kernel its references by name."""
             kernel(self._loop(), dict(zip((*reads, *writes), refs, strict=True)))
 
         return launch(
@@ -137,10 +138,10 @@ def _part(name: str, sizes: ChunkLayout) -> pl.BlockSpec:
     chunk, block, state = sizes.chunk, sizes.block, sizes.state
     unrolled = chunk // KEPT_EVERY
 
-    def at(p):
+    def at(p) -> tuple[Any, Any]:
         return p // sizes.chunks, p % sizes.chunks
 
-    def group(p):
+    def group(p) -> Any:
         return p // sizes.chunks % sizes.groups
 
     match name:
@@ -289,7 +290,7 @@ class TokenLoop(NamedTuple):
         return None if mask is None else jnp.broadcast_to(mask[None], (count, self.block))
 
     def step(self, refs, t) -> tuple[jax.Array, jax.Array | None]:
-        """(channels,) time step of token t, 0 where there is no token; its slope in delta.
+        """(channels,) time step of token t, 0 past the last token; its slope in delta.
 
         The slope is None where it is 1.
         """

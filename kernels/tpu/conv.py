@@ -139,7 +139,7 @@ def gradients(
     return grad_x[..., :channels], summed[:, :-1], summed[:, -1]
 
 
-def _prepare(x, weight, bias, reverse: bool, silu: bool, interpret: Any):
+def _prepare(x, weight, bias, reverse: bool, silu: bool, interpret: Any) -> tuple[Any, ...]:
     """The plan, and the arrays with channels padded to whole lanes."""
     batch, length, channels = x.shape
     groups, width, _ = weight.shape
@@ -209,7 +209,7 @@ def _before(plan: _Plan, at: Callable[[Any], Any]) -> pl.BlockSpec:
     parts = plan.chunk // _READ_AGAIN
     last = -(-plan.length // _READ_AGAIN) - 1
 
-    def index(r, i, k):
+    def index(r, i, k) -> tuple[Any, Any, Any]:
         part = (at(k) + 1) * parts if plan.reverse else at(k) * parts - 1
         return r, jnp.clip(part, 0, last), i
 
@@ -220,6 +220,7 @@ def _filters(plan: _Plan, weight: jax.Array, bias: jax.Array) -> dict[str, Any]:
     """The filters of a program, each with the array it is in."""
 
     def at(rows: int) -> pl.BlockSpec:
+        """Returns the block of an array with so many rows per group."""
         return pl.BlockSpec((None, rows, plan.block), lambda r, i, k: (r % plan.groups, 0, i))
 
     return {"weight": (weight, at(plan.width)), "bias": (bias, at(1))}
@@ -286,7 +287,7 @@ def _backward(
     _begin(g)
 
     @pl.when(pl.program_id(2) == 0)
-    def _():
+    def _() -> None:
         sums_ref[...] = jnp.zeros_like(sums_ref)
 
     x.put(0, _real(plan, x_ref[...], at * plan.chunk))
@@ -331,11 +332,11 @@ def _begin(tile: _Tile) -> None:
     """Sets the neighbour of the next chunk: the chunk before it, or zeros where there is none."""
 
     @pl.when(pl.program_id(2) == 0)
-    def _():
+    def _() -> None:
         tile.put_neighbour(jnp.zeros((_HALO, tile.ref.shape[1]), jnp.float32))
 
     @pl.when(pl.program_id(2) > 0)
-    def _():
+    def _() -> None:
         tile.move_on()
 
 

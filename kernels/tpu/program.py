@@ -70,7 +70,8 @@ class KernelCall:
         reads = tuple(name for name in reads if name in self.arrays)
         names = (*reads, *writes, *scratch)
 
-        def body(*refs):
+        def body(*refs) -> None:
+            """Gives the kernel its references by name."""
             kernel(self.plan, dict(zip(names, refs, strict=True)))
 
         call = pl.pallas_call(
@@ -191,13 +192,14 @@ class TokenLoop:
             k, chunks = pl.program_id(2), -(-plan.length // plan.chunk)
             self.first = (chunks - 1 - k if plan.reverse != backwards else k) * plan.chunk
 
-    def rounds(self, body: Callable, carry=None, *, backwards: bool = False):
+    def rounds(self, body: Callable, carry=None, *, backwards: bool = False) -> Any:
         """Runs `body(round, carry)` on every round of tokens in walking order."""
         each = slots(self.plan)
         count = self.plan.chunk // ROUND // each
         step = -1 if self.plan.reverse != backwards else 1
 
-        def visit(k, carry):
+        def visit(k, carry) -> Any:
+            """Runs the rounds of one turn of the loop."""
             place = count - 1 - k if step < 0 else k
             for slot in range(each)[::step]:
                 carry = body(Round(place * each + slot, slot, place), carry)
@@ -235,19 +237,19 @@ class TokenLoop:
         """What `keep` kept."""
         return self.refs[f"{name}{i.slot}"][i.place]
 
-    def real(self, token, shape: tuple[int, ...], axis: int):
+    def real(self, token, shape: tuple[int, ...], axis: int) -> jax.Array | None:
         """Which of the tokens from `token` on exist, which lie along `axis`; None where all do."""
         if self.first is None:
             return None
         return lax.broadcasted_iota(jnp.int32, shape, axis) < self.plan.length - self.first - token
 
     def load(self, name: str, i: Round) -> jax.Array:
-        """(ROUND, channels) float32 of round i; 0 where there is no token."""
+        """(ROUND, channels) float32 of round i; 0 past the last token."""
         x = self.refs[name][pl.ds(pl.multiple_of(i.number * ROUND, ROUND), ROUND), :]
         return self.mask(i, x.astype(jnp.float32))
 
     def mask(self, i: Round, x: jax.Array) -> jax.Array:
-        """(ROUND, channels) of round i, with 0 where there is no token."""
+        """(ROUND, channels) of round i, with 0 past the last token."""
         real = self.real(i.number * ROUND, x.shape, 0)
         return x if real is None else jnp.where(real, x, 0.0)
 
@@ -303,7 +305,7 @@ class TokenLoop:
         return before + self.refs["delta_bias"][...] if "delta_bias" in self.refs else before
 
     def steps(self, i: Round) -> jax.Array:
-        """(ROUND, channels) time steps; 0 where there is no token: decay 1, input 0."""
+        """(ROUND, channels) time steps; 0 past the last token: decay 1, input 0."""
         before = self.before_softplus(i)
         return self.mask(i, softplus(before) if self.plan.delta_softplus else before)
 
@@ -315,14 +317,15 @@ class TokenLoop:
         for name in ("b", "c"):
             self.keep(f"{name}_columns", i, self.columns(name, i))
 
-    def prepared_rounds(self, body: Callable, carry):
+    def prepared_rounds(self, body: Callable, carry) -> Any:
         """`rounds`, where each is prepared beside the one before it, which hides its latency."""
         self.spread()
         each = slots(self.plan)
         last = self.plan.chunk // ROUND - 1
         self.prepare(Round(last, each - 1, last // each) if self.plan.reverse else Round(0, 0, 0))
 
-        def visit(i, carry):
+        def visit(i, carry) -> Any:
+            """Prepares the round that follows, and runs this one."""
             if each > 1:
                 self.prepare(self.following(i))
                 return body(i, carry)

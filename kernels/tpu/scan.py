@@ -62,13 +62,13 @@ def _padded(inputs: ScanInputs) -> ScanInputs:
     more_channels = -inputs.u.shape[-1] % LANES
     more_states = -inputs.a.shape[-1] % SUBLANES
 
-    def pad(x):
+    def pad(x) -> jax.Array:
         return jnp.pad(x, ((0, 0), (0, 0), (0, more_channels)))
 
-    def pad_states(x):
+    def pad_states(x) -> jax.Array:
         return jnp.pad(x, ((0, 0), (0, 0), (0, more_states)))
 
-    def transpose(x):
+    def transpose(x) -> jax.Array:
         return pad(jnp.swapaxes(pad_states(x.astype(jnp.float32)), 1, 2))
 
     def narrow(x):  # as kernels read it

@@ -132,7 +132,7 @@ def as_intervals(regions: AnyRegions | Input, genome: Genome) -> Intervals:
     if isinstance(regions, Input):
         return read_bed(regions)
     if isinstance(regions, str | os.PathLike):
-        if is_path(regions):
+        if str(regions) not in genome.names and is_path(regions):
             return read_bed(regions)
         return named_regions(str(regions), genome)
     parts = [_intervals(region, genome) for region in regions]
