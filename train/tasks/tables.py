@@ -252,7 +252,7 @@ def tables_of_folder(data: LabelledConfig, folder: pathlib.Path) -> LabelledConf
         folder: with files such as train.csv and test.tsv.gz.
 
     Raises:
-        UserError: there is no table to train on, or none to test on.
+        UserError: a table to train on or to test on is missing.
     """
 
     def find(*words: str) -> str:

@@ -1,0 +1,43 @@
+"""What a stage of a run opens before anything is allocated."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import caduceus_jax as cj
+from caduceus_jax.errors import UserError
+from caduceus_jax.train.config import DataConfig, PretrainConfig
+from caduceus_jax.train.stage_run import set_up
+from caduceus_jax.train.stages import stages_of
+
+
+@pytest.fixture
+def config(tmp_path):
+    text = "".join(np.random.default_rng(0).choice(list("ACGT"), 1000))
+    (tmp_path / "genome.fa").write_text(f">one\n{text}\n")
+    return PretrainConfig(
+        out=str(tmp_path / "run"),
+        model=cj.CaduceusConfig(d_model=8, n_layer=1, d_state=4, rcps=True),
+        data=DataConfig(fasta=str(tmp_path / "genome.fa")),
+        batch_size=4 * jax.device_count(),
+        max_length=32,
+        steps=3,
+    )
+
+
+def test_windows_and_shapes_are_known_before_a_state_is_made(config, tmp_path):
+    (stage,) = stages_of(config)
+    work = set_up(stage, cj.Tokenizer(), tmp_path / "run")
+    assert work.inputs.train_bases + work.inputs.held_out_bases == 1000
+    assert len(work.inputs.train) == -(-work.inputs.train_bases // 32)
+    state = jax.eval_shape(work.init)
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) > 0
+    assert work.mesh.size == jax.device_count()
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(config, tmp_path):
+    odd = dataclasses.replace(config, microbatches=3)
+    with pytest.raises(UserError, match="cannot share evenly in 3 microbatches"):
+        set_up(stages_of(odd)[0], cj.Tokenizer(), tmp_path / "run")
