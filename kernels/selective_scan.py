@@ -78,7 +78,7 @@ def selective_scan(
     segment_ids: Int[Array, "batch length"] | None = None,
     implementation: Implementation = None,
 ) -> Float[Array, "batch length channels"]:
-    """The selective state-space recurrence of Mamba (Gu & Dao 2023, equations 2 to 4).
+    """Runs the selective state-space recurrence of Mamba (Gu & Dao 2023, equations 2 to 4).
 
     With `d_t = softplus(delta_t + delta_bias)` and the state `h` of each channel,
 
@@ -119,6 +119,14 @@ def selective_scan(
     Raises:
         ValueError: shapes do not fit, or the implementation is unknown.
         NotImplementedError: the implementation has no kernel for these sizes or dtypes.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> u = jnp.ones((1, 3, 1))  # three tokens, one channel with one state
+        >>> delta, A = jnp.full_like(u, jnp.log(2)), -jnp.ones((1, 1))  # the state halves
+        >>> y = selective_scan(u, delta, A, u, u, delta_softplus=False)
+        >>> print((y / jnp.log(2)).ravel())
+        [1.   1.5  1.75]
     """
     y, _ = selective_scan_with_state(
         u,

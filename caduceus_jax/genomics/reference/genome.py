@@ -49,9 +49,8 @@ class Genome:
         UserError: no such file, a pipe, gzip that is not bgzip, or not a FASTA file.
 
     Examples:
-        >>> genome = Genome(fasta)  # doctest: +SKIP
-        >>> genome.fetch("chr1", 100, 110)  # doctest: +SKIP
-        'GATTACAGAT'
+        >>> Genome(fasta).fetch("chr1", 20, 25)
+        'ACGTT'
     """
 
     def __init__(self, path: str | os.PathLike[str]):
