@@ -47,6 +47,7 @@ _ENVIRONMENT = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "TRITON_INTERPRET")
 log = logging.getLogger(__name__)
 _lock = threading.Lock()
 _choices: dict[str, "Choice"] = {}
+_agreed = threading.Event()
 
 
 class Choice(NamedTuple):
@@ -81,13 +82,21 @@ def choose(platform: str | None = None) -> Choice:
 def name(platform: str | None = None) -> str:
     """Returns the name of the default implementation.
 
-    Several processes that share a computation compare it when they start, and name the
-    implementation from then on: programs of different implementations do not fit together.
+    Several processes that share a computation compare it when they start, and then call `agree`:
+    programs of different implementations do not fit together.
 
     Args:
         platform: "cpu", "gpu" or "tpu"; by default the one that a call is compiled for.
     """
     return choose(platform).name
+
+
+def agree() -> None:
+    """Lets the default be used where it is not the first choice and there are several processes.
+
+    They have compared `name()` beforehand.
+    """
+    _agreed.set()
 
 
 def options_for(platform: str) -> Options:
@@ -106,7 +115,7 @@ def options_for(platform: str) -> Options:
         there = [x for x in CANDIDATES.get(platform, ()) if all(map(_installed, _needs(x)))]
         return there[0] if there else Chunked()
     choice = choose(platform)
-    if choice.failures and jax.process_count() > 1:
+    if choice.failures and jax.process_count() > 1 and not _agreed.is_set():
         raise RuntimeError(
             f"process {jax.process_index()} of {jax.process_count()} would compute the scan as "
             f"{choice.name!r}, and the others perhaps otherwise ({'; '.join(choice.failures)}): "

@@ -12,10 +12,11 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
+from caduceus_jax.kernels import default
 from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train import processes
 from caduceus_jax.train.cluster.watchdog import Watchdog
-from caduceus_jax.train.config import plain, shared
+from caduceus_jax.train.config import PretrainConfig, plain, shared
 from caduceus_jax.train.data.batches import prefetch_to_device
 from caduceus_jax.train.data.inputs import Inputs
 from caduceus_jax.train.data.sources import record_stores
@@ -87,9 +88,16 @@ def set_up(stage: Stage, tokenizer: Tokenizer, folder: pathlib.Path) -> Work:
     check_batch_size(config.batch_size, mesh, config.microbatches)
     inputs = Inputs(config, mesh, tokenizer, folder / "data")
     software = {f"version of {name}": version for name, version in versions().items()}
+    software["implementation of the scan"] = _scan(config)
     processes.check_same({**shared(config), "genome": inputs.position(0), **software})
+    default.agree()
     program = make_program(config, mesh, tokenizer)
     return Work(mesh, inputs, program.init, program.train_step, program.eval_step)
+
+
+def _scan(config: PretrainConfig) -> str:
+    """Returns the name of the scan that a run takes."""
+    return default.name() if config.scan == "auto" else config.scan
 
 
 def train_stage(run: Run, stage: Stage, work: Work, done: int) -> StageEnd:
@@ -133,7 +141,8 @@ def train_stage(run: Run, stage: Stage, work: Work, done: int) -> StageEnd:
         if due.save and (not recorder.skipped_in_a_row or due.last):
             with run.timeline.during("save"):
                 position = {**work.inputs.position(step), "stage": stage.index}
-                run.checkpoints.save(state, position, plain(run.beginning.config))
+                settings = plain(run.beginning.config) | {"scan": _scan(run.beginning.config)}
+                run.checkpoints.save(state, position, settings)
         if due.stop:
             out = run.beginning.config.out
             run.report.say(
@@ -238,4 +247,7 @@ def _introduce(
             f"{baselines['markov_3']:.4f} nats/base"
         )
     if done < stage.end:
+        if stage.config.scan == "auto" and jax.default_backend() != "cpu":
+            choice = default.choose()
+            report.say(f"selective scan: {choice.name} ({choice.why})")
         report.say("compiling the training step")

@@ -7,8 +7,10 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import pytest
 
@@ -131,6 +133,9 @@ TRANSFORMATIONS = {
     "eval_shape": lambda f, x: jax.eval_shape(f, x),
     "checkpoint": lambda f, x: jax.grad(lambda x: jax.checkpoint(f)(x).sum())(x),
     "scan": lambda f, x: jax.lax.scan(lambda x, _: (f(x), None), x, None, length=2),
+    "jvp": lambda f, x: jax.jvp(f, (x,), (x,))[1],
+    "hvp": lambda f, x: jax.jvp(jax.grad(lambda x: f(x).sum()), (x,), (x,))[1],
+    "export": lambda f, x: jax.export.export(jax.jit(f))(x).call(x),
     "shard_map": lambda f, x: jax.jit(
         jax.shard_map(
             f,
@@ -157,6 +162,38 @@ def test_the_check_runs_inside_every_transformation(candidates, monkeypatch, tra
     weight = jnp.ones((4, 3))
     TRANSFORMATIONS[transformation](lambda x: causal_conv1d(x, weight), jnp.ones((2, 5, 3)))
     assert checked == [4.0]
+
+
+# A stand-in for a GPU's kernels, which takes a minute to compile interpreted; and kernels that do
+# not compile. The check itself runs, inside of every transformation.
+@pytest.mark.slow
+@pytest.mark.parametrize("transformation", TRANSFORMATIONS)
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [(PallasTriton(), PallasTriton()), (BROKEN, Chunked())],
+    ids=["interpreted", "broken"],
+)
+def test_the_choice_in_every_transformation(
+    candidates, caplog, transformation, offered, chosen, tmp_path
+):
+    candidates(offered)
+    arguments = cast(example(8, batch=2))
+
+    def scan(u):
+        return selective_scan(**arguments | {"u": u, **rows(u)})
+
+    def rows(u):  # inside of `jax.shard_map` there is one sequence
+        names = [n for n in ("delta", "B", "C", "z") if n in arguments]
+        return {n: arguments[n][: u.shape[0]] for n in names} | {"initial_state": None}
+
+    with caplog.at_level(logging.WARNING, "caduceus_jax.kernels"):
+        TRANSFORMATIONS[transformation](scan, arguments["u"])
+        begun = time.monotonic()
+        TRANSFORMATIONS[transformation](scan, arguments["u"])
+    choice = default.choose()
+    assert choice.options == chosen
+    assert len(caplog.records) == (offered == BROKEN)
+    print(f"{transformation}: {choice.why}; again in {time.monotonic() - begun:.1f} s")
 
 
 def test_nothing_of_the_check_is_traced(candidates):
@@ -230,8 +267,8 @@ def test_two_processes_that_disagree(tmp_path):
         [line for line in process.communicate(timeout=120)[0].splitlines() if "Gloo" not in line]
         for process in processes
     )
-    assert first == ["pallas_triton", "PallasTriton", "Chunked"]
-    assert second[0] == "chunked" and second[2] == "Chunked"
+    assert first == ["pallas_triton", "PallasTriton", "Chunked", "PallasTriton"]
+    assert second[0] == "chunked" and second[2:] == ["Chunked", "Chunked"]
     assert second[1].startswith("process 1 of 2 would compute the scan as 'chunked', and the oth")
     assert "pallas_triton: no driver" in second[1]
 

@@ -26,3 +26,6 @@ if __name__ == "__main__":
     except RuntimeError as error:
         print(error)
     print(type(resolve("chunked")).__name__)
+    # As processes do that have compared their choices.
+    default.agree()
+    print(type(resolve(None)).__name__)

@@ -10,10 +10,12 @@ import pytest
 from flax import nnx
 
 import caduceus_jax as cj
+from caduceus_jax.model.run_checkpoint import read_run
 from caduceus_jax.train import pretrain as module
 from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
 from caduceus_jax.train.data import inputs
 from caduceus_jax.train.pretrain import pretrain
+from caduceus_jax.train.recorded import check_same_run
 from caduceus_jax.train.run.interruption import Interruption
 from caduceus_jax.train.run.report import read_metrics
 
@@ -74,6 +76,14 @@ def test_a_run_leaves_all_it_promises(whole, config):
     assert names == expected | {"checkpoints", "data", "model", "tensorboard"}
     baselines = json.loads((module.pathlib.Path(whole) / "baselines.json").read_text())
     assert baselines["markov_3"] < baselines["order_0_entropy"] - 0.3
+
+
+def test_which_scan_a_run_took_is_recorded_and_may_change(whole, config):
+    (newest, *_) = sorted((module.pathlib.Path(whole) / "checkpoints").iterdir(), reverse=True)
+    recorded = read_run(newest)["config"]
+    assert config.scan == "auto" and recorded["scan"] == "chunked"
+    # Continued elsewhere, it takes what is fastest there.
+    check_same_run(config, recorded | {"scan": "triton"}, newest)
 
 
 def test_the_trained_model_loads_from_the_runs_folder(whole, config):
