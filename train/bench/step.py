@@ -103,22 +103,15 @@ def step(
     """
     deadline = time.monotonic() + 60 * minutes
     chosen = SUITES[suite]
+    # Before JAX computes anything: it then looks for no device.
+    topology, mesh = _not_here(compile_only) if compile_only else (None, _here(suite))
+    names = _TPU if topology and topology.platform == "tpu" else chosen.implementations
+    work = functools.partial(_largest, mesh=mesh, seconds=chosen.seconds)
     head = {"title": "The training step", "suite": suite, **measure.machine()}
-    if compile_only is not None:
-        topology, mesh = _not_here(compile_only)
-        names = chosen.implementations if topology.platform == "gpu" else _TPU
+    if topology is not None:
         work = functools.partial(_compiled_ahead, mesh=mesh, topology=topology)
         kind = mesh.devices.flat[0].device_kind
         head |= {"device": kind, "driver": "which is not there: compiled ahead of time"}
-    else:
-        if suite == "gpu" and jax.default_backend() != "gpu":
-            raise UserError(
-                "--suite gpu needs an NVIDIA GPU, and JAX computes on "
-                f"{jax.default_backend()} here: --compile-only h200 compiles without one, --suite "
-                "smoke shows that the command works"
-            )
-        names, mesh = chosen.implementations, make_mesh(jax.devices()[:1])
-        work = functools.partial(_largest, mesh=mesh, seconds=chosen.seconds)
     report = Report(out / f"step_{(compile_only or suite).replace(':', '_')}", head, page)
     for recipe, name in itertools.product(chosen.recipes, filter(jobs.is_there, names)):
         config = chosen.recipes[recipe]
@@ -129,8 +122,19 @@ def step(
     report.results["finished"] = True
     report.write()
     print(f"wrote {report.path}.json and .md")
-    if compile_only is not None and any("error" in row for row in report.results["cases"]):
+    if topology is not None and any("error" in row for row in report.results["cases"]):
         raise SystemExit(1)
+
+
+def _here(suite: str) -> Mesh:
+    """Returns the device to time on."""
+    if suite == "gpu" and jax.default_backend() != "gpu":
+        raise UserError(
+            "--suite gpu needs an NVIDIA GPU, and JAX computes on "
+            f"{jax.default_backend()} here: --compile-only h200 compiles without one, --suite "
+            "smoke shows that the command works"
+        )
+    return make_mesh(jax.devices()[:1])
 
 
 def _not_here(name: str) -> tuple[Topology, Mesh]:

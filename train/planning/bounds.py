@@ -20,13 +20,13 @@ class Peaks(NamedTuple):
 # As the makers publish them: https://cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e and /tpu7x; of
 # links, those that send. Exponentials follow from the cycles that products are published for: a
 # TPU core has 1,024 lanes beside 4 matrix units of 128 x 128. For a v6e and a 7x the pages of their
-# maker disagree about, or lack, the number of matrix units.
+# maker disagree about, or lack, the number of matrix units. A device of a 7x is one of two cores.
 _TPUS = {
     "v4": Peaks(275e12, 275e12 / 128, 1228e9, 300e9),
     "v5e": Peaks(197e12, 197e12 / 128, 819e9, 200e9),
     "v5p": Peaks(459e12, 459e12 / 128, 2765e9, 600e9),
     "v6e": Peaks(918e12, None, 1600e9, 400e9),
-    "7x": Peaks(2307e12, None, 7380e9, 1200e9),
+    "7x": Peaks(2307e12 / 2, None, 7380e9 / 2, 1200e9 / 2),
 }
 # What a GPU sends to those of its machine: by NVLink, or by PCI Express 3, 4 or 5.
 _LINKS = {"a100": 300e9, "h100": 450e9, "h200": 450e9, "b200": 900e9, "t4": 16e9}

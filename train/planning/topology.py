@@ -30,13 +30,15 @@ _SOLID = (
     *("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
     *("8x8x16", "8x16x16", "16x16x16", "16x16x24"),
 )
-# Memory is what the TPU compiler calls available when it refuses a program.
+# Memory is what the TPU compiler calls available when it refuses a program. A device of a 7x is one
+# of the two cores of a chip. Of a v4, whose cores JAX joins, the compiler describes each alone,
+# with half the memory: one of each chip is taken, and what fits here fits there.
 _TPUS = {
-    "v4": _Chip(int(30.75 * GIB), _SOLID, 2),
+    "v4": _Chip(int(15.25 * GIB), _SOLID, 2),
     "v5e": _Chip(int(15.75 * GIB), _FLAT),
     "v5p": _Chip(int(95.73 * GIB), _SOLID, 2),
     "v6e": _Chip(int(31.24 * GIB), _FLAT),
-    "7x": _Chip(int(94.75 * GIB), _SOLID, 2),
+    "7x": _Chip(int(94.74 * GIB), _SOLID, 2),
 }
 # The smallest slice that can be described.
 SMALLEST = {name: chip.shapes[0] for name, chip in _TPUS.items()}
@@ -140,7 +142,8 @@ def _tpus(name: str, slices: int) -> list[Any]:
     from jax.experimental import topologies
 
     how = {} if slices == 1 else {"num_slices": slices}
-    return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **how).devices)
+    found = topologies.get_topology_desc(platform="tpu", topology_name=name, **how).devices
+    return [x for x in found if not (name.startswith("v4") and x.core_on_chip)]
 
 
 def _gpus(name: str, count: int, machines: int) -> list[Any]:
