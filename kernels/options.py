@@ -66,6 +66,8 @@ class Chunked:
 class PallasTriton:
     """Options of `implementation="pallas_triton"`: NVIDIA GPUs, and interpreted anywhere for tests.
 
+    The scan only: the convolution beside it is XLA's.
+
     Args:
         chunk_length: tokens per chunk, a multiple of 4; None chooses so that the device is busy.
         interpret: run on the backend at hand instead of compiling for a GPU; None does so on CPU.
@@ -75,7 +77,7 @@ class PallasTriton:
     """
 
     module: ClassVar[str] = "gpu.pallas_scan"
-    convolution: ClassVar[str | None] = "gpu.pallas_conv"
+    convolution: ClassVar[str | None] = None
     platforms: ClassVar[tuple[str, ...]] = ("gpu",)
 
     chunk_length: int | None = None

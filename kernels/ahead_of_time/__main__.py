@@ -86,7 +86,7 @@ def _print_gpus(assembler: Assembler, gpus: list[str], dtype: str) -> Iterator[b
         for implementation in gpu.IMPLEMENTATIONS:
             try:
                 costs, _ = gpu.count_scan(assembler, alike[0], implementation, dtype)
-                convolution, _ = gpu.count_convolution(assembler, alike[0], implementation, dtype)
+                convolution = gpu.count_convolution(assembler, alike[0], implementation, dtype)[0]
             except NotImplementedError as error:  # which is what it is to say
                 _print_row(", ".join(alike), capability / 10, implementation, str(error))
                 continue
@@ -104,15 +104,18 @@ def _print_gpus(assembler: Assembler, gpus: list[str], dtype: str) -> Iterator[b
 def _gpu_cells(costs: dict[str, Cost], name: str, dtype: str) -> Iterator[str]:
     """What the table says of one implementation on one GPU."""
     scan = [costs[f"selective_scan_{kernel}"] for kernel in _KERNELS]
-    convolution = costs[gpu.CONVOLUTION]
-    ms = [1e3 * predict.seconds(c, GPUS[name], gpu.SIZE, dtype) for c in (*scan, convolution)]
+    convolution = costs.get(gpu.CONVOLUTION)
+    ms = [1e3 * predict.seconds(c, GPUS[name], gpu.SIZE, dtype) for c in scan]
     yield " / ".join(f"{cost.instructions:.2f}" for cost in scan)
     yield str(max(cost.registers for cost in scan))
     yield str(max(cost.spilled_bytes for cost in costs.values()))
     yield f"{ms[0] + ms[1]:.2f}"
     yield f"{ms[2] + ms[3]:.2f}"
+    if convolution is None:  # it is XLA's
+        yield from ("", "")
+        return
     yield f"{convolution.instructions:.2f}"
-    yield f"{ms[4]:.2f}"
+    yield f"{1e3 * predict.seconds(convolution, GPUS[name], gpu.SIZE, dtype):.2f}"
 
 
 def _print_tpu(chip: tpu.Chip, folder: pathlib.Path, dtype: str) -> bool:

@@ -84,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
                 costs, memory = count_scan(assembler, options.gpu, name, dtype)
                 summary.append(_rows(name, dtype, costs, memory))
                 of_convolution, memory = count_convolution(assembler, options.gpu, name, dtype)
-                _rows(name, dtype, of_convolution, memory)
+                if of_convolution:
+                    _rows(name, dtype, of_convolution, memory)
                 spilled += sum(cost.spilled_bytes for cost in (*costs, *of_convolution))
         print("", *summary, "", sep="\n")
         for name in names if not options.quick else ():
@@ -132,8 +133,22 @@ def count_scan(
 def count_convolution(
     assembler: Assembler, gpu: str, implementation: str, dtype: str, size: Size = SIZE
 ) -> tuple[list[Cost], int]:
-    """Compiles the gradients of a causal convolution of width 4; see `count_scan`."""
+    """Compiles the gradients of a causal convolution of width 4.
+
+    Args:
+        assembler: reads the programs.
+        gpu: name of the GPU, in `GPUS`.
+        implementation: name of the implementation of the scan beside it.
+        dtype: of the sequences.
+        size: of the sequence.
+
+    Returns:
+        The cost of its kernel, and its temporary memory in bytes; no cost where the convolution
+        is XLA's.
+    """
     options = for_platform(implementation, "gpu")
+    if options.convolution is None:
+        return [], 0
     memory = _compile(gpu, *_convolution(options, jnp.dtype(dtype), size))
     # 128 channels, four tokens a round.
     return [*assembler.costs({CONVOLUTION: 128 * 4}, GPUS[gpu].architecture)], memory

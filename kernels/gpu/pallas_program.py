@@ -1,7 +1,8 @@
 """A program of a GPU kernel in Pallas: where its arrays lie, and how it walks over its chunk.
 
-Lowered through Triton. Pallas' Triton backend is deprecated since jax 0.11: this file is the only
-one that knows it.
+Interpreted on any machine, or lowered through Triton: the simple twins of the kernels in
+`triton_kernels`, without what only saves instructions. Pallas' Triton backend is deprecated since
+jax 0.11: this file is the only one that knows it.
 """
 
 import functools
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
@@ -67,7 +67,6 @@ class KernelCall:
         kernel: Callable,
         reads: tuple[str, ...],
         writes: tuple[str, ...],
-        in_place: tuple[tuple[str, str], ...] = (),
     ):
         """Runs one kernel.
 
@@ -75,8 +74,6 @@ class KernelCall:
             kernel: called with a `TokenLoop` and the arrays by name.
             reads: names of what it reads; those that this scan does not have are left out.
             writes: names of what it writes.
-            in_place: pairs of what is read and what is written over it, token by token, where
-                both have the same dtype.
 
         Returns:
             The arrays written, in the order of `writes`.
@@ -96,11 +93,6 @@ class KernelCall:
             in_specs=[_part(name, sizes) for name in reads],
             out_specs=[_part(name, sizes) for name in writes],
             out_shape=[self._written(name) for name in writes],
-            input_output_aliases={
-                reads.index(old): writes.index(new)
-                for old, new in in_place
-                if old in reads and self.arrays[old].dtype == self._written(new).dtype
-            },
             warps=max(1, sizes.state // STATES_A_WARP),
             interpret=self.plan.interpret,
         )
@@ -121,7 +113,6 @@ class KernelCall:
             channels=channels,
             delta_softplus=self.plan.delta_softplus,
             reverse=self.plan.reverse,
-            exp2=polynomials.exp2(bits),
             log1p=polynomials.log1p(bits),
             math=EXACT if self.plan.interpret else FAST,
         )
@@ -171,52 +162,32 @@ class Math(NamedTuple):
     exp2: Callable[[jax.Array], jax.Array]
     reciprocal: Callable[[jax.Array], jax.Array]
     multiply_add: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-    # 2^x, one of so many by the polynomial of these coefficients.
-    mixed_exp2: Callable[[jax.Array, int, tuple[float, ...]], jax.Array]
 
     def sigmoid(self, x: jax.Array) -> jax.Array:
         """1 / (1 + e^-x)."""
         return self.reciprocal(1 + self.exp2(x * -LOG2_E))
 
 
-def _assembly(text: str, *arguments: jax.Array, constraints: str = "", pack: int = 1) -> jax.Array:
-    """PTX on every `pack` elements."""
+def _assembly(text: str, *arguments: jax.Array) -> jax.Array:
+    """PTX on every element."""
     shape = jnp.broadcast_shapes(*(x.shape for x in arguments))
     (result,) = plgpu.elementwise_inline_asm(
         text,
         args=[jnp.broadcast_to(x, shape) for x in arguments],
-        constraints=constraints or ",".join(["=f"] + ["f"] * len(arguments)),
-        pack=pack,
+        constraints=",".join(["=f"] + ["f"] * len(arguments)),
+        pack=1,
         result_shape_dtypes=[jax.ShapeDtypeStruct(shape, jnp.float32)],
     )
     return result
 
 
-def _fast_mixed_exp2(x: jax.Array, share: int, exp2: tuple[float, ...]) -> jax.Array:
-    text, constraints = ptx.mixed_exp2(share, exp2)
-    return _assembly(text, x, constraints=constraints, pack=share)
-
-
-def _exact_mixed_exp2(x: jax.Array, share: int, exp2: tuple[float, ...]) -> jax.Array:
-    """What `_fast_mixed_exp2` computes, if not of the same elements."""
-    x = jnp.maximum(x, ptx.SMALLEST_EXPONENT)
-    whole, power = jnp.round(x), jnp.zeros_like(x)
-    for coefficient in (*reversed(exp2), 1.0):
-        power = power * (x - whole) + coefficient
-    bits = lax.bitcast_convert_type(power, jnp.int32) + (whole.astype(jnp.int32) << 23)
-    power = lax.bitcast_convert_type(bits, jnp.float32)
-    index = jnp.arange(x.shape[0])[:, None] + jnp.arange(x.shape[1])[None, :]
-    return jnp.where(index % share == 0, power, jnp.exp2(x))
-
-
-EXACT = Math(jnp.exp2, lambda x: 1 / x, lambda x, y, z: x * y + z, _exact_mixed_exp2)
+EXACT = Math(jnp.exp2, lambda x: 1 / x, lambda x, y, z: x * y + z)
 # Plain operations keep fix-ups for denormals around the hardware's functions, and never contract
 # a product and a sum: half as many instructions again (docs/kernels.md).
 FAST = Math(
     functools.partial(_assembly, ptx.EXP2),
     functools.partial(_assembly, ptx.RECIPROCAL),
     functools.partial(_assembly, ptx.MULTIPLY_ADD),
-    _fast_mixed_exp2,
 )
 
 
@@ -229,7 +200,6 @@ class TokenLoop(NamedTuple):
     channels: jax.Array | None  # from the block's start on; None if all exist
     delta_softplus: bool
     reverse: bool
-    exp2: tuple[float, ...]  # polynomial of 2^x
     log1p: tuple[float, ...]  # polynomial of log(1 + x)
     math: Math
 
@@ -258,14 +228,13 @@ class TokenLoop(NamedTuple):
         """(channels,) float32 of the whole chunk."""
         return load(ref.at[:], self._mask())
 
-    def states_at(self, ref, t, states: slice = _ALL) -> jax.Array:
-        """(state,) float32 of token t, or some of them; 0 where there is none."""
-        real, count = self.real(t), len(range(ref.shape[-1])[states])
-        return load(ref.at[t, states], None if real is None else jnp.full((count,), real))
+    def states_at(self, ref, t) -> jax.Array:
+        """(state,) float32 of token t; 0 where there is none."""
+        return load(ref.at[t, :], self._states_mask(ref, t))
 
-    def tile(self, ref, *index, states: slice = _ALL) -> jax.Array:
-        """(state, channels) float32, or some of the states."""
-        return load(ref.at[(*index, states, _ALL)], self._tile_mask(ref, states))
+    def tile(self, ref, *index) -> jax.Array:
+        """(state, channels) float32."""
+        return load(ref.at[(*index, _ALL, _ALL)], self._tile_mask(ref))
 
     def put_channels_at(self, ref, t, value) -> None:
         """Writes (channels,) at token t."""
@@ -277,17 +246,19 @@ class TokenLoop(NamedTuple):
 
     def put_states_at(self, ref, t, value) -> None:
         """Writes (state,) at token t."""
+        store(ref.at[t, :], value, self._states_mask(ref, t), ref.dtype)
+
+    def put_tile(self, ref, value, *index) -> None:
+        """Writes (state, channels)."""
+        store(ref.at[(*index, _ALL, _ALL)], value, self._tile_mask(ref), ref.dtype)
+
+    def _states_mask(self, ref, t) -> jax.Array | None:
         real = self.real(t)
-        mask = None if real is None else jnp.full(ref.shape[-1:], real)
-        store(ref.at[t, :], value, mask, ref.dtype)
+        return None if real is None else jnp.full(ref.shape[-1:], real)
 
-    def put_tile(self, ref, value, *index, states: slice = _ALL) -> None:
-        """Writes (state, channels), or some of the states."""
-        store(ref.at[(*index, states, _ALL)], value, self._tile_mask(ref, states), ref.dtype)
-
-    def _tile_mask(self, ref, states: slice):
-        mask, count = self._mask(), len(range(ref.shape[-2])[states])
-        return None if mask is None else jnp.broadcast_to(mask[None], (count, self.block))
+    def _tile_mask(self, ref) -> jax.Array | None:
+        mask = self._mask()
+        return None if mask is None else jnp.broadcast_to(mask[None], ref.shape[-2:])
 
     def step(self, refs, t) -> tuple[jax.Array, jax.Array | None]:
         """(channels,) time step of token t, 0 past the last token; its slope in delta.
@@ -317,22 +288,14 @@ class TokenLoop(NamedTuple):
         """(channels,) float32."""
         return jnp.zeros((self.block,), jnp.float32)
 
-    def advance(self, refs, a, h, t, share=None):
+    def advance(self, refs, a, h, t):
         """The state after token t; its decay, time step, slope of the time step, and input."""
         delta, slope = self.step(refs, t)
         u = self.channels_at(refs["u"], t)
-        h, decay = self.next_state(a, h, delta, delta * u, self.states_at(refs["b"], t), share)
+        h, decay = self.next_state(a, h, delta, delta * u, self.states_at(refs["b"], t))
         return h, decay, delta, slope, u
 
-    def next_state(self, a, h, delta, scaled, b, share=None):
-        """The state after `h`, with `scaled` = delta u, and its decay.
-
-        With `share` one of so many decays is computed by a polynomial: special functions are the
-        bound where little else is computed.
-        """
-        exponent = delta[None, :] * a
-        if share is None or not ptx.mixing_pays():
-            decay = self.math.exp2(exponent)
-        else:
-            decay = self.math.mixed_exp2(exponent, share, self.exp2)
+    def next_state(self, a, h, delta, scaled, b):
+        """The state after `h`, with `scaled` = delta u, and its decay."""
+        decay = self.math.exp2(delta[None, :] * a)
         return self.math.multiply_add(decay, h, b[:, None] * scaled[None, :]), decay

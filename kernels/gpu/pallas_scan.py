@@ -1,4 +1,7 @@
-"""The kernels of `chunk_parallel` in Pallas: NVIDIA GPUs.
+"""The kernels of `chunk_parallel` in Pallas: the simple twins of those in Triton.
+
+They are interpreted on any machine, where Triton's need torch, and run on NVIDIA GPUs without
+jax-triton.
 
 A program walks over one chunk of one sequence for a block of channels. Its state is a tile (state,
 channels) in registers: with one warp a thread owns whole columns of it, so that sums over states
@@ -32,10 +35,6 @@ TILES = {
     "adjoints": (_ADJOINT_BLOCK, _BACKWARD_UNROLL),
     "gradients": (_GRADIENT_BLOCK, _BACKWARD_UNROLL),
 }
-# States held together in `_outputs`.
-_OUTPUTS_STATES = 4
-# One of so many decays is computed by a polynomial.
-_SUMMARIES_SHARE, _OUTPUTS_SHARE = 4, 8
 
 
 def scan(
@@ -103,7 +102,6 @@ def gradients(
         _gradients,
         ("u", "delta", "b", "c", "a", "d_skip", "z", "delta_bias", *extra),
         tuple(f"grad_{name}" for name in names),
-        in_place=(("ungated", "grad_z"),),
     )
     every: dict[str, Any] = dict.fromkeys(optional) | dict(zip(names, found, strict=True))
     return Gradients(**every)
@@ -117,7 +115,7 @@ def _summaries(loop: TokenLoop, refs: dict[str, Any]) -> None:
         h, steps = carry
         for j in range(_FORWARD_UNROLL):
             t = loop.token(i * _FORWARD_UNROLL + j)
-            h, _, delta, _, _ = loop.advance(refs, a, h, t, _SUMMARIES_SHARE)
+            h, _, delta, _, _ = loop.advance(refs, a, h, t)
             steps = steps + delta
         return h, steps
 
@@ -128,26 +126,13 @@ def _summaries(loop: TokenLoop, refs: dict[str, Any]) -> None:
 
 
 def _outputs(loop: TokenLoop, refs: dict[str, Any]) -> None:
-    """y, from the state that enters the chunk; and the state that leaves it.
-
-    The state is held a few states at a time: summing products over these tiles is a multiply-add,
-    which a sum within a tile is not.
-    """
-    number = refs["a"].shape[0]
-    parts = [slice(n, min(n + _OUTPUTS_STATES, number)) for n in range(0, number, _OUTPUTS_STATES)]
-    a = [loop.tile(refs["a"], states=part) * LOG2_E for part in parts]
+    """y, from the state that enters the chunk; and the state that leaves it."""
+    a = loop.tile(refs["a"]) * LOG2_E
     d_skip = loop.channels_of(refs["d_skip"]) if "d_skip" in refs else None
 
     def token(h, t):
-        delta, _ = loop.step(refs, t)
-        u = loop.channels_at(refs["u"], t)
-        products, after = jnp.zeros_like(a[0]), []
-        for n, part in enumerate(parts):
-            b, c = (loop.states_at(refs[name], t, part) for name in ("b", "c"))
-            state, _ = loop.next_state(a[n], h[n], delta, delta * u, b, _OUTPUTS_SHARE)
-            after.append(state)
-            products = loop.math.multiply_add(c[:, None], state, products)
-        y = jnp.sum(products, axis=0)
+        h, _, _, _, u = loop.advance(refs, a, h, t)
+        y = jnp.sum(h * loop.states_at(refs["c"], t)[:, None], axis=0)
         if d_skip is not None:
             y = loop.math.multiply_add(d_skip, u, y)
         if "ungated" in refs:
@@ -156,17 +141,15 @@ def _outputs(loop: TokenLoop, refs: dict[str, Any]) -> None:
             z = loop.channels_at(refs["z"], t)
             y = y * z * loop.math.sigmoid(z)
         loop.put_channels_at(refs["y"], t, y)
-        return after
+        return h
 
     def body(i, h):
         for j in range(_FORWARD_UNROLL):
             h = token(h, loop.token(i * _FORWARD_UNROLL + j))
         return h
 
-    h = [loop.tile(refs["initial_states"], states=part) for part in parts]
-    h = lax.fori_loop(0, loop.chunk // _FORWARD_UNROLL, body, h)
-    for part, state in zip(parts, h, strict=True):
-        loop.put_tile(refs["states"], state, states=part)
+    h = loop.tile(refs["initial_states"])
+    loop.put_tile(refs["states"], lax.fori_loop(0, loop.chunk // _FORWARD_UNROLL, body, h))
 
 
 def _adjoints(loop: TokenLoop, refs: dict[str, Any]) -> None:

@@ -330,6 +330,8 @@ def _token_gradients(inputs, outputs, decay_rate, bias, skip, t, token, carry, a
     through_decay = g * entered  # with respect to delta_t A
     grad_a += through_decay * step[None, :]
     grad_step = grad_drive * x + tl.sum(through_decay * decay_rate, axis=0) * (1 / _LOG2_E)
+    if p.has_z:  # no register is left to keep it in
+        _, slope = _step(delta, bias, t, at, p)
     grad_step *= slope
     grad_input = grad_drive * step
     if p.has_d_skip:

@@ -8,8 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caduceus_jax.kernels import causal_conv1d
-from caduceus_jax.kernels.gpu import pallas_conv
-from tests.kernels.scan_cases import abstract_gpu
 from tests.tolerances import SCAN_BF16, SCAN_FP32, relative_error
 
 
@@ -79,7 +77,7 @@ def test_gradients_are_those_of_the_sum_written_out(silu, reverse):
         assert relative_error(one, other) < SCAN_FP32
 
 
-FUSED = ["pallas_triton", "mosaic_tpu"]
+FUSED = ["mosaic_tpu"]
 if os.environ.get("TRITON_INTERPRET") == "1":
     FUSED.append(pytest.param("triton", marks=pytest.mark.triton))
 
@@ -139,25 +137,9 @@ def test_second_derivatives_are_those_of_the_portable_convolution(implementation
     assert relative_error(found, expected) < SCAN_FP32
 
 
-@pytest.mark.filterwarnings("ignore:.*Triton.*:DeprecationWarning")
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_the_fused_gradients_lower_for_cuda(dtype):
-    x = jax.ShapeDtypeStruct((2, 1000, 200), dtype)
-    weight = jax.ShapeDtypeStruct((4, 200), jnp.float32)
-
-    def gradients(x, weight, grad):
-        return pallas_conv.gradients(
-            x, weight[None], None, grad, reverse=True, silu=True, interpret=False
-        )
-
-    with abstract_gpu():
-        lowered = jax.jit(gradients).trace(x, weight, x).lower(lowering_platforms=("cuda",))
-    assert "causal_conv_gradients" in lowered.as_text()
-
-
 def test_the_fused_gradients_refuse_float64():
     with jax.enable_x64(True), pytest.raises(NotImplementedError, match="float64; .* float32 and"):
-        causal_conv1d(jnp.ones((2, 5, 2)), jnp.ones((4, 2)), implementation="pallas_triton")
+        causal_conv1d(jnp.ones((2, 5, 2)), jnp.ones((4, 2)), implementation="mosaic_tpu")
 
 
 def test_bfloat16_is_summed_in_float32():
