@@ -1,7 +1,7 @@
 """The optional dependencies, and which extra of this package installs each."""
 
 _EXTRAS = {
-    "train": ("fsspec", "grain", "matplotlib", "optax", "orbax", "sklearn", "tensorboardX"),
+    "train": ("grain", "matplotlib", "optax", "orbax", "sklearn", "tensorboardX"),
     "genomics": ("anndata", "h5py", "polars", "pyBigWig", "pyarrow", "pysam"),
     "gpu": ("jax_triton", "triton"),
 }
