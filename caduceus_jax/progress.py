@@ -65,9 +65,13 @@ def in_notebook() -> bool:
 
 def is_first_process() -> bool:
     """Tells whether this process is the first, or the only one, of a JAX program."""
-    jax = sys.modules.get("jax")
-    # Asked in this order, a process that uses no accelerator does not claim one here.
-    return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
+    if "jax" not in sys.modules:
+        return True
+    # `jax.process_index` would start the devices, which waits for all other processes: of two that
+    # run one model, the first may write a line of the log before the other touches its devices.
+    from jax._src import distributed
+
+    return not distributed.global_state.client or distributed.global_state.process_id == 0
 
 
 def _lines(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:

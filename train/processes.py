@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import socket
 import sys
 import traceback
@@ -266,9 +267,33 @@ def end_together(function: Callable[P, T]) -> Callable[P, T]:
                 raise
             if "--debug" in sys.argv:
                 traceback.print_exc()
-            _peers.fail(*_ending(error))
+            sentence, status = _ending(error)
+            if _lost_connection(error):
+                lost = ", ".join(_peers.lost()) or "another process"
+                sentence, status = (
+                    f"{lost} ended or cannot be reached, while the processes computed together: "
+                    "start the same command again on all hosts",
+                    1,
+                )
+            _peers.fail(sentence, status)
 
     return called
+
+
+# What libraries of collectives say where another process is gone.
+_LOST = re.compile(
+    r"gloo|nccl|connection (reset|closed|refused)|socket closed|coordination service", re.IGNORECASE
+)
+
+
+def _lost_connection(error: BaseException) -> bool:
+    """Whether an error comes of another process that is gone."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if not isinstance(seen, UserError | OSError) and _LOST.search(str(seen)):
+            return True
+        seen = seen.__cause__
+    return False
 
 
 def _ending(error: BaseException) -> tuple[str, int]:

@@ -1,5 +1,6 @@
 import io
 import re
+import subprocess
 import sys
 import types
 
@@ -66,3 +67,20 @@ def test_other_processes_are_silent(capsys, monkeypatch):
 
 def test_this_is_the_first_process_and_no_notebook():
     assert progress.is_first_process() and not progress.in_notebook()
+
+
+def test_asking_for_the_first_process_starts_no_device():
+    """Of several processes the first may ask while the others are not there yet."""
+    program = (
+        "import jax\n"
+        "from jax._src import distributed, xla_bridge\n"
+        "from caduceus_jax import progress\n"
+        "distributed.global_state.client = object()\n"
+        "for process, first in ((0, True), (1, False)):\n"
+        "    distributed.global_state.process_id = process\n"
+        "    assert progress.is_first_process() is first\n"
+        "assert not xla_bridge.backends_are_initialized()\n"
+        "distributed.global_state.client = None\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

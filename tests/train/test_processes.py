@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.files import WriteFailed
 from caduceus_jax.model.run_checkpoint import newest
 from caduceus_jax.train import processes
 
@@ -66,3 +67,15 @@ def test_a_process_alone_asks_nobody():
         processes.broadcast_from_first("refused", refuse)
     with pytest.raises(UserError, match="go together"):
         processes.start("localhost:1", None, 0)
+
+
+def test_a_lost_process_is_told_from_a_disk_that_failed():
+    """The error of a collective reaches the checkpoint that waits for it."""
+    gloo = RuntimeError("UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:29618")
+    waiting = WriteFailed("a checkpoint could not be written")
+    waiting.__cause__ = gloo
+    full = WriteFailed("a checkpoint could not be written (No space left on device)")
+    full.__cause__ = OSError(28, "No space left on device")
+    assert processes._lost_connection(gloo) and processes._lost_connection(waiting)
+    assert not processes._lost_connection(full)
+    assert not processes._lost_connection(ValueError("lr"))

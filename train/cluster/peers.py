@@ -58,6 +58,22 @@ class Peers:
         self._tell_all(f"{self.name(self._index)} failed: {sentence}", status)
         leave(status)
 
+    def lost(self) -> list[str]:
+        """Names the other processes that give no sign of life for three beats."""
+
+        def beats() -> dict[str, str]:
+            """Reads how often each process said that it is alive."""
+            return dict(self._client.key_value_dir_get(f"{_ALIVE}/"))
+
+        try:
+            before = beats()
+            time.sleep(3 * BEAT_SECONDS)
+            after = beats()
+        except Exception:  # of the runtime's own types: process 0 keeps the store
+            return [self.name(0)] if self._index else []
+        silent = [int(key.rpartition("/")[2]) for key in before if before[key] == after.get(key)]
+        return [self.name(process) for process in sorted(silent) if process != self._index]
+
     def leave(self) -> None:
         """Stops watching: the run is over, and processes end one after the other."""
         self._left = True

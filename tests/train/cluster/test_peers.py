@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -140,3 +141,23 @@ def test_an_abort_of_jax_ends_with_a_sentence_and_status_1():
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "process 1 (node-b) of 2 ends: lost"
+
+
+def test_a_process_that_gives_no_sign_is_named_after_three_beats(ended):
+    store = Store()
+    first = Peers(store, 0, HOSTS, "node-a:1")
+    store.values["caduceus_jax/alive/1"] = "7"
+    alive, over = beat(store, 2, 10**6), threading.Event()
+
+    def go_on():
+        while not over.wait(0.01):
+            next(alive, None)
+
+    threading.Thread(target=go_on, daemon=True).start()
+    assert first.lost() == [first.name(1)]
+    over.set()
+    store.reached = False  # process 0 keeps the store
+    other = Peers(store, 1, HOSTS, "node-a:1")
+    assert other.lost() == [other.name(0)]
+    first.leave()
+    other.leave()
