@@ -25,6 +25,7 @@ from caduceus_jax.train.sharding import (
 from caduceus_jax.train.step import init_state, make_train_step
 from tests.models import randomised
 from tests.tolerances import SCAN_FP32, relative_error
+from tests.traced_kernels import kernels_of
 
 
 def test_paths_are_joined_with_slashes():
@@ -245,3 +246,25 @@ def test_one_and_four_devices_train_alike():
     np.testing.assert_allclose(one_losses, four_losses, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(a).max())
+
+
+@pytest.mark.parametrize(("remat", "forward"), [(True, 2), ("scans", 1)])
+@pytest.mark.parametrize("sequence", [1, 2])
+def test_what_is_kept_of_scans_is_kept_on_every_device(sequence, remat, forward):
+    mesh = make_mesh(jax.devices()[:4], sequence=sequence)
+    options = MosaicTPU(interpret=False)
+    config = cj.CaduceusConfig(d_model=24, n_layer=2, rcps=True)
+    operations = {"scan": sharded_scan(mesh, options), "conv": sharded_conv(mesh, "chunked")}
+    graph, parameters = nnx.split(
+        nnx.eval_shape(
+            lambda: cj.CaduceusForMaskedLM(config, remat=remat, rngs=nnx.Rngs(0), **operations)
+        )
+    )
+
+    def loss(parameters):
+        return nnx.merge(graph, parameters)(jnp.zeros((4, 64), jnp.int32)).logits.sum()
+
+    found = kernels_of(jax.make_jaxpr(jax.grad(loss))(parameters).jaxpr)
+    directions = 2
+    assert found["selective_scan_forward"] == directions * forward
+    assert found["selective_scan_backward"] == directions

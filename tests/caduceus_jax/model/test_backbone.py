@@ -1,4 +1,3 @@
-import collections
 import functools
 
 import jax
@@ -6,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.extend import core
 
 import caduceus_jax as cj
 from caduceus_jax.kernels import MosaicTPU, PallasTriton, selective_scan
 from tests.models import language_model, random_ids
 from tests.tolerances import SCAN_FP32, relative_error
+from tests.traced_kernels import kernels_of
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +52,6 @@ def test_the_final_state_is_laid_out_as_in_the_original(model):
     np.testing.assert_array_equal(hidden[..., 24:], state[:, 1, :, ::-1])
 
 
-def kernels(jaxpr):
-    """How often each kernel is run by a traced program and by what it calls."""
-    found = collections.Counter()
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "pallas_call":
-            found[str(equation.params["name"])] += 1
-        for inner in jax.tree.leaves(
-            list(equation.params.values()),
-            is_leaf=lambda x: isinstance(x, core.Jaxpr | core.ClosedJaxpr),
-        ):
-            if isinstance(inner, core.Jaxpr | core.ClosedJaxpr):
-                found += kernels(getattr(inner, "jaxpr", inner))
-    return found
-
-
 @pytest.mark.parametrize(
     ("remat", "implementation", "forward"),
     [
@@ -89,7 +73,7 @@ def test_what_remat_runs_again(remat, implementation, forward):
     def loss(parameters):
         return nnx.merge(graph, parameters)(jnp.zeros((1, 50), jnp.int32)).logits.sum()
 
-    found = kernels(jax.make_jaxpr(jax.grad(loss))(parameters).jaxpr)
+    found = kernels_of(jax.make_jaxpr(jax.grad(loss))(parameters).jaxpr)
     directions = 2
     for name, times in forward.items():
         assert found[f"selective_scan_{name}"] == directions * times
