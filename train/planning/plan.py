@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from caduceus_jax import markdown
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels import options
 from caduceus_jax.settings import recipe_only
@@ -18,6 +17,8 @@ from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train.config import PretrainConfig, StepConfig
 from caduceus_jax.train.planning.bounds import bounds
 from caduceus_jax.train.planning.collectives import Collective, collectives
+from caduceus_jax.train.planning.divisions import Division, fastest, try_divisions
+from caduceus_jax.train.planning.plan_report import lines, share_of
 from caduceus_jax.train.planning.step_costs import Cost, step_costs
 from caduceus_jax.train.planning.topology import GIB, Topology, find_topology
 from caduceus_jax.train.sharding import (
@@ -55,7 +56,9 @@ class PlanConfig(StepConfig):
         topology: what to compile for: a TPU slice such as v5e:16x16 or v5p:8x8x4, h200:8 (GPUs of
             one machine), or cpu:8; v5e-256, v5p-128 and h200-8 are names of some of them.
         search: also find the largest batch that fits, by compiling: twice as many windows each
-            time until they do not fit, then between the two.
+            time until they do not fit, then between the two. Where the recipe does not fit, also
+            try other divisions by fsdp, sequence, tensor and microbatches with the same batch, and
+            name the fastest that fits.
         json: print JSON instead of tables.
         model: the architecture.
         optimizer: how weights are changed.
@@ -155,11 +158,30 @@ def plan(config: PlanConfig) -> None:
     attempts = [first.attempt]
     if config.search:
         attempts += _search(config, topology, mesh, first.attempt)
+    tried = []
+    if config.search and not first.attempt.fits:
+        tried = _divisions(config, topology)
+    report = _report(config, topology, mesh, first, attempts, tried)
+    print(json.dumps(report, indent=1) if config.json else "\n".join(lines(report)))
+    if not first.attempt.fits:
+        raise DoesNotFit(_refusal(report, _advice(config, report)))
+
+
+def _report(
+    config: PlanConfig,
+    topology: Topology,
+    mesh: Any,
+    first: Compiled,
+    attempts: list[Attempt],
+    tried: list[Division],
+) -> dict[str, Any]:
+    """Collects everything that is known of a plan, as JSON knows it."""
+    groups = row_shares(mesh)
     costs = {
         kind: Cost(*(count // mesh.size for count in cost))
         for kind, cost in step_costs(config).items()
     }
-    report = {
+    return {
         "topology": topology.name,
         "devices": mesh.size,
         "mesh": dict(mesh.shape),
@@ -185,10 +207,8 @@ def plan(config: PlanConfig) -> None:
         if config.search
         else None,
         "tried": [attempt._asdict() for attempt in attempts],
+        "divisions": [division._asdict() for division in tried],
     }
-    print(json.dumps(report, indent=1) if config.json else "\n".join(_lines(report)))
-    if not first.attempt.fits:
-        raise DoesNotFit(_refusal(report, _advice(config, report)))
 
 
 def implementation_for(scan: str, platform: str) -> options.Options:
@@ -263,6 +283,21 @@ def _said(error: str) -> int | None:
     return None
 
 
+def _divisions(config: PlanConfig, topology: Topology) -> list[Division]:
+    """Compiles the step divided in other ways."""
+
+    def attempt(division: Division) -> tuple[bool, int | None, list[Collective], float]:
+        """Compiles one division."""
+        changed = division.of(config)
+        parts = {name: getattr(division, name) for name in ("fsdp", "sequence", "tensor")}
+        mesh = make_mesh(topology.devices, **parts)
+        found = _compile(changed, topology, mesh, config.batch_size // row_shares(mesh))
+        seconds = found.attempt.compile_seconds
+        return found.attempt.fits, found.attempt.needed, found.collectives, seconds
+
+    return try_divisions(config, len(topology.devices), topology.memory, attempt)
+
+
 def _search(config: PlanConfig, topology: Topology, mesh: Any, first: Attempt) -> list[Attempt]:
     """Doubles the windows until they do not fit, then bisects; each piece has whole ones."""
     attempts: list[Attempt] = []
@@ -286,74 +321,17 @@ def _search(config: PlanConfig, topology: Topology, mesh: Any, first: Attempt) -
     return attempts
 
 
-def _lines(report: dict[str, Any]) -> list[str]:
-    """The report as Markdown."""
-    share = _share(report)
-    windows, needed = report["windows"], report["needed_bytes"]
-    verdict = "fits" if report["fits"] else "does not fit"
-    size = f"{needed / GIB:.2f}" if needed else "more than"
-    sizes = " x ".join(f"{name} {size}" for name, size in report["mesh"].items() if size > 1)
-    lines = [
-        f"{report['topology']}: {report['devices']} devices{sizes and ', '}{sizes}; "
-        f"{windows:,} window{'s' * (windows > 1)} of {report['tokens_per_window']:,} tokens a "
-        f"step, {report['windows_per_group']} {share}",
-        f"{verdict}: {size}{' of' * bool(needed)} {report['available_bytes'] / GIB:.2f} GiB on "
-        "each device",
-        f"lowered in {report['lower_seconds']:.1f} s, compiled in "
-        f"{report['compile_seconds']:.1f} s, {report['host_bytes'] / GIB:.2f} GiB of this "
-        "machine's memory",
-    ]
-    if report["memory"] is not None:
-        rows = [(kind, f"{size / GIB:.3f}") for kind, size in report["memory"].items()]
-        lines += _table("memory of each device", ["GiB"], rows)
-        rows = [
-            (
-                f"{row['kind']}, {row['origin']}: {_short(row['shape'])}",
-                f"{row['count']:,}",
-                f"{row['bytes'] / 2**20:.2f}",
-            )
-            for row in report["collectives"]
-        ]
-        lines += _table("collective, and its result on a device", ["a step", "MiB a step"], rows)
-    rows = [
-        (
-            kind,
-            f"{cost['flops'] / 1e12:.4g}",
-            f"{cost['exponentials'] / 1e9:.4g}",
-            f"{cost['bytes'] / 1e9:.4g}",
-        )
-        for kind, cost in report["per_device"].items()
-    ]
-    lines += _table("counted of each device", ["TFLOP", "G exponentials", "GB moved"], rows)
-    if (predicted := report["predicted"]) is not None:
-        lines += _predicted(predicted)
-    if (largest := report["largest_windows_per_group"]) is not None:
-        rows = [
-            (
-                str(attempt["windows"]),
-                "yes" if attempt["fits"] else "no",
-                f"{attempt['needed'] / GIB:.2f}" if attempt["needed"] else "not said",
-                f"{attempt['compile_seconds']:.0f}",
-            )
-            for attempt in report["tried"]
-        ]
-        lines += _table(f"windows {share}", ["fits", "GiB", "compiled in s"], rows)
-        lines += ["", f"largest that fits: {largest} window{'s' * (largest != 1)} {share}"]
-    return lines
-
-
-def _share(report: dict[str, Any]) -> str:
-    """Who computes a window."""
-    size = report["mesh"]["sequence"] * report["mesh"]["tensor"]
-    return "a device" if size == 1 else f"a group of {size} devices"
-
-
 def _advice(config: PlanConfig, report: dict[str, Any]) -> str:
     """Lists what would need less memory and is not done yet."""
-    largest = report["largest_windows_per_group"]
+    largest, ways = report["largest_windows_per_group"], []
     if largest:
-        return f"at most {largest} window{'s' * (largest != 1)} {_share(report)} fits"
-    windows, ways = report["windows_per_group"], []
+        ways.append(f"at most {largest} window{'s' * (largest != 1)} {share_of(report)} fits")
+    if best := fastest(Division(**row) for row in report["divisions"]):
+        size = f" ({best.needed / GIB:.2f} GiB)" if best.needed else ""
+        ways.append(f"the same batch fits with {best.words() or 'windows divided only'}{size}")
+    if ways:
+        return ", and ".join(ways)
+    windows = report["windows_per_group"]
     if config.remat != "blocks":
         ways.append("remat blocks")
     if windows > config.microbatches:
@@ -378,29 +356,3 @@ def _refusal(report: dict[str, Any], advice: str) -> str:
         f"batch_size {report['windows']} does not fit {report['topology']}: it needs {size} GiB on "
         f"each device; {advice}"
     )
-
-
-def _predicted(predicted: dict[str, dict[str, float | None]]) -> list[str]:
-    """The bounds of each kind of work, and their sum."""
-    rows = [
-        (kind, *("" if bound is None else f"{1e3 * bound:.4g}" for bound in found.values()))
-        for kind, found in predicted.items()
-    ]
-    least = sum(found["least"] or 0 for found in predicted.values())
-    heads = ["arithmetic", "exponentials", "memory", "links", "at least"]
-    return [
-        *_table("predicted at published peaks, ms a step", heads, rows),
-        "",
-        f"predicted, not measured: a step takes at least {least:.3g} s, one kind of work after "
-        "the other",
-    ]
-
-
-def _short(shape: str) -> str:
-    """A tuple by its first array; all of them are in the JSON."""
-    first, *others = shape.strip("()").split(", ")
-    return f"{first} and {len(others)} more" if others else first
-
-
-def _table(first: str, others: list[str], rows: list[tuple[str, ...]]) -> list[str]:
-    return ["", *markdown.table([first, *others], rows, numbers_from=1)]
