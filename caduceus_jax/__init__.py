@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from caduceus_jax import inference as inference
     from caduceus_jax import kernels as kernels
     from caduceus_jax import model as model
+    from caduceus_jax.genomics.attribute import attribute as attribute
     from caduceus_jax.genomics.embed import embed as embed
     from caduceus_jax.genomics.interval import Interval as Interval
     from caduceus_jax.genomics.interval import Intervals as Intervals
@@ -63,6 +64,7 @@ _PLACES = {
     "TracksOutput": "caduceus_jax.model.tracks:TracksOutput",
     "Variant": "caduceus_jax.genomics.variant:Variant",
     "Variants": "caduceus_jax.genomics.variant:Variants",
+    "attribute": "caduceus_jax.genomics.attribute:attribute",
     "classification_loss": "caduceus_jax.model.losses:classification_loss",
     "convert": "caduceus_jax.model.convert",
     "embed": "caduceus_jax.genomics.embed:embed",
@@ -96,6 +98,7 @@ __all__ = [
     "Variant",
     "Variants",
     "__version__",
+    "attribute",
     "classification_loss",
     "convert",
     "embed",

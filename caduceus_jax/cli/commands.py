@@ -81,6 +81,10 @@ COMMANDS = {
     "mutagenesis": Command(
         "caduceus_jax.cli.genomics.mutagenesis:mutagenesis", "score every change of a region"
     ),
+    "attribute": Command(
+        "caduceus_jax.cli.genomics.attribute:attribute", "find the bases that matter to a model"
+    ),
+    "merge": Command("caduceus_jax.cli.genomics.merge:merge", "join the shards of a command"),
     "convert": Command(
         "caduceus_jax.cli.convert:convert", "write any stored model as a Hugging Face folder"
     ),

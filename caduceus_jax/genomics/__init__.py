@@ -1,7 +1,8 @@
 """Genomes, regions and variants: files in, embeddings, scores, tracks and pictures out.
 
-The verbs are `embed`, `predict`, `score_variants`, `likelihood` and `mutagenesis`, each in the file
-of its name: functions of a model that return a table. The commands of the same names call them.
+The verbs are `embed`, `predict`, `score_variants`, `likelihood`, `mutagenesis` and `attribute`,
+each in the file of its name: functions of a model that return a table. The commands of the same
+names call them.
 
 `options` has their options, `interval` and `variant` the values they take, `status` what can become
 of a row, `run` how work is done block by block. `files` reads and writes the field's formats,

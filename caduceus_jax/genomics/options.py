@@ -16,6 +16,7 @@ import docstring_parser
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.reference.windows import Edge
+from caduceus_jax.inference.attributions import Baseline, Method
 from caduceus_jax.inference.strands import RcMode
 
 Pooling = Literal["mean", "center", "window", "none"]
@@ -198,6 +199,50 @@ class Masking:
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class Attribution:
+    """How a model's likelihood or output is attributed to bases.
+
+    Args:
+        method: gradient_x_input, gradient, integrated_gradients or mutagenesis.
+        output: of a fine-tuned model: the name or the number (from 0) of the class, value or track
+            that is attributed; by default the only one, or the second of two classes.
+        window: of a language model: bases in the middle of each sequence that are masked together
+            and whose log-probability is attributed; by default none is masked and that of all
+            bases is. Of a model of tracks: bases in the middle over which the mean is taken.
+        baseline: where integrated gradients begin: a quarter of each base (uniform), no base at
+            all (zeros), or N in place of each base (n).
+        steps: of integrated gradients: points on the way from the baseline.
+        context_length: bases that the model sees around each region's middle, (start + end) // 2
+            (0-based), or around each record's position: all of them get attributions. By default
+            a region as it is. Only with a genome.
+        edge: what to do where a window reaches beyond the end of a contig: pad it with N, shift it
+            inward, drop the region (status crosses_edge), or stop with an error.
+        max_length: bases of the longest sequence that is accepted.
+        rc_mode: of a language model: none reads the strand as given; posthoc (models that are not
+            equivariant) averages both strands; equivariant is for models that are. By default the
+            one of the latter two that fits the model.
+        batch_size: sequences in a forward pass; chosen for the device and the length by default.
+    """
+
+    method: Method = "gradient_x_input"
+    output: str | None = None
+    window: int | None = None
+    baseline: Baseline = "uniform"
+    steps: int = 64
+    context_length: int | None = None
+    edge: Edge = "pad"
+    max_length: int = 131_072
+    rc_mode: RcMode | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        _check_choice("method", self.method, Method)
+        _check_choice("baseline", self.baseline, Baseline)
+        _check_choice("edge", self.edge, Edge)
+        _check_least(self, "window", "steps", "context_length", "max_length", "batch_size")
+
+
 class EmbeddingFields(TypedDict, total=False):
     """The fields of `Embedding` as keyword arguments."""
 
@@ -240,6 +285,21 @@ class MaskingFields(TypedDict, total=False):
     context_length: int
     edge: Edge
     masks_per_pass: int
+    rc_mode: RcMode | None
+    batch_size: int | None
+
+
+class AttributionFields(TypedDict, total=False):
+    """The fields of `Attribution` as keyword arguments."""
+
+    method: Method
+    output: str | None
+    window: int | None
+    baseline: Baseline
+    steps: int
+    context_length: int | None
+    edge: Edge
+    max_length: int
     rc_mode: RcMode | None
     batch_size: int | None
 

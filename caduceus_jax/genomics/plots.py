@@ -1,5 +1,6 @@
-"""Pictures of regions: a logo of what a model predicts, and a heat map of every change."""
+"""Pictures of regions: logos of what a model predicts and of what it looks at, heat maps."""
 
+import pathlib
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -95,7 +96,7 @@ def draw_mutagenesis(
         gap.set_axis_off()
         part = slice(row * a_row, min((row + 1) * a_row, bases))
         some = _Drawn(*(column[part] for column in drawn))
-        _draw_logo(above, logo[part], highest, a_row)
+        _draw_logo(above, logo[part], (0.0, highest), a_row, "information\n(bits)")
         images.append(_draw_heat_map(below, some, scale, a_row))
         _label_positions(below, some.position, a_row, width)
     read = ", - strand from its 5' end" if strand == "-" else ""
@@ -138,8 +139,67 @@ def _letter_heights(llr: Float[np.ndarray, "bases 4"]) -> Float[np.ndarray, "bas
     return odds / odds.sum(axis=1, keepdims=True) * information(llr)[:, None]
 
 
+def draw_attribution(
+    frame: polars.DataFrame, *, model: str = "", method: str = "", title: str | None = None
+) -> "Figure":
+    """Draws the attributions of one sequence as a logo, up to 100 bases in a row.
+
+    A letter is as high as the attribution of its base; those that are negative hang below the line.
+
+    Args:
+        frame: of `attribute`, of one sequence.
+        model: what to call the model in the title.
+        method: what to call the method.
+        title: in place of the default, which names the sequence, the model and the method.
+
+    Returns:
+        matplotlib.figure.Figure.
+
+    Raises:
+        UserError: several sequences, none, or too many bases.
+    """
+    from matplotlib.figure import Figure
+
+    if len(names := frame["name"].unique()) != 1 or frame["ref"].null_count():
+        raise UserError(f"a picture shows one sequence, not {len(names)}")
+    bases = len(frame)
+    check_length(bases)
+    rows = -(-bases // _BASES_A_ROW)
+    a_row = max(-(-bases // rows), _FEWEST_A_ROW)
+    index = np.array([_BASES.find(base) for base in frame["ref"].to_list()])
+    heights = np.zeros((bases, 4))
+    known = np.flatnonzero(index >= 0)
+    heights[known, index[known]] = frame["attribution"].fill_null(0).to_numpy()[known]
+    width = max(a_row * _INCHES_A_BASE + _INCHES_BESIDE, 6.5)
+    figure = Figure(figsize=(width, 0.8 + 1.5 * rows), dpi=150, layout="constrained")
+    name = str(names[0])
+    if "chrom" in frame.columns:
+        name = f"{frame['chrom'][0]}:{frame['pos'][0]:,}-{frame['pos'][-1]:,}"
+    default = ", ".join(text for text in (name, model, method.replace("_", " ")) if text)
+    figure.suptitle(default if title is None else title, fontsize=11, wrap=True)
+    axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
+    edge = 0.05 * (float(np.abs(heights).max(initial=0)) or 1.0)
+    limits = (min(float(heights.min()), 0.0) - edge, max(float(heights.max()), 0.0) + edge)
+    for row, axis in enumerate(axes):
+        part = slice(row * a_row, min((row + 1) * a_row, bases))
+        _draw_logo(axis, heights[part], limits, a_row, "attribution")
+        axis.axhline(0, color="0.5", linewidth=0.5, zorder=0)
+        _label_positions(axis, frame["pos"].to_numpy()[part], a_row, width)
+    axes[-1].set_xlabel("position, from 1", fontsize=9)
+    return figure
+
+
+def short_name(model: str) -> str:
+    """Returns what a picture calls a model: a hub id as it is, of a path the last two names."""
+    return "/".join(pathlib.Path(model).parts[-2:]).lstrip("/")
+
+
 def _draw_logo(
-    axes: Any, heights: Float[np.ndarray, "bases 4"], highest: float, a_row: int
+    axes: Any,
+    heights: Float[np.ndarray, "bases 4"],
+    limits: tuple[float, float],
+    a_row: int,
+    label: str,
 ) -> None:
     from matplotlib.collections import PathCollection
     from matplotlib.font_manager import FontProperties
@@ -150,24 +210,26 @@ def _draw_logo(
     outlines = {base: TextPath((0, 0), base, size=1, prop=font) for base in _BASES}
     paths, colours = [], []
     for column, stack in enumerate(heights):
-        bottom = 0.0
-        for i in np.argsort(stack):
-            if not stack[i] > 0:
+        above = below = 0.0
+        for i in np.argsort(np.abs(stack)):
+            if not abs(stack[i]) > 0:
                 continue
-            outline = outlines[_BASES[i]]
+            outline, down = outlines[_BASES[i]], min(stack[i], 0.0)
             box = outline.get_extents()
+            # What is negative stands upright, below the line.
+            bottom = above if stack[i] > 0 else below + down
             fitted = (
                 Affine2D()
                 .translate(-box.x0, -box.y0)
-                .scale(0.92 / box.width, stack[i] / box.height)
+                .scale(0.92 / box.width, abs(stack[i]) / box.height)
                 .translate(column - 0.46, bottom)
             )
             paths.append(outline.transformed(fitted))
             colours.append(_COLOURS[_BASES[i]])
-            bottom += stack[i]
+            above, below = above + max(stack[i], 0.0), below + down
     axes.add_collection(PathCollection(paths, facecolors=colours, linewidths=0), autolim=False)
-    axes.set(xlim=(-0.5, a_row - 0.5), ylim=(0, highest), xticks=[])
-    axes.set_ylabel("information\n(bits)", fontsize=8)
+    axes.set(xlim=(-0.5, a_row - 0.5), ylim=limits, xticks=[])
+    axes.set_ylabel(label, fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -8,8 +8,8 @@ import jax
 from caduceus_jax.inference.blocks import Block, Journal, meter, run_blocks
 from caduceus_jax.inference.loading import AnyModel
 
-R_co = TypeVar("R_co", covariant=True)
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class Work(Protocol[R_co]):
@@ -17,8 +17,16 @@ class Work(Protocol[R_co]):
 
     forward: Callable[..., jax.Array]
     static: dict[str, Any]
-    parts: Sequence[range]
-    weights: Sequence[int]
+
+    @property
+    def parts(self) -> Sequence[range]:
+        """Returns the rows of each block."""
+        ...
+
+    @property
+    def weights(self) -> Sequence[int]:
+        """Returns the work of each block."""
+        ...
 
     def blocks(self, numbers: range) -> Iterator[Block[R_co]]:
         """Returns the blocks of these numbers."""
@@ -40,7 +48,7 @@ def run_work(
     unit: str,
     progress: bool = False,
     journal: Journal | None = None,
-    numbers: range | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> Iterator[Part[R]]:
     """Computes the blocks of a work.
 
@@ -51,12 +59,12 @@ def run_work(
         unit: what is counted there.
         progress: show on standard error how far it is.
         journal: has what was computed before, and gets what is computed now.
-        numbers: of the blocks; by default all.
+        shard: its number, from 1, and how many there are; by default all blocks are computed.
 
     Yields:
         The tables of the blocks, in order.
     """
-    numbers = range(len(work.parts)) if numbers is None else numbers
+    numbers = range(len(work.parts)) if shard is None else shard_blocks(work.weights, *shard)
     rows = sum(len(work.parts[number]) for number in numbers)
     progress = progress and any(work.weights[number] for number in numbers)
     frames = run_blocks(
@@ -71,7 +79,7 @@ def run_work(
         yield Part(work.parts[number], frame)
 
 
-def shard(weights: Sequence[int], index: int, count: int) -> range:
+def shard_blocks(weights: Sequence[int], index: int, count: int) -> range:
     """Returns the blocks of one shard: consecutive ones, with about the same work in all shards.
 
     Args:

@@ -16,6 +16,7 @@ from caduceus_jax.genomics.options import Embedding
 from caduceus_jax.genomics.reference.inputs import as_genome
 from caduceus_jax.genomics.scoring.embeddings import checked_overlap
 from caduceus_jax.genomics.scoring.journal import open_journal, run_record
+from caduceus_jax.genomics.scoring.shards import finish, open_shard, shard_of
 from caduceus_jax.genomics.status import summarise
 from caduceus_jax.inference.embeddings import Reading
 from caduceus_jax.inference.loading import load
@@ -32,6 +33,7 @@ def embed(
     options: Embedding = Embedding(),
     dtype: Literal["float32", "bfloat16"] = "float32",
     restart: bool = False,
+    shard: str | None = None,
     skip_bad: bool = False,
 ) -> None:
     """Embeds DNA: one vector per sequence, or one per base.
@@ -85,6 +87,9 @@ def embed(
         options: of the verb.
         dtype: of matrix products and activations.
         restart: begin anew in place of continuing a run that was interrupted.
+        shard: compute one of several parts, I/N (2/4 is the second of four), of about equal work,
+            into OUT.shard-I-of-N, which caduceus-jax merge joins; auto takes I and N from SLURM's
+            job array or tasks, or from JAX_PROCESS_ID and JAX_NUM_PROCESSES.
         skip_bad: exit with status 0 although regions or records are not on the genome
             (unknown_chrom, out_of_range).
 
@@ -92,6 +97,7 @@ def embed(
         UserError: an input cannot be used, a sequence is too long, or regions are not on the genome
             (then the output is written first).
     """
+    part = shard_of(shard, "embed", locals(), [sequences])
     ending = check_outputs(out, FORMATS, [sequences, genome])[out]
     if ending == ".h5ad" and options.pooling == "none":
         raise UserError("an AnnData file holds one vector per row: write pooling none to .h5")
@@ -112,6 +118,11 @@ def embed(
         genome=None if reference is None else reference.identity,
     )
     made = _provenance(model, sequences, genome, options, how, dtype)
+    if part is not None:
+        with open_shard(part, out, record, restart=restart) as journal:
+            run = {"journal": journal, "progress": True, "shard": part.numbers}
+            finish(embedding(m, rows, options, how, **run)[1])
+        return
     with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:
         work, parts = embedding(m, rows, options, how, journal=journal, progress=True)
         with replacing(out) as partial, embedding_writer(partial, ending, made) as write:

@@ -16,6 +16,7 @@ from caduceus_jax.genomics.scoring.per_base_files import (
     summarise_bases,
     write_bases,
 )
+from caduceus_jax.genomics.scoring.shards import shard_of
 
 
 def likelihood(
@@ -28,6 +29,7 @@ def likelihood(
     options: Masking = Masking(),
     dtype: Literal["float32", "bfloat16"] = "float32",
     restart: bool = False,
+    shard: str | None = None,
     skip_bad: bool = False,
 ) -> None:
     """Masks each base of regions in turn and writes what the model predicts there.
@@ -67,19 +69,25 @@ def likelihood(
         options: of the verb.
         dtype: of matrix products and activations.
         restart: begin anew in place of continuing a run that was interrupted.
+        shard: compute one of several parts, I/N (2/4 is the second of four), of about equal work,
+            into OUT.shard-I-of-N, which caduceus-jax merge joins; auto takes I and N from SLURM's
+            job array or tasks, or from JAX_PROCESS_ID and JAX_NUM_PROCESSES.
         skip_bad: exit with status 0 although regions are not on the genome.
 
     Raises:
         UserError: an input cannot be used, or regions are not on the genome (then the outputs are
             written first).
     """
+    part = shard_of(shard, "likelihood", locals(), [regions])
     outputs = check_outputs(out, FORMATS, (regions, genome))
     tracks: tuple[Track, ...] = get_args(Track) if track == "all" else (track,)
     files = check_track_files(outputs, tracks)
     reference = Genome(genome)
     places = region_inputs(regions, reference)
-    common = {"dtype": dtype, "out": files[0][0], "restart": restart}
+    common = {"dtype": dtype, "out": next(iter(outputs)), "restart": restart, "shard": part}
     with computed_bases("likelihood", model, places, reference, options, **common) as results:
+        if part is not None:
+            return
         with contextlib.ExitStack() as whole:
             for path, ending, name in files:
                 partial = whole.enter_context(replacing(path))

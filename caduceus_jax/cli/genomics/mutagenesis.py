@@ -20,6 +20,7 @@ from caduceus_jax.genomics.scoring.per_base_files import (
     summarise_bases,
     write_bases,
 )
+from caduceus_jax.genomics.scoring.shards import shard_of
 
 _PICTURES: dict[str, str | None] = dict.fromkeys((".png", ".svg", ".pdf"), "matplotlib")
 
@@ -35,6 +36,7 @@ def mutagenesis(
     options: Masking = Masking(),
     dtype: Literal["float32", "bfloat16"] = "float32",
     restart: bool = False,
+    shard: str | None = None,
     skip_bad: bool = False,
 ) -> None:
     """Scores every single-base change of regions: in-silico saturation mutagenesis.
@@ -75,25 +77,31 @@ def mutagenesis(
         options: of the verb.
         dtype: of matrix products and activations.
         restart: begin anew in place of continuing a run that was interrupted.
+        shard: compute one of several parts, I/N (2/4 is the second of four), of about equal work,
+            into OUT.shard-I-of-N, which caduceus-jax merge joins; auto takes I and N from SLURM's
+            job array or tasks, or from JAX_PROCESS_ID and JAX_NUM_PROCESSES.
         skip_bad: exit with status 0 although regions are not on the genome.
 
     Raises:
         UserError: an input cannot be used, a picture would show several regions or too long a one,
             or regions are not on the genome (then the outputs are written first).
     """
+    part = shard_of(shard, "mutagenesis", locals(), [regions])
     outputs = check_outputs(out, FORMATS | _PICTURES, (regions, genome))
     reference = Genome(genome)
     places = region_inputs(regions, reference)
     if any(ending in _PICTURES for ending in outputs.values()):
         _check_drawable(places[0], reference)
-    common = {"dtype": dtype, "out": next(iter(outputs)), "restart": restart}
+    common = {"dtype": dtype, "out": next(iter(outputs)), "restart": restart, "shard": part}
     with computed_bases("mutagenesis", model, places, reference, options, **common) as results:
+        if part is not None:
+            return
         with contextlib.ExitStack() as whole:
             for path, ending in outputs.items():
                 partial = whole.enter_context(replacing(path))
                 if ending in _PICTURES:
                     frame = polars.concat(mutagenesis_tables(results))
-                    _draw(partial, ending, frame, strand, _short(model))
+                    _draw(partial, ending, frame, strand, plots.short_name(model))
                 else:
                     write_bases(
                         partial,
@@ -122,8 +130,3 @@ def _check_drawable(regions: Intervals, genome: Genome) -> None:
     (contig,) = genome.contigs(regions.chrom).tolist()
     end = min(int(regions.end[0]), int(genome.lengths[contig]))
     plots.check_length(end - int(regions.start[0]))
-
-
-def _short(model: str) -> str:
-    """Finds out what a picture calls a model: a hub id as it is, of a path the last two names."""
-    return "/".join(pathlib.Path(model).parts[-2:]).lstrip("/")

@@ -14,6 +14,7 @@ from caduceus_jax.genomics.options import Prediction
 from caduceus_jax.genomics.predict import predicted_sequences, prediction, with_predictions
 from caduceus_jax.genomics.reference.inputs import as_genome
 from caduceus_jax.genomics.scoring.journal import open_journal, run_record
+from caduceus_jax.genomics.scoring.shards import finish, open_shard, shard_of
 from caduceus_jax.genomics.status import summarise
 from caduceus_jax.inference.loading import load
 
@@ -28,6 +29,7 @@ def predict(
     options: Prediction = Prediction(),
     dtype: Literal["float32", "bfloat16"] = "float32",
     restart: bool = False,
+    shard: str | None = None,
     skip_bad: bool = False,
 ) -> None:
     """Predicts classes with their probabilities, or values, with a fine-tuned model.
@@ -61,12 +63,16 @@ def predict(
         options: of the verb.
         dtype: of matrix products and activations.
         restart: begin anew in place of continuing a run that was interrupted.
+        shard: compute one of several parts, I/N (2/4 is the second of four), of about equal work,
+            into OUT.shard-I-of-N, which caduceus-jax merge joins; auto takes I and N from SLURM's
+            job array or tasks, or from JAX_PROCESS_ID and JAX_NUM_PROCESSES.
         skip_bad: exit with status 0 although regions or records are not on the genome.
 
     Raises:
         UserError: an input cannot be used, or regions are not on the genome (then the output is
             written first).
     """
+    part = shard_of(shard, "predict", locals(), [sequences])
     ending = check_outputs(out, TABLES, [sequences, genome])[out]
     use_cores()
     m = load(model, dtype)
@@ -84,6 +90,11 @@ def predict(
         genome=None if reference is None else reference.identity,
     )
     counts: Counter[str] = Counter()
+    if part is not None:
+        with open_shard(part, out, record, restart=restart) as journal:
+            run = {"journal": journal, "progress": True, "shard": part.numbers}
+            finish(prediction(m, rows, options, **run)[1])
+        return
     with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:
         work, parts = prediction(m, rows, options, journal=journal, progress=True)
         with replacing(out) as partial, table_writer(partial, ending) as write:

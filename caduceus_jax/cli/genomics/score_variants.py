@@ -22,6 +22,7 @@ from caduceus_jax.genomics.reference.inputs import VariantSource, as_variants
 from caduceus_jax.genomics.run import Part
 from caduceus_jax.genomics.score_variants import scored_table, scoring
 from caduceus_jax.genomics.scoring.journal import open_journal, run_record
+from caduceus_jax.genomics.scoring.shards import finish, open_shard, shard_of
 from caduceus_jax.genomics.scoring.variant_scores import SCORES
 from caduceus_jax.genomics.status import summarise
 from caduceus_jax.inference.loading import load
@@ -54,6 +55,7 @@ def score_variants(
     dtype: Literal["float32", "bfloat16"] = "float32",
     tabix: bool = False,
     restart: bool = False,
+    shard: str | None = None,
     skip_bad: bool = False,
 ) -> None:
     """Scores the variants of a VCF, or of a table, with a model.
@@ -120,6 +122,9 @@ def score_variants(
         tabix: also write the index of a .vcf.gz: .tbi, or .csi where a contig has more than 2^29
             bases; the records must be sorted.
         restart: begin anew in place of continuing a run that was interrupted.
+        shard: compute one of several parts, I/N (2/4 is the second of four), of about equal work,
+            into OUT.shard-I-of-N, which caduceus-jax merge joins; auto takes I and N from SLURM's
+            job array or tasks, or from JAX_PROCESS_ID and JAX_NUM_PROCESSES.
         skip_bad: exit with status 0 although variants are not on the genome (unknown_chrom,
             out_of_range).
 
@@ -128,6 +133,7 @@ def score_variants(
             or, with everything written, records are not sorted (--tabix) or variants are not on
             the genome.
     """
+    part = shard_of(shard, "score-variants", locals(), [variants])
     ending = check_outputs(out, _FORMATS, [variants, genome])[out]
     if tabix and ending != ".vcf.gz":
         raise UserError(f"tabix is for .vcf.gz, which {out} is not: name the output so")
@@ -147,6 +153,11 @@ def score_variants(
         genome=reference.identity,
     )
     statuses: list[np.ndarray] = []
+    if part is not None:
+        with open_shard(part, out, record, restart=restart) as journal:
+            run = {"journal": journal, "progress": True, "shard": part.numbers}
+            finish(scoring(m, source, reference, mode, options, **run)[1])
+        return
     with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:
         work, parts = scoring(m, source, reference, mode, options, journal=journal, progress=True)
         seen = _remembering(parts, statuses)

@@ -31,7 +31,7 @@ from caduceus_jax.version import __version__
 
 log = logging.getLogger(__name__)
 
-_FORMAT = "caduceus-jax journal 1"
+FORMAT = "caduceus-jax journal 1"
 _ENTRY = struct.Struct("<II")  # bytes of values, their CRC-32
 _SECONDS_BETWEEN_SYNCS = 5.0
 
@@ -109,7 +109,11 @@ def _model_digest(m: Pretrained) -> str:
 
 @contextlib.contextmanager
 def open_journal(
-    path: pathlib.Path, run: Mapping[str, Any], *, restart: bool = False
+    path: pathlib.Path,
+    run: Mapping[str, Any],
+    *,
+    restart: bool = False,
+    keep: pathlib.Path | None = None,
 ) -> Iterator[Journal]:
     """Opens the journal of a run, which continues what is there; removes it when the block is done.
 
@@ -120,6 +124,7 @@ def open_journal(
         run: everything that determines the values, as JSON can hold it: another run's journal is
             not continued.
         restart: discard the journal that is there.
+        keep: rename the journal to this when the block is done, in place of removing it.
 
     Raises:
         UserError: the file is another run's journal, is not a journal at all, or is in use by
@@ -147,7 +152,11 @@ def open_journal(
             else:
                 log.info(f"what is computed is kept in {path}: the same command continues from it")
             raise
-        path.unlink(missing_ok=True)
+        if keep is None:
+            path.unlink(missing_ok=True)
+        else:
+            os.fsync(file.fileno())
+            path.replace(keep)
 
 
 def _begin(file: io.FileIO, path: pathlib.Path, run: dict[str, Any], restart: bool) -> int:
@@ -164,7 +173,7 @@ def _begin(file: io.FileIO, path: pathlib.Path, run: dict[str, Any], restart: bo
         )
     file.seek(0)
     file.truncate()
-    _write(file, json.dumps({"format": _FORMAT, "run": run}).encode() + b"\n", path)
+    _write(file, json.dumps({"format": FORMAT, "run": run}).encode() + b"\n", path)
     return file.tell()
 
 
@@ -184,7 +193,7 @@ def _write(file: io.FileIO, data: bytes, path: pathlib.Path) -> None:
 
 def _first_line(line: bytes, path: pathlib.Path) -> dict[str, Any] | None:
     """Reads which run a journal belongs to; None where the first line is cut short."""
-    opening = json.dumps({"format": _FORMAT})[:-1].encode()
+    opening = json.dumps({"format": FORMAT})[:-1].encode()
     if not line.startswith(opening[: len(line)]):
         raise UserError(
             f"{path} is not a journal of caduceus-jax: move it, or choose another output"

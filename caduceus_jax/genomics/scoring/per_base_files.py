@@ -21,6 +21,7 @@ from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.inputs import as_intervals, is_path
 from caduceus_jax.genomics.scoring.journal import open_journal, run_record
 from caduceus_jax.genomics.scoring.per_base import BaseChunk, PerBase, per_base
+from caduceus_jax.genomics.scoring.shards import Shard, open_shard
 from caduceus_jax.genomics.status import Status, counted, summarise
 from caduceus_jax.inference.loading import load
 
@@ -81,6 +82,7 @@ def computed_bases(
     dtype: str,
     out: pathlib.Path,
     restart: bool,
+    shard: Shard | None = None,
 ) -> Iterator[PerBase]:
     """Runs a command on every base of regions; the journal is removed when the block is done.
 
@@ -93,6 +95,7 @@ def computed_bases(
         dtype: of matrix products and activations.
         out: the first output, beside which the journal is kept.
         restart: begin anew in place of continuing a run that was interrupted.
+        shard: compute this part alone, and keep it.
 
     Yields:
         The results.
@@ -101,9 +104,14 @@ def computed_bases(
     regions, identity = places
     m = load(model, dtype)
     record = run_record(m, verb, options=options, regions=identity, genome=genome.identity)
+    run: dict[str, Any] = {"folder": out.resolve().parent, "progress": True}
+    if shard is not None:
+        with open_shard(shard, out, record, restart=restart) as journal:
+            run["shard"] = shard.numbers
+            yield per_base(m, genome, regions, options, journal=journal, **run)
+        return
     with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:
-        folder = out.resolve().parent
-        yield per_base(m, genome, regions, options, folder=folder, journal=journal, progress=True)
+        yield per_base(m, genome, regions, options, journal=journal, **run)
 
 
 def write_bases(
