@@ -48,7 +48,7 @@ def run_work(
     unit: str,
     progress: bool = False,
     journal: Journal | None = None,
-    shard: tuple[int, int] | None = None,
+    of_shards: tuple[int, int] | None = None,
 ) -> Iterator[Part[R]]:
     """Computes the blocks of a work.
 
@@ -59,12 +59,12 @@ def run_work(
         unit: what is counted there.
         progress: show on standard error how far it is.
         journal: has what was computed before, and gets what is computed now.
-        shard: its number, from 1, and how many there are; by default all blocks are computed.
+        of_shards: number of a shard, from 1, and of all; by default everything is computed.
 
     Yields:
         The tables of the blocks, in order.
     """
-    numbers = range(len(work.parts)) if shard is None else shard_blocks(work.weights, *shard)
+    numbers = range(len(work.parts)) if of_shards is None else shard(work.weights, *of_shards)
     rows = sum(len(work.parts[number]) for number in numbers)
     progress = progress and any(work.weights[number] for number in numbers)
     frames = run_blocks(
@@ -79,7 +79,7 @@ def run_work(
         yield Part(work.parts[number], frame)
 
 
-def shard_blocks(weights: Sequence[int], index: int, count: int) -> range:
+def shard(weights: Sequence[int], index: int, count: int) -> range:
     """Returns the blocks of one shard: consecutive ones, with about the same work in all shards.
 
     Args:

@@ -127,7 +127,7 @@ def attribute(
     first = next(iter(outputs))
     if part is not None:
         with open_shard(part, first, record, restart=restart) as journal:
-            run = {"journal": journal, "progress": True, "shard": part.numbers}
+            run = {"journal": journal, "progress": True, "of_shards": part.numbers}
             finish(attribution(m, rows, options, **run)[1])
         return
     with open_journal(first.with_name(f"{first.name}.journal"), record, restart=restart) as journal:

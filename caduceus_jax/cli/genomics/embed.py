@@ -120,7 +120,7 @@ def embed(
     made = _provenance(model, sequences, genome, options, how, dtype)
     if part is not None:
         with open_shard(part, out, record, restart=restart) as journal:
-            run = {"journal": journal, "progress": True, "shard": part.numbers}
+            run = {"journal": journal, "progress": True, "of_shards": part.numbers}
             finish(embedding(m, rows, options, how, **run)[1])
         return
     with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:

@@ -155,7 +155,7 @@ def score_variants(
     statuses: list[np.ndarray] = []
     if part is not None:
         with open_shard(part, out, record, restart=restart) as journal:
-            run = {"journal": journal, "progress": True, "shard": part.numbers}
+            run = {"journal": journal, "progress": True, "of_shards": part.numbers}
             finish(scoring(m, source, reference, mode, options, **run)[1])
         return
     with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:

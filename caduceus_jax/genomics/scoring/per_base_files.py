@@ -107,7 +107,7 @@ def computed_bases(
     run: dict[str, Any] = {"folder": out.resolve().parent, "progress": True}
     if shard is not None:
         with open_shard(shard, out, record, restart=restart) as journal:
-            run["shard"] = shard.numbers
+            run["of_shards"] = shard.numbers
             yield per_base(m, genome, regions, options, journal=journal, **run)
         return
     with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:

@@ -6,7 +6,7 @@ import pytest
 
 from caduceus_jax import UserError
 from caduceus_jax.genomics.options import Embedding
-from caduceus_jax.genomics.run import shard_blocks
+from caduceus_jax.genomics.run import shard
 from caduceus_jax.genomics.scoring.shards import joined, open_shard, shard_of, write_joined
 
 VARIABLES = (
@@ -41,9 +41,9 @@ def test_a_shard_is_named_or_taken_from_the_cluster(monkeypatch):
 def test_shards_have_about_the_same_work_and_every_block_once():
     weights = [5, 1, 1, 1, 8, 0, 2, 2, 4, 8]
     for count in (1, 2, 3, 4, 20):
-        parts = [shard_blocks(weights, i, count) for i in range(1, count + 1)]
+        parts = [shard(weights, i, count) for i in range(1, count + 1)]
         assert [number for part in parts for number in part] == list(range(10))
-    assert [sum(weights[i] for i in shard_blocks(weights, j, 2)) for j in (1, 2)] == [16, 16]
+    assert [sum(weights[i] for i in shard(weights, j, 2)) for j in (1, 2)] == [16, 16]
 
 
 def test_joined_shards_are_a_journal(tmp_path):
