@@ -6,6 +6,7 @@ there whether the run is to end. Process 0 watches who has fallen silent. Whoeve
 why, and all others end with that sentence and its exit status.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -176,11 +177,11 @@ class Peers:
 
 def say(sentence: str) -> None:
     """Writes one line to standard error, past all buffers."""
-    try:
+    with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
-    except (OSError, ValueError):
-        pass
-    os.write(2, f"{sentence}\n".encode(errors="replace"))
+    # Standard error may be a file on the disk that is full: the process ends all the same.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{sentence}\n".encode(errors="replace"))
 
 
 def leave(status: int) -> NoReturn:

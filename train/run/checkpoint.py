@@ -8,6 +8,7 @@ import json
 import logging
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -88,6 +89,7 @@ class Checkpoints:
         saved: Callable[[int], None] = lambda step: None,
     ):
         self._check, self._saved = check, saved
+        logging.getLogger("absl").addFilter(_not_orbax)
         self.folder, self.keep, self.keep_every = folder.absolute(), keep, keep_every
         self.latest: int | None = processes.broadcast_from_first(
             "the newest intact checkpoint", lambda: self._find(strict)
@@ -263,6 +265,11 @@ def read_state(checkpoint: pathlib.Path, like: TrainState) -> TrainState:
         state.guard,
         None if like.ema is None else state.ema,
     )
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+    """Drops what Orbax logs of an error beside raising it: stacks of its threads, once for each."""
+    return "--debug" in sys.argv or "orbax" not in record.pathname or not record.exc_info
 
 
 def _reason(error: Exception) -> str:

@@ -161,3 +161,11 @@ def test_a_process_that_gives_no_sign_is_named_after_three_beats(ended):
     assert other.lost() == [other.name(0)]
     first.leave()
     other.leave()
+
+
+def test_a_sentence_that_cannot_be_written_does_not_keep_a_process_from_its_end(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "write", full)
+    module.say("the disk is full")

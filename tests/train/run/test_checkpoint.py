@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -11,6 +12,7 @@ import pytest
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.model.run_checkpoint import DamagedCheckpoint
+from caduceus_jax.train.run import checkpoint as module
 from caduceus_jax.train.run.checkpoint import Checkpoints
 from caduceus_jax.train.sharding import abstract, make_mesh
 from tests.stress import corruption
@@ -140,3 +142,13 @@ def test_a_kill_while_saving_loses_no_finished_checkpoint(tmp_path):
     env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(sys.path)}
     said = subprocess.run(words, env=env, capture_output=True, text=True, timeout=100)
     assert " kills, 2 of them while" in said.stdout, said.stderr
+
+
+def test_stacks_of_orbax_are_not_shown_beside_the_sentence(tmp_path):
+    """The error is raised too, and becomes one sentence."""
+    record = logging.LogRecord("absl", logging.ERROR, "/x/orbax/future.py", 1, "failed", (), None)
+    assert module._not_orbax(record)
+    record.exc_info = (ValueError, ValueError("full"), None)
+    assert not module._not_orbax(record)
+    record.pathname = "/x/absl/app.py"
+    assert module._not_orbax(record)
