@@ -1,8 +1,14 @@
 """Makes every CPU core a device."""
 
+import contextlib
 import os
+from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
+from jax.sharding import AxisType
+
+from caduceus_jax.kernels.meshes import CHANNELS
 
 # A core that is busy with other programs is late where devices add up their gradients, and XLA
 # ends the whole process after it has waited for 40 seconds.
@@ -34,3 +40,22 @@ def use_cores(most: int | None = None) -> None:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # JAX has begun to compute
         pass
+
+
+def sharing_sequences() -> AbstractContextManager[Any]:
+    """Lets all CPU devices work on each sequence, for what is compiled within the context.
+
+    The scan and the convolution are split by channels, and XLA splits what is around them. It
+    changes nothing where there is one device, nor on accelerators.
+
+    examples:
+      use_cores()
+      with sharing_sequences():
+          logits = jax.jit(lambda model, ids: model(ids).logits)(model, ids)
+    """
+    devices = jax.local_devices()
+    if len(devices) == 1 or devices[0].platform != "cpu":
+        return contextlib.nullcontext()
+    return jax.set_mesh(
+        jax.make_mesh((len(devices),), (CHANNELS,), (AxisType.Auto,), devices=devices)
+    )

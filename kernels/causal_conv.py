@@ -114,6 +114,10 @@ class _Inputs(NamedTuple):
     runs: jax.Array | None  # (batch, length): number of the segment in walking order
 
 
+# The dimension of the channels of each array.
+_CHANNEL_AXES = _Inputs(x=2, weight=2, bias=1, runs=-1)
+
+
 def _inputs(x, weight, bias, segment_ids, initial_state, reverse: bool) -> tuple[_Inputs, Any]:
     """Returns what to convolve, the initial state joined to x; and the length of x alone."""
     x, weight, bias, initial_state = check(x, weight, bias, initial_state)
@@ -143,7 +147,7 @@ def _run(inputs: _Inputs, reverse: bool, silu: bool, implementation: Implementat
             kernels = None
     convolve = _conv if kernels is None else _fused_conv
     run = functools.partial(convolve, _Plan(reverse, silu, kernels, interpret))
-    return partitioned(run, inputs, lambda spec: PartitionSpec(*spec), inputs.x)
+    return partitioned(run, inputs, lambda spec: PartitionSpec(*spec), inputs.x, _CHANNEL_AXES)
 
 
 def _final_state(inputs: _Inputs, reverse: bool) -> jax.Array:

@@ -69,6 +69,12 @@ class ScanInputs(NamedTuple):
         return ScanInputs(**found)
 
 
+# The dimension of the channels of each array.
+CHANNEL_AXES = ScanInputs(
+    u=2, delta=2, a=1, b=-1, c=-1, d_skip=1, z=2, delta_bias=1, initial_state=1, restart=-1
+)
+
+
 def check(
     u, delta, A, B, C, D, z, delta_bias, initial_state, segment_ids=None, reverse: bool = False
 ) -> ScanInputs:

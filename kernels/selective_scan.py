@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from caduceus_jax.kernels.meshes import partitioned
 from caduceus_jax.kernels.options import Chunked, Implementation, Reference, load, resolve
-from caduceus_jax.kernels.scan_inputs import check
+from caduceus_jax.kernels.scan_inputs import CHANNEL_AXES, check
 
 
 def selective_scan_with_state(
@@ -53,7 +53,7 @@ def selective_scan_with_state(
                 raise
             return load(Chunked.module).scan(inputs, Chunked(), **how)
 
-    return partitioned(run, inputs, _partitions, inputs.u)
+    return partitioned(run, inputs, _partitions, inputs.u, CHANNEL_AXES)
 
 
 def _partitions(spec: tuple[Any, ...]) -> tuple[PartitionSpec, PartitionSpec]:

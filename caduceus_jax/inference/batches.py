@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.kernels.meshes import CHANNELS
 
 # Tokens of a batch on each device when the caller names no batch size. A CPU core is fastest with
 # what its cache holds; an accelerator needs many to be busy, and a large model still fits.
@@ -22,6 +23,8 @@ _TOKENS_PER_SHAPE = {"cpu": 32_768}
 _TOKENS_PER_SHAPE_ELSEWHERE = 1_048_576
 # Batches that devices work on, or wait for, while the host reads the results of the one before.
 _AHEAD = 1
+# Tokens of a sequence that CPU cores share: of a shorter one each core's part is too small.
+_SHARED_TOKENS = 8_192
 
 Lengths = Int[np.ndarray, " sequences"]
 
@@ -192,9 +195,8 @@ def run_batches(
     placed: dict[tuple, Any] = {}
     running: deque[tuple[Batch, jax.Array]] = deque()
     for batch, inputs in batches:
-        devices = tuple(jax.local_devices())
-        devices = devices if batch.size % len(devices) == 0 else devices[:1]
-        compiled, replicated, split = _compiled(forward, devices, **static)
+        devices, axis = _sharing(batch)
+        compiled, replicated, split = _compiled(forward, devices, axis, **static)
         if devices not in placed:
             placed[devices] = jax.device_put(model, replicated)
         # Rows that only fill the last batch repeat its first one.
@@ -207,6 +209,17 @@ def run_batches(
         yield _fetched(*running.popleft())
 
 
+def _sharing(batch: Batch) -> tuple[tuple[Any, ...], str]:
+    """Returns the devices that run a batch, and what they share: its rows, or their channels."""
+    devices = tuple(jax.local_devices())
+    if batch.size % len(devices) == 0:
+        return devices, "batch"
+    # The cores of a CPU share one memory, so that they need not send each other anything far.
+    if devices[0].platform == "cpu" and batch.length >= _SHARED_TOKENS:
+        return devices, CHANNELS
+    return devices[:1], "batch"
+
+
 def _fetched(batch: Batch, results: jax.Array) -> tuple[Batch, np.ndarray]:
     # Rows that fill the batch stay behind: there are more results than rows.
     return batch, np.asarray(results)[: len(batch.rows)]
@@ -214,14 +227,23 @@ def _fetched(batch: Batch, results: jax.Array) -> tuple[Batch, np.ndarray]:
 
 @functools.lru_cache
 def _compiled(
-    forward: Callable[..., jax.Array], devices: tuple[Any, ...], **static: Any
+    forward: Callable[..., jax.Array], devices: tuple[Any, ...], axis: str, **static: Any
 ) -> tuple[Callable[..., Any], NamedSharding, NamedSharding]:
     """Compiles the forward pass, and places its model and its inputs on the devices."""
-    # Every device runs its rows on its own: kernels never see a mesh, and nothing is communicated.
-    mesh = jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)
+    mesh = jax.make_mesh((len(devices),), (axis,), (AxisType.Auto,), devices=devices)
     replicated, split = PartitionSpec(), PartitionSpec("batch")
+    whole = functools.partial(forward, **static)
+    if axis == CHANNELS:
+        jitted, everywhere = jax.jit(whole), NamedSharding(mesh, replicated)
+
+        def shared(*arguments: Any) -> jax.Array:
+            with jax.set_mesh(mesh):
+                return jitted(*arguments)
+
+        return shared, everywhere, everywhere
+    # Every device runs its rows on its own: kernels never see a mesh, and nothing is communicated.
     mapped = jax.shard_map(
-        functools.partial(forward, **static),
+        whole,
         mesh=mesh,
         in_specs=(replicated, split, split),
         out_specs=split,

@@ -3,9 +3,12 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from caduceus_jax.devices import use_cores
+from caduceus_jax.devices import sharing_sequences, use_cores
+from caduceus_jax.kernels import causal_conv1d
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,11 @@ def test_devices_that_are_in_use_stay():
     before = jax.devices()
     use_cores(1)
     assert jax.devices() == before
+
+
+def test_all_devices_work_on_one_sequence():
+    x, weight = jnp.ones((1, 5, 8)), jnp.ones((4, 8))
+    with sharing_sequences():
+        y = jax.jit(causal_conv1d)(x, weight)
+    assert y.sharding.device_set == set(jax.local_devices())
+    np.testing.assert_allclose(y, causal_conv1d(x, weight), rtol=1e-6)

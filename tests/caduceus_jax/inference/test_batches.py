@@ -19,6 +19,24 @@ def test_a_batch_that_divides_is_spread_over_all_devices(ps, monkeypatch, draw):
     assert seen == [4, 1]
 
 
+def test_cores_share_one_long_sequence(ps, monkeypatch, draw):
+    """By its channels, with the numbers of one device."""
+    devices, compiled = [], batches._compiled
+    monkeypatch.setattr(
+        batches,
+        "_compiled",
+        lambda forward, those, axis, **static: (
+            devices.append((len(those), axis)) or compiled(forward, those, axis, **static)
+        ),
+    )
+    sequences = draw(24)
+    alone = inference.embed(ps, sequences, batch_size=1)
+    monkeypatch.setattr(batches, "_SHARED_TOKENS", 16)
+    shared = inference.embed(ps, sequences, batch_size=1)
+    assert devices == [(1, "batch"), (4, "channels")]
+    np.testing.assert_allclose(shared, alone, rtol=0, atol=2e-6)
+
+
 def test_few_shapes_are_compiled(monkeypatch):
     monkeypatch.setattr(batches, "_TOKENS_PER_SHAPE", {"cpu": 0})
     lengths = np.random.default_rng(0).integers(1, 5_000, 2_000)
