@@ -51,7 +51,6 @@ PORTABLE = {
 }
 FUSED = {
     "pallas-triton": (scan, PallasTriton(4)),
-    "pallas-triton convolution": (convolution, PallasTriton()),
     "mosaic-tpu convolution": (convolution, MosaicTPU()),
 }
 EVERY = PORTABLE | FUSED
