@@ -73,12 +73,13 @@ def test_second_derivatives(kind):
     assert relative_error(*flat) < 2e-2
 
 
+@pytest.mark.parametrize("sizes", ["b, 8", "b, 4*l"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_export_with_a_symbolic_batch_is_serialised_and_read_back(kind):
+def test_export_with_symbolic_sizes_is_serialised_and_read_back(kind, sizes):
+    """The length is a multiple of the tracks' bin."""
     pytest.importorskip("flatbuffers", reason="jax.export serialises with it")
     model = kinds()[kind]
-    (batch,) = jax.export.symbolic_shape("b")
-    shape = jax.ShapeDtypeStruct((batch, 8), jnp.int32)
+    shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape(sizes), jnp.int32)
     written = jax.export.export(jax.jit(lambda ids: model(ids)))(shape).serialize(vjp_order=0)
     out = jax.export.deserialize(written).call(IDS[:1])
     assert type(out) is type(model(IDS[:1]))
