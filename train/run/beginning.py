@@ -74,7 +74,8 @@ def begin(config: PretrainConfig, folder: pathlib.Path) -> Beginning:
     architecture = dataclasses.replace(architecture, hf_json="")
     if config.model not in (PretrainConfig.model, architecture):
         raise UserError(
-            f"init is {config.init}, which has an architecture of its own: leave model out"
+            f"init is {config.init}, which has an architecture of its own: leave model out, "
+            "and a recipe that sets it"
         )
     config = dataclasses.replace(config, model=architecture)
     config.check_strands()
