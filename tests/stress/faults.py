@@ -231,9 +231,14 @@ def _hosts() -> list[list[str]]:
             f"-n cj{i} addr add 10.77.0.{i + 1}/24 dev eth0",
             f"-n cj{i} link set eth0 up",
         ]
+        etc = pathlib.Path(f"/etc/netns/cj{i}")
+        etc.mkdir(parents=True, exist_ok=True)
+        (etc / "hosts").write_text("127.0.0.1 localhost\n10.77.0.1 cj0\n10.77.0.2 cj1\n")
     for line in lines:
         subprocess.run(["ip", *line.split()], check=True)
-    return [["ip", "netns", "exec", f"cj{i}", "unshare", "-m"] for i in range(2)]
+    # Each has its own name too, by which the processes find each other.
+    named = ["sh", "-c", 'hostname "$0" && exec "$@"']
+    return [["ip", "netns", "exec", f"cj{i}", "unshare", "-mu", *named, f"cj{i}"] for i in range(2)]
 
 
 def _no_hosts() -> None:

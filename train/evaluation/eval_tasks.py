@@ -75,6 +75,8 @@ class EvalTasks:
         Returns:
             The test score of each task, such as "probe_accuracy/splice"; in process 0 only.
         """
+        if not self._tasks:
+            return {}
         if processes.count() > 1:
             params = multihost_utils.process_allgather(params, tiled=True)
             if processes.index() != 0:
