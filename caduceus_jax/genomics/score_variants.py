@@ -1,7 +1,7 @@
 """Scores of variants."""
 
 from collections.abc import Iterator
-from typing import Unpack
+from typing import Any, Unpack
 
 import polars
 
@@ -100,7 +100,7 @@ def scoring(
     genome: Genome,
     mode: Mode,
     options: VariantScoring,
-    **run: object,
+    **run: Any,
 ) -> tuple[ScoringWork, Iterator[Part]]:
     """Scores variants in parts, for outputs that are larger than memory.
 

@@ -166,8 +166,7 @@ def _tiles(sequences: Sequences, options: Embedding) -> tuple[Tiles, Spans | Non
         tiles = middle(lengths, tile)
         spans = pooled_spans(tiles.end - tiles.start, options.pooling, options.window)
     else:
-        overlap = 0 if options.tile is None else checked_overlap(options)
-        tiles = cut(lengths, tile, overlap)
+        tiles = cut(lengths, tile, checked_overlap(options) or 0)
         spans = tiles.share - 2 * tiles.start[:, None] if options.pooling == "mean" else None
     return tiles._replace(sequence=rows[tiles.sequence]), spans
 
