@@ -239,7 +239,7 @@ def _one_case(token: str, vocabulary: Mapping[str, int]) -> str:
 
 
 def _places(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Where the files of a model may be, given its folder, a run's or one of its checkpoints."""
+    """Lists where the files of a model may be, given its folder, a run's or a checkpoint's."""
     places = [folder, folder / "model", folder / "tokenizer"]
     if folder.parent.name == "checkpoints":
         run = folder.parent.parent

@@ -291,7 +291,7 @@ def _convolve(x, weight, bias, runs, reverse: bool) -> jax.Array:
 
 
 def _taps(x, runs, width: int, reverse: bool) -> list[jax.Array]:
-    """What each row of a filter meets: x shifted by width - 1 ... 0 tokens.
+    """Returns what each row of a filter meets: x shifted by width - 1 ... 0 tokens.
 
     Tokens of another segment count as zero.
     """

@@ -189,7 +189,7 @@ def _remember(platform: str, choice: Choice) -> None:
 
 
 def _verdict_file(platform: str) -> pathlib.Path:
-    """Where the choice is kept: one file for each device and software."""
+    """Returns where the choice is kept: one file for each device and software."""
     cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     digest = hashlib.sha256(json.dumps(_machine(platform), sort_keys=True).encode()).hexdigest()
     return pathlib.Path(cache, "caduceus-jax/default-scan", f"{digest[:16]}.json")

@@ -107,7 +107,7 @@ def _run(case: _Case, options: Options, arrays: Mapping[str, Any]) -> dict[str, 
 
 
 def _expected(case: _Case, arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
-    """What `_run` should find, in float64."""
+    """Computes what `_run` should find, in float64."""
     sequences = ("u", "delta", "B", "C", "z", "grad_y", "x", "grad_conv")
     if case.reverse:  # right to left is left to right of what is flipped
         arrays = {n: x[:, ::-1] if n in sequences else x for n, x in arrays.items()}

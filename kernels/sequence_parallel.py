@@ -165,7 +165,7 @@ def _refuse_segments(segment_ids: Any) -> None:
 
 
 def _from_neighbour(x: jax.Array, axis_name: str, reverse: bool) -> jax.Array:
-    """What the shard walked over before this one holds; zeros on the first of them."""
+    """Returns what the shard walked over before this one holds; zeros on the first of them."""
     shards = lax.axis_size(axis_name)
     pairs = [(i, i + 1) for i in range(shards - 1)]
     return lax.ppermute(x, axis_name, [pair[::-1] for pair in pairs] if reverse else pairs)

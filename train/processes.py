@@ -287,7 +287,7 @@ _LOST = re.compile(
 
 
 def _lost_connection(error: BaseException) -> bool:
-    """Whether an error comes of another process that is gone."""
+    """Tells whether an error comes from another process that is gone."""
     seen: BaseException | None = error
     while seen is not None:
         if not isinstance(seen, UserError | OSError) and _LOST.search(str(seen)):

@@ -88,7 +88,7 @@ def check_same_run(
 
 
 def _same(key: str, before: Any, now: Any) -> bool:
-    """Whether a setting is as it was; stages may have been added."""
+    """Tells whether a setting is as it was; stages may have been added."""
     if key == "stages":
         before, now = before or [], now or []
         return now[: len(before)] == before

@@ -221,7 +221,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None
 
 
 def share_of_rows(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
-    """Which share of each batch's rows a process reads, and how many shares there are.
+    """Returns the share of each batch's rows that a process reads, and how many shares there are.
 
     Processes that hold parts of the same windows read the same rows.
 

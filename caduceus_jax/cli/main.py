@@ -95,7 +95,7 @@ def _groups() -> set[str]:
 
 
 def _overview(group: str = "") -> str:
-    """All commands, or those of two words of which `group` is the first."""
+    """Lists all commands, or those of two words of which `group` is the first."""
     names = [name for name in COMMANDS if name.startswith(f"{group} " if group else "")]
     width = max(map(len, names))
     lines = [f"  {name:{width}}  {COMMANDS[name].summary}" for name in names]

@@ -131,7 +131,7 @@ def _left(setting: Setting) -> str:
 
 
 def _value(setting: Setting) -> str:
-    """What stands for the value of an option."""
+    """Returns what stands for the value of an option."""
     kinds = [member for member in members(setting.hint) if member is not types.NoneType]
     if kinds == [bool]:
         return ""

@@ -39,7 +39,7 @@ class Setting(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """What a person calls the setting: MODEL, or --batch-size."""
+        """Returns what a person calls the setting: MODEL, or --batch-size."""
         return self.name.upper() if self.place == "positional" else self.option
 
 
@@ -183,7 +183,7 @@ def _title(config: type) -> str:
 
 
 def _helps(documented: Any) -> dict[str, str]:
-    """What a docstring says about each argument."""
+    """Returns what a docstring says about each argument."""
     parsed = docstring_parser.parse(documented.__doc__ or "")
     return {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
 

@@ -91,7 +91,7 @@ def members(hint: Any) -> tuple[Any, ...]:
 
 
 def is_list(hint: Any) -> bool:
-    """Whether a setting of this type may have several values."""
+    """Tells whether a setting of this type may have several values."""
     return any(typing.get_origin(member) in (list, tuple) for member in members(hint))
 
 
@@ -132,7 +132,7 @@ def _option(signature: Signature, word: str, queue: list[str]) -> Word:
 
 
 def _has_boolean(signature: Signature, setting: Setting, queue: list[str]) -> bool:
-    """Whether the next word is the value of a yes-or-no option, not the next argument."""
+    """Tells whether the next word is the value of a yes-or-no option."""
     if not queue or _is_option(queue[0]):
         return False
     if setting.hint is bool and signature.positional:

@@ -102,7 +102,7 @@ def _print_gpus(assembler: Assembler, gpus: list[str], dtype: str) -> Iterator[b
 
 
 def _gpu_cells(costs: dict[str, Cost], name: str, dtype: str) -> Iterator[str]:
-    """What the table says of one implementation on one GPU."""
+    """Makes the cells of the table for one implementation on one GPU."""
     scan = [costs[f"selective_scan_{kernel}"] for kernel in _KERNELS]
     convolution = costs.get(gpu.CONVOLUTION)
     ms = [1e3 * predict.seconds(c, GPUS[name], gpu.SIZE, dtype) for c in scan]

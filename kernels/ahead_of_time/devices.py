@@ -90,7 +90,7 @@ GPUS = {
 
 
 def installed(package: str) -> bool:
-    """Whether a package is there; it is not imported."""
+    """Tells whether a package is installed, without importing it."""
     return importlib.util.find_spec(package) is not None
 
 
@@ -139,7 +139,7 @@ def compiling_for(mesh: Mesh) -> Iterator[None]:
 
 
 def _description(gpu: Gpu) -> str:
-    """What XLA is told of a device."""
+    """Returns the description of a device that XLA reads."""
     return f"""
 gpu_device_info {{
   threads_per_block_limit: 1024 threads_per_warp: 32

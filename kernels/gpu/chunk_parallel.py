@@ -67,7 +67,7 @@ class Lowering(Protocol):
     """Four kernels. States are (batch, chunks, state, channels) float32."""
 
     def summaries(self, plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
-        """What leaves each chunk from a zero state, and its summed time steps."""
+        """Returns what leaves each chunk from a zero state, and its summed time steps."""
         ...
 
     def outputs(
@@ -94,7 +94,7 @@ class Lowering(Protocol):
         grad_y: jax.Array,
         adjoint: jax.Array,
     ) -> Gradients:
-        """All gradients; `adjoint` is with respect to the state that leaves each chunk."""
+        """Returns all gradients; `adjoint` is with respect to the state that leaves each chunk."""
         ...
 
 
@@ -201,7 +201,7 @@ def _chunk_decay(inputs: ScanInputs, steps: jax.Array) -> jax.Array:
 
 
 def _compose_chunks(decay, local, first, *, reverse: bool) -> jax.Array:
-    """What enters each chunk, (batch, chunks, state, channels).
+    """Returns what enters each chunk, (batch, chunks, state, channels).
 
     Each chunk maps x to decay x + local; `first` enters the first one that is walked over, which
     is the last one with `reverse`.

@@ -49,7 +49,7 @@ class ChunkLayout:
         return -(-self.channels // self.block)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of an array, by the name it has in the kernels."""
+        """Returns the shape of an array, by the name it has in the kernels."""
         shapes = {
             _TOKENS: (self.batch, self.length, self.channels),
             _MAPS: (self.batch, self.length, self.state),
@@ -70,7 +70,7 @@ class ChunkLayout:
 
 
 def layout(inputs: ScanInputs, chunk: int, elements: int) -> ChunkLayout:
-    """That of a scan with `chunk` tokens a chunk.
+    """Returns the layout of a scan with `chunk` tokens per chunk.
 
     A program has as many channels as make `elements` states with all states of each: as many as
     its registers hold.
@@ -97,7 +97,7 @@ def arrays(inputs: ScanInputs, **extra: jax.Array | None) -> dict[str, jax.Array
 
 
 def dtype(name: str, inputs: ScanInputs) -> jnp.dtype:
-    """Of an array that a kernel writes."""
+    """Returns the dtype of an array that a kernel writes."""
     like = {"y": inputs.u, "ungated": inputs.u, "grad_u": inputs.u, "grad_delta": inputs.delta}
     # Kept states in bfloat16 err by 2^-9 for a few tokens only: each is a fresh start.
     like |= {"grad_z": inputs.z, "checkpointed_states": inputs.u}

@@ -98,7 +98,7 @@ class KernelCall:
         )
 
     def _loop(self) -> "TokenLoop":
-        """This program's, within a kernel."""
+        """Returns the loop over tokens of this program, within a kernel."""
         sizes = self.sizes
         tokens = channels = None
         if sizes.length % sizes.chunk:
@@ -208,7 +208,7 @@ class TokenLoop(NamedTuple):
         return self.chunk - 1 - k if self.reverse else k
 
     def real(self, t):
-        """Whether token t of this chunk exists; None where all do."""
+        """Tells whether token t of this chunk exists; None where all do."""
         return None if self.tokens is None else t < self.tokens
 
     def _mask(self, t=None):

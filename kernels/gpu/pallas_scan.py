@@ -108,7 +108,7 @@ def gradients(
 
 
 def _summaries(loop: TokenLoop, refs: dict[str, Any]) -> None:
-    """What leaves the chunk from a zero state, and its summed time steps."""
+    """Computes what leaves the chunk from a zero state, and its summed time steps."""
     a = loop.tile(refs["a"]) * LOG2_E
 
     def body(i, carry):
@@ -189,7 +189,7 @@ def _ungated(loop: TokenLoop, refs: dict[str, Any], t):
 
 
 def _gradients(loop: TokenLoop, refs: dict[str, Any]) -> None:
-    """All gradients of the chunk, walking against the recurrence.
+    """Computes all gradients of the chunk, walking against the recurrence.
 
     A few tokens at a time: their states forward from the one that was kept, then back.
     """

@@ -40,7 +40,7 @@ class Program(Protocol):
 
     @property
     def interpret(self) -> bool:
-        """Whether it runs in Triton's interpreter."""
+        """Tells whether kernels run in Triton's interpreter."""
         ...
 
 

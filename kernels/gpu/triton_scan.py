@@ -58,7 +58,7 @@ class Program(ChunkLayout):
 
     @property
     def mixed_exp2_constraints(self) -> str:
-        """Of that PTX."""
+        """Returns the constraints of that PTX."""
         return ptx.mixed_exp2(self.exp2_share, self.exp2)[1]
 
 
@@ -134,7 +134,7 @@ def _run(
 
 
 def program_of(name: str, plan: Plan, inputs: ScanInputs, keep_ungated: bool) -> Program:
-    """What a kernel is compiled for."""
+    """Returns what a kernel is compiled for."""
     tile, bits = TILES[name], 8 * inputs.u.dtype.itemsize
     warps = max(1, inputs.a.shape[-1] // STATES_A_WARP)
     return Program(

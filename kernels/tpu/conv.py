@@ -194,7 +194,7 @@ def _call(
 
 
 def _walking(plan: _Plan, *, backwards: bool) -> Callable[[Any], Any]:
-    """Which chunk is the k-th that is walked over."""
+    """Returns the chunk that is the k-th to be walked over."""
     descending = plan.reverse != backwards
     return lambda k: plan.chunks - 1 - k if descending else k
 
@@ -324,7 +324,7 @@ def _nearest(plan: _Plan, before_ref, at) -> jax.Array:
 
 
 def _here(plan: _Plan, *, backwards: bool) -> Any:
-    """Which chunk of the sequence a program has."""
+    """Returns the chunk of the sequence that a program has."""
     return _walking(plan, backwards=backwards)(pl.program_id(2))
 
 

@@ -234,7 +234,7 @@ class TokenLoop:
         self.refs[f"{name}{i.slot}"][i.place] = value
 
     def kept(self, name: str, i: Round) -> jax.Array:
-        """What `keep` kept."""
+        """Returns what `keep` kept."""
         return self.refs[f"{name}{i.slot}"][i.place]
 
     def real(self, token, shape: tuple[int, ...], axis: int) -> jax.Array | None:
@@ -343,7 +343,7 @@ class TokenLoop:
 
 
 def prepared(plan: Plan, state: int) -> dict[str, Any]:
-    """What `TokenLoop.prepare` needs and keeps."""
+    """Returns the memory that `TokenLoop.prepare` needs and keeps."""
     spread = pltpu.VMEM((plan.chunk // LANES, ROUND * state, LANES), jnp.bfloat16)
     return {"b_spread": spread, "c_spread": spread} | memory_per_round(
         plan,

@@ -25,7 +25,7 @@ def fold_lanes(x: jax.Array) -> jax.Array:
 
 
 def sums_of(plan: Plan, *names: str) -> dict[str, Any]:
-    """What `Sums` need, by name."""
+    """Returns the memory that `Sums` need, by name."""
     memory = pltpu.VMEM((plan.block // LANES, ROUND * SUBLANES, LANES), jnp.float32)
     return {f"{name}{slot}": memory for name in names for slot in range(slots(plan))}
 

@@ -224,7 +224,7 @@ def _changed(path: pathlib.Path) -> int:
 
 
 def _is_gone(holder: Holder) -> bool:
-    """Whether the holder was a process of this host that has ended."""
+    """Tells whether the holder was a process of this host that has ended."""
     if holder.host != socket.gethostname():
         return False
     try:

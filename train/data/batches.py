@@ -85,7 +85,7 @@ class Examples:
         return batch
 
     def widen(self, batch: Batch) -> Batch:
-        """What the model's step takes."""
+        """Returns a batch in the form that the model's step takes."""
         weight = np.where(batch["soft"], np.float32(self.config.soft_mask_weight), np.float32(1))
         return {
             "input_ids": batch["input_ids"].astype(np.int32),

@@ -223,7 +223,7 @@ def without(blocks: Iterable[Block], removed: Iterable[Block]) -> list[Block]:
 
 
 def bases(blocks: Iterable[Block]) -> int:
-    """How many bases there are in the blocks, each counted once."""
+    """Counts the bases in the blocks, each once."""
     return sum(block.end - block.start for block in merged(blocks))
 
 

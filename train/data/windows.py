@@ -90,7 +90,7 @@ def _tiles(block: Block, length: int, stride: int, inward: bool) -> tuple[np.nda
 def _within(
     starts: np.ndarray, ends: np.ndarray, first: np.ndarray, last: np.ndarray
 ) -> np.ndarray:
-    """Whether each window lies within one of the runs, which are ascending and do not touch."""
+    """Tells whether each window lies within one of the runs, which are ascending and disjoint."""
     run = np.searchsorted(first, starts, side="right") - 1
     return (run >= 0) & (ends <= last[run]) if len(first) else np.zeros(len(starts), bool)
 
@@ -98,7 +98,7 @@ def _within(
 def _touching(
     starts: np.ndarray, ends: np.ndarray, first: np.ndarray, last: np.ndarray
 ) -> np.ndarray:
-    """Whether each window shares a base with one of the runs."""
+    """Tells whether each window shares a base with one of the runs."""
     run = np.searchsorted(first, ends, side="left") - 1
     return (run >= 0) & (starts < last[run]) if len(first) else np.zeros(len(starts), bool)
 

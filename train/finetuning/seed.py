@@ -167,7 +167,7 @@ class Tuner:
         return after
 
     def _stale(self, progress: Progress) -> bool:
-        """Whether the validation score has not improved for as long as patience lasts."""
+        """Tells whether the validation score has not improved for as long as patience lasts."""
         patience, best = self.config.patience, progress.best
         done = progress.epoch - 1
         since = best.epoch if best else 0

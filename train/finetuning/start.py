@@ -36,7 +36,7 @@ class Start(NamedTuple):
 
     @property
     def augments(self) -> bool:
-        """Whether training sequences are taken from either strand."""
+        """Tells whether training sequences are taken from either strand."""
         return self.rc_mode in ("augment", "posthoc")
 
 

@@ -63,7 +63,7 @@ class Bounds(NamedTuple):
 def bounds(
     peaks: Peaks, costs: Mapping[str, Cost], sent: Iterable[Collective]
 ) -> dict[str, Bounds]:
-    """Of each kind of work in a step of one device.
+    """Computes the bounds of each kind of work in a step of one device.
 
     The arithmetic of scans and convolutions has no published peak and is left out; so are norms,
     gates and the optimizer. An all-reduce sends what it adds up twice.

@@ -20,7 +20,7 @@ class Due(NamedTuple):
 
     @property
     def wait(self) -> bool:
-        """Whether all steps that were dispatched must be known before."""
+        """Tells whether all steps that were dispatched must be known before."""
         return self.evaluate or self.save
 
 

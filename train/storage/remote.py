@@ -26,7 +26,7 @@ class StorageFailed(UserError, OSError):
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is the address of an object store."""
+    """Tells whether a path is the address of an object store."""
     return _ADDRESS.match(path) is not None
 
 

@@ -92,7 +92,7 @@ class RunFolder:
         """Writes a complete checkpoint, and the files beside it, to the store.
 
         Args:
-            step: of the checkpoint; those that are no longer kept here are removed there too.
+            step: of the checkpoint; those that were removed here are removed there too.
         """
         if not self._remote:
             return
@@ -213,7 +213,7 @@ class RunFolder:
 
 
 def _alive(pid: Any) -> bool:
-    """Whether there is a process of this number on this machine."""
+    """Tells whether a process of this number runs on this machine."""
     try:
         os.kill(int(pid), 0)
     except (OSError, TypeError, ValueError):

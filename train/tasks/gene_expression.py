@@ -141,7 +141,7 @@ def _signals(
 def _split(
     path: pathlib.Path, frame: object, chrom: list[str], config: LabelledConfig
 ) -> np.ndarray:
-    """Which split each gene is of: by a column split, or by its contig."""
+    """Returns the split of each gene: by a column split, or by its contig."""
     given = config.genes
     columns = getattr(frame, "columns", [])
     if "split" in columns:

@@ -63,7 +63,7 @@ def read_task(suite: str, name: str, config: LabelledConfig) -> Task:
 
 
 def published_task(suite: str, name: str) -> PublishedTask:
-    """What is known of a task.
+    """Returns what is known of a task.
 
     Raises:
         UserError: the task does not exist.
