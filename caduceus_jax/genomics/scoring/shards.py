@@ -93,7 +93,7 @@ def _of_environment(variables: Mapping[str, str]) -> tuple[int, int]:
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, list | tuple):
