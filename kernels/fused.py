@@ -134,16 +134,18 @@ def fused_operation(
         gradients = _fold(run, per_group)(prepared.inputs, rows)[1]
         return _Prepared(gradients, jax.tree.map(lambda _: None, prepared.known))
 
-    differentiated = differentiable(
-        folded_forward, folded_backward, lambda plan, prepared: portable(plan, prepared.inputs)
-    )
+    def portable_of_prepared(plan: Any, prepared: _Prepared) -> Any:
+        return portable(plan, prepared.inputs)
+
+    differentiated = differentiable(folded_forward, folded_backward, portable_of_prepared)
 
     def operation(plan, inputs):
         if prepare is None:
             return differentiated(plan, _Prepared(inputs, None))
+        first = prepare
 
         def run(inputs, _):
-            return prepare(plan, inputs), None
+            return first(plan, inputs), None
 
         # How this depends on the inputs is part of the operation's own derivative.
         known = _fold(run, per_group)(jax.lax.stop_gradient(inputs), ())[0]

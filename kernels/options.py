@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import jax
+import jax.core
 
 Inner = Literal["sequential", "associative"]
 Name = Literal["reference", "chunked", "pallas_triton", "triton", "mosaic_tpu"]
@@ -228,7 +229,7 @@ def default_platform() -> str:
 
     That is the platform of `jax.default_device` where one is set, and JAX's first otherwise.
     """
-    device = jax.config.jax_default_device
+    device: Any = getattr(jax.config, "jax_default_device")  # noqa: B009
     if device is None:
         return jax.default_backend()
     return device if isinstance(device, str) else device.platform
@@ -244,7 +245,7 @@ def _interpret(interpret: Any, platform: str) -> Any:
     return platform == "cpu" if interpret is None else interpret
 
 
-def _check_multiple(name: str, value: object, unit: int) -> None:
+def _check_multiple(name: str, value: Any, unit: int) -> None:
     """Refuses a size that is neither None nor a positive multiple of `unit`."""
     if value is None:
         return

@@ -5,6 +5,7 @@ operations to be computed, and its bytes to be moved. These are bounds: latency 
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ def moved(kernel: str, size: Size, dtype: str) -> int:
     if kernel == CONVOLUTION:
         return 3 * size.length * size.channels * item  # x, and its and the result's gradients
 
-    def array(*shape: int, dtype: str = "float32") -> jax.ShapeDtypeStruct:
+    def array(*shape: int, dtype: str = "float32") -> Any:
         """Returns the shape and the type of an array."""
         return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
 

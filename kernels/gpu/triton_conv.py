@@ -109,4 +109,5 @@ def gradients(
         {name: array for name, array in reads.items() if array is not None},
         writes,
     )
-    return found["grad_x"], *(jnp.sum(found[f"grad_{n}"], axis=1) for n in ("weight", "bias"))
+    grad_weight, grad_bias = (jnp.sum(found[f"grad_{n}"], axis=1) for n in ("weight", "bias"))
+    return found["grad_x"], grad_weight, grad_bias

@@ -216,7 +216,7 @@ def _before(plan: _Plan, at: Callable[[Any], Any]) -> pl.BlockSpec:
     return pl.BlockSpec((None, _READ_AGAIN, plan.block), index)
 
 
-def _filters(plan: _Plan, weight: jax.Array, bias: jax.Array) -> dict[str, Any]:
+def _filters(plan: _Plan, weight: Any, bias: Any) -> dict[str, Any]:
     """The filters of a program, each with the array it is in."""
 
     def at(rows: int) -> pl.BlockSpec:
