@@ -9,7 +9,7 @@ import polars
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics import plots
 from caduceus_jax.genomics.files.output import check_outputs, replacing
-from caduceus_jax.genomics.interval import Intervals, Strand
+from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.mutagenesis import mutagenesis_tables, track_values
 from caduceus_jax.genomics.options import Masking
 from caduceus_jax.genomics.reference.genome import Genome
@@ -114,7 +114,11 @@ def mutagenesis(
 
 
 def _draw(
-    path: pathlib.Path, ending: str, frame: polars.DataFrame, strand: Strand, model: str
+    path: pathlib.Path,
+    ending: str,
+    frame: polars.DataFrame,
+    strand: Literal["+", "-"],
+    model: str,
 ) -> None:
     figure = plots.draw_mutagenesis(frame, strand=strand, model=model)
     with path.open("wb") as file:

@@ -181,7 +181,8 @@ def _annotated(
     info = _decode(columns[_INFO])
     entries = [] if info in (".", "") else info.split(";")
     if combine is not None:
-        new = combine(dict(entry.partition("=")[::2] for entry in entries), new)
+        there = {entry.partition("=")[0]: entry.partition("=")[2] for entry in entries}
+        new = combine(there, new)
     kept = ";".join(entry for entry in entries if entry.partition("=")[0] not in keys)
     added = ";".join(f"{key}={value}" for key, value in new.items())
     between = ";" if kept and added and not kept.endswith(";") else ""

@@ -85,7 +85,9 @@ def run_record(m: Pretrained, verb: str, **what: Any) -> dict[str, Any]:
         **what: is read, and with which options; frozen options become their fields.
     """
     fields = {
-        key: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+        key: dataclasses.asdict(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type)
+        else value
         for key, value in what.items()
     }
     return {

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from polars import col
 
 from caduceus_jax.genomics.files.alleles import BASES
-from caduceus_jax.genomics.options import Mode, VariantScoring
+from caduceus_jax.genomics.options import VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome, TokenWindows
 from caduceus_jax.genomics.reference.haplotypes import (
     Haplotypes,
@@ -176,7 +176,9 @@ class _Alleles:
         key = ["contig", "start", "end", "allele", "side", "left"]
         unique = sequences.unique(key, keep="first", maintain_order=True)
         haplotypes = Haplotypes(
-            *(unique[name].to_numpy() for name in key[:3]),
+            unique["contig"].to_numpy(),
+            unique["start"].to_numpy(),
+            unique["end"].to_numpy(),
             [allele.encode() for allele in unique["allele"]],
         )
         lengths, span = haplotypes.lengths(genome), haplotypes.span
@@ -297,7 +299,7 @@ class EmbeddingDistance:
         return _joined(self._alleles.sites, none, scored, ("l2", "cosine"))
 
 
-PASSES: dict[Mode, Callable[[Scorer, polars.DataFrame], Passes]] = {
+PASSES: dict[str, Callable[[Scorer, polars.DataFrame], Any]] = {
     "llr": MaskedRatio,
     "pll": PseudoRatio,
     "embedding": EmbeddingDistance,
@@ -320,8 +322,8 @@ def _with_alleles(scorer: Scorer, changes: polars.DataFrame) -> polars.DataFrame
     """Makes two rows per change, with REF and with ALT, each over all of its repeat."""
     length = scorer.options.context_length
     widened = [
-        widen(scorer.genome, *change, length)
-        for change in changes.select("contig", "start", "ref", "alt").iter_rows()
+        widen(scorer.genome, contig, start, ref, alt, length)
+        for contig, start, ref, alt in changes.select("contig", "start", "ref", "alt").iter_rows()
     ]
     contig = changes["contig"].to_numpy()
     start = np.array([w[0] for w in widened], np.int64)
@@ -339,8 +341,8 @@ def _with_alleles(scorer: Scorer, changes: polars.DataFrame) -> polars.DataFrame
                 # It decides where a base is left over; of an odd allele none is.
                 "left": polars.Series(
                     [
-                        bool(m) or len(w[1 + side]) % 2 == 1
-                        for m, w in zip(left, widened, strict=True)
+                        bool(m) or len(pair[side]) % 2 == 1
+                        for m, pair in zip(left, pairs, strict=True)
                     ],
                     dtype=polars.Boolean,
                 ),
