@@ -9,10 +9,9 @@ from caduceus_jax.inference.blocks import Block, Journal, meter, run_blocks
 from caduceus_jax.inference.loading import AnyModel
 
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
 
-class Work(Protocol[R_co]):
+class Work(Protocol[R]):
     """What a verb computes, divided into blocks that depend on the input and the options alone."""
 
     forward: Callable[..., jax.Array]
@@ -28,7 +27,7 @@ class Work(Protocol[R_co]):
         """Returns the work of each block."""
         ...
 
-    def blocks(self, numbers: range) -> Iterator[Block[R_co]]:
+    def blocks(self, numbers: range) -> Iterator[Block[R]]:
         """Returns the blocks of these numbers."""
         ...
 

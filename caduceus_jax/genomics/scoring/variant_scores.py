@@ -64,7 +64,8 @@ class ScoringWork:
         mode: Mode,
     ):
         options = scorer.options
-        self._scorer, self._sites, self._mode, self.padded = scorer, sites, mode, 0
+        self._scorer, self._sites, self.padded = scorer, sites, 0
+        self._mode: Mode = mode
         self.forward: Callable[..., Any]
         self.static: dict[str, Any]
         self.forward, self.static = _forward(model, scorer, mode)
