@@ -113,7 +113,7 @@ def prediction(
 def with_predictions(
     table: polars.DataFrame, frame: polars.DataFrame, work: PredictionWork
 ) -> polars.DataFrame:
-    """Returns a table of sequences with its predictions.
+    """Returns a table of sequences with the status of each and its predictions.
 
     Args:
         table: what the sequences came in.
@@ -123,6 +123,7 @@ def with_predictions(
     Raises:
         UserError: the table has columns of these names already.
     """
-    if taken := [name for name in work.columns if name in table.columns]:
+    new = ["status", *work.columns]
+    if taken := [name for name in new if name in table.columns]:
         raise UserError(f"the table has a column {taken[0]} already: rename it")
-    return table.hstack(frame.select(work.columns))
+    return table.hstack(frame.select(new))

@@ -33,6 +33,7 @@ def test_a_table_keeps_its_columns_and_its_order(m):
     table = polars.DataFrame({"id": [3, 1, 2], "dna": SEQUENCES})
     found = cj.predict(m, table, sequence="dna")
     assert found["id"].to_list() == [3, 1, 2]
+    assert found["status"].to_list() == ["ok"] * 3
     expected = cj.predict(m, SEQUENCES)["p_LABEL_1"]
     np.testing.assert_allclose(found["p_LABEL_1"], expected, atol=1e-6)
     with pytest.raises(UserError, match="has a column predicted already: rename it"):

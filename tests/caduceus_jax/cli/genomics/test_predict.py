@@ -22,7 +22,8 @@ def test_a_table_comes_out_with_predictions(tmp_path, folder, run):
     status, shown, log = run("predict", folder, tmp_path / "a.csv", "--out", out)
     assert status == 0 and "rows: 2 ok" in log
     found = polars.read_csv(out, separator="\t")
-    assert found.columns == ["id", "sequence", "predicted", "p_LABEL_0", "p_LABEL_1"]
+    assert found.columns == ["id", "sequence", "status", "predicted", "p_LABEL_0", "p_LABEL_1"]
+    assert found["status"].to_list() == ["ok", "ok"]
     expected = cj.predict(cj.load(folder), ["ACGTTGCA", "GGCATTA"])
     np.testing.assert_allclose(found["p_LABEL_1"], expected["p_LABEL_1"], atol=1e-5)
     counted = dict(line.split("\t") for line in shown.splitlines())
