@@ -10,7 +10,6 @@ import polars
 from caduceus_jax.genomics.options import Attribution, AttributionFields, chosen, takes_fields
 from caduceus_jax.genomics.reference.inputs import AnyGenome, AnySequences, as_sequences
 from caduceus_jax.genomics.reference.sequences import Sequences
-from caduceus_jax.genomics.run import Part, run_work
 from caduceus_jax.genomics.scoring.attributions import (
     BASES,
     Attributed,
@@ -19,6 +18,7 @@ from caduceus_jax.genomics.scoring.attributions import (
     completeness_gap,
 )
 from caduceus_jax.genomics.status import Status
+from caduceus_jax.inference.blocks import Part, run_work
 from caduceus_jax.inference.loading import AnyPretrained, Pretrained, as_pretrained
 
 log = logging.getLogger(__name__)

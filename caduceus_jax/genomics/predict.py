@@ -9,8 +9,8 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.options import Prediction, PredictionFields, chosen, takes_fields
 from caduceus_jax.genomics.reference.inputs import AnyGenome, AnySequences, as_sequences
 from caduceus_jax.genomics.reference.sequences import Sequences
-from caduceus_jax.genomics.run import Part, run_work
 from caduceus_jax.genomics.scoring.predictions import PredictionWork
+from caduceus_jax.inference.blocks import Part, run_work
 from caduceus_jax.inference.loading import AnyPretrained, Pretrained, as_pretrained
 
 

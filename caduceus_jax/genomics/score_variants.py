@@ -22,9 +22,9 @@ from caduceus_jax.genomics.reference.inputs import (
     as_variants,
 )
 from caduceus_jax.genomics.reference.locate import locate, name_row
-from caduceus_jax.genomics.run import Part, run_work
 from caduceus_jax.genomics.scoring.variant_passes import Scorer
 from caduceus_jax.genomics.scoring.variant_scores import ScoringWork
+from caduceus_jax.inference.blocks import Part, run_work
 from caduceus_jax.inference.loading import AnyPretrained, Pretrained, as_pretrained
 
 

@@ -19,12 +19,12 @@ from caduceus_jax.genomics.files.vcf_index import index_vcf, remove_indexes
 from caduceus_jax.genomics.options import Mode, VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.inputs import VariantSource, as_variants
-from caduceus_jax.genomics.run import Part
 from caduceus_jax.genomics.score_variants import scored_table, scoring
 from caduceus_jax.genomics.scoring.journal import open_journal, run_record
 from caduceus_jax.genomics.scoring.shards import finish, open_shard, shard_of
 from caduceus_jax.genomics.scoring.variant_scores import SCORES
 from caduceus_jax.genomics.status import summarise
+from caduceus_jax.inference.blocks import Part
 from caduceus_jax.inference.loading import load
 from caduceus_jax.version import __version__
 

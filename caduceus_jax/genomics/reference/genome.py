@@ -15,7 +15,6 @@ from caduceus_jax.genomics.files.fasta import StrangeByte, canonical, iterate_ch
 from caduceus_jax.genomics.files.inputs import Input
 from caduceus_jax.genomics.interval import Interval
 from caduceus_jax.genomics.reference.fasta_index import open_index
-from caduceus_jax.genomics.reference.names import find_contig
 from caduceus_jax.genomics.reference.store import Store
 from caduceus_jax.tokenizer import Tokenizer
 
@@ -23,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _NEWLINES = b"\r\n"
 _COMPLEMENT = bytes.maketrans(b"ACGTacgt", b"TGCAtgca")
+_PREFIXES = ("", "chr", "Chr")
+_MITOCHONDRION = ("M", "MT", "Mt", "mt")
 
 # (contig number, start, end), 0-based half-open and inside the contig -> its bases as they stand.
 Read = Callable[[int, int, int], bytes]
@@ -189,6 +190,38 @@ class Genome:
         for row, (contig, start) in enumerate(zip(contigs.tolist(), starts.tolist(), strict=True)):
             bases[row] = self.bases(contig, start, start + length)
         return bases
+
+
+def find_contig(name: str, known: Mapping[str, int], declared: int | None = None) -> str | None:
+    """Finds out which contig of a genome a name stands for.
+
+    A name that the genome has stands for itself. Otherwise it stands for the contig whose name
+    differs by the prefix chr alone, and a name of the mitochondrion for the mitochondrion. Where
+    lengths are known they decide about the mitochondrion: chrM of UCSC's hg19 has 16,571 bases and
+    is another sequence than MT, which has 16,569.
+
+    Args:
+        name: as a file has it.
+        known: length of each contig of the genome, by name.
+        declared: the length that the file's header gives the contig.
+
+    Returns:
+        The genome's name; None where it has no such contig, or several that could be meant.
+    """
+    bare = name[3:] if name[:3].lower() == "chr" else name
+    if bare not in _MITOCHONDRION:
+        same = [name, *(prefix + bare for prefix in _PREFIXES)]
+        return next((other for other in same if other in known), None)
+    same = [name, *(prefix + bare for prefix in _PREFIXES)]
+    same = [other for other in dict.fromkeys(same) if other in known]
+    all_names = [p + b for b in _MITOCHONDRION for p in _PREFIXES if p + b in known]
+    if declared is not None:
+        fitting = [other for other in (*same, *all_names) if known[other] == declared]
+        if fitting or not same:
+            return fitting[0] if fitting else None
+    if same:
+        return same[0]
+    return all_names[0] if len(all_names) == 1 else None
 
 
 _Opened = tuple[tuple[str, ...], list[int], Read, dict[str, Any]]

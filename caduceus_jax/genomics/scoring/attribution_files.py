@@ -14,9 +14,9 @@ from caduceus_jax.genomics.files.output import check_output, replacing
 from caduceus_jax.genomics.files.table_files import TABLES, table_writer
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.sequences import Sequences
-from caduceus_jax.genomics.run import Part
 from caduceus_jax.genomics.scoring.attributions import Attributed
 from caduceus_jax.genomics.status import Status
+from caduceus_jax.inference.blocks import Part
 
 PICTURES: dict[str, str | None] = dict.fromkeys((".png", ".svg", ".pdf"), "matplotlib")
 FORMATS: dict[str, str | None] = {**TABLES, ".bw": "pyBigWig", ".npz": None, **PICTURES}

@@ -20,10 +20,9 @@ from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.options import Masking
 from caduceus_jax.genomics.reference.genome import Genome, TokenWindows
 from caduceus_jax.genomics.reference.windows import centred, place
-from caduceus_jax.genomics.run import run_work
 from caduceus_jax.genomics.status import Status
 from caduceus_jax.inference.batches import Batch, Shapes, tokens_per_batch
-from caduceus_jax.inference.blocks import Block
+from caduceus_jax.inference.blocks import Block, run_work
 from caduceus_jax.inference.loading import Pretrained
 from caduceus_jax.inference.masked import masked_batch, masked_inputs, masked_options
 

@@ -8,13 +8,13 @@ import pytest
 
 from caduceus_jax import UserError
 from caduceus_jax.genomics.reference.sequences import of_bases
-from caduceus_jax.genomics.run import Part
 from caduceus_jax.genomics.scoring.attribution_files import (
     check_attribution_files,
     one_hot_path,
     write_attributions,
 )
 from caduceus_jax.genomics.scoring.attributions import Attributed
+from caduceus_jax.inference.blocks import Part
 
 FOUR = np.array([[1.0, 2.0, 3.0, -6.0], [np.nan] * 4, [0.0, 3.0, -4.0, 1.0]], np.float32)
 SEQUENCES = of_bases(["a", "b"], [b"GNC", b"ACG"])

@@ -6,8 +6,8 @@ import pytest
 
 from caduceus_jax.genomics.options import Embedding
 from caduceus_jax.genomics.reference.sequences import of_bases
-from caduceus_jax.genomics.run import run_work
 from caduceus_jax.genomics.scoring.embeddings import EmbeddingWork, checked_overlap
+from caduceus_jax.inference.blocks import run_work
 from caduceus_jax.inference.embeddings import embed, reading
 from tests.models import pretrained
 

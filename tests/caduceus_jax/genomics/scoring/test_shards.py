@@ -6,8 +6,8 @@ import pytest
 
 from caduceus_jax import UserError
 from caduceus_jax.genomics.options import Embedding
-from caduceus_jax.genomics.run import shard
 from caduceus_jax.genomics.scoring.shards import joined, open_shard, shard_of, write_joined
+from caduceus_jax.inference.blocks import shard
 
 VARIABLES = (
     *("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT"),
