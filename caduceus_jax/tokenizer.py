@@ -232,7 +232,7 @@ class Tokenizer:
 
 
 def _one_case(token: str, vocabulary: Mapping[str, int]) -> str:
-    """The token in upper case, unless the vocabulary tells upper and lower case apart."""
+    """Returns the token in upper case, unless upper and lower case differ in the vocabulary."""
     if len(token) > 1 or vocabulary.get(token.swapcase(), vocabulary[token]) != vocabulary[token]:
         return token
     return token.upper()

@@ -82,7 +82,7 @@ def causal_conv1d_with_state(
     initial_state: Float[Array, "batch halo channels"] | None = None,
     implementation: Implementation = None,
 ) -> tuple[Float[Array, "batch length channels"], Float[Array, "batch halo channels"]]:
-    """`causal_conv1d`, which also returns what the next piece of a long sequence needs.
+    """Runs `causal_conv1d`, and returns what the next piece of a long sequence needs too.
 
     A sequence that is convolved piece by piece, each with the final state of the one walked over
     before it as its initial state, gives the numbers of one call. All arguments are those of
@@ -99,7 +99,7 @@ def causal_conv1d_with_state(
 
 
 class _Plan(NamedTuple):
-    """What is fixed when the call is traced."""
+    """Holds what is fixed when the call is traced."""
 
     reverse: bool
     silu: bool
@@ -279,7 +279,7 @@ def _gradients(plan: _Plan, inputs: _Inputs, grad: jax.Array) -> tuple[jax.Array
 
 
 def _convolve(x, weight, bias, runs, reverse: bool) -> jax.Array:
-    """The convolution in at least float32; weight (groups, width, channels)."""
+    """Computes the convolution in at least float32; weight (groups, width, channels)."""
     dtype = widened(x.dtype)
     groups, width, channels = weight.shape
     shape = (x.shape[0] // groups, groups, *x.shape[1:])

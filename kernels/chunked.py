@@ -29,7 +29,7 @@ _CACHED_CHANNELS = 1024
 
 
 class _Plan(NamedTuple):
-    """What is fixed when the call is traced."""
+    """Holds what is fixed when the call is traced."""
 
     inner: Inner
     chunk: int  # tokens per chunk
@@ -132,13 +132,13 @@ def _load(plan: _Plan, inputs: ScanInputs, index: jax.Array) -> _Chunk:
 
 
 def _rows(plan: _Plan, x: jax.Array, index: jax.Array, dtype) -> jax.Array:
-    """Chunk `index` of (batch, length, ...) as (time, rows, ...)."""
+    """Returns chunk `index` of (batch, length, ...) as (time, rows, ...)."""
     rows = lax.dynamic_slice_in_dim(x, index * plan.chunk, plan.chunk, axis=1)
     return jnp.moveaxis(rows, 1, 0).astype(dtype)
 
 
 def _discretise(x: _Chunk, a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Decay and drive (time, rows, state, channels): zero-order hold for A, Euler for B.
+    """Returns decay and drive (time, rows, state, channels): zero-order hold for A, Euler for B.
 
     Gu & Dao 2023, equation 4 and section 3.5.1. `a` is (groups, state, channels).
     """
@@ -146,7 +146,7 @@ def _discretise(x: _Chunk, a: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _decay(delta: jax.Array, a: jax.Array, restart: jax.Array | None) -> jax.Array:
-    """exp(delta A + restart): (..., rows, channels), (groups, state, channels), (..., rows)."""
+    """Returns exp(delta A + restart): (..., rows, channels) times (groups, state, channels)."""
     *lead, rows, channels = delta.shape
     groups, state, _ = a.shape
     delta = delta.reshape(*lead, rows // groups, groups, 1, channels)
@@ -176,7 +176,7 @@ def _forward(plan: _Plan, inputs: ScanInputs, keep: bool) -> tuple[Any, Any]:
 
 
 def _outputs(plan: _Plan, x: _Chunk, a, state) -> tuple[jax.Array, jax.Array]:
-    """The last state walked, and C_t h_t (time, rows, channels) of the chunk."""
+    """Returns the last state visited, and C_t h_t (time, rows, channels) of the chunk."""
     if plan.inner == "associative":
         h, last = _recurrence(plan, *_discretise(x, a), state)
         return last, sum_states(h, x.c)
@@ -279,7 +279,7 @@ def _gradients(
 
 
 def _recurrence(plan: _Plan, decay, drive, state) -> tuple[jax.Array, jax.Array]:
-    """h_t = decay_t h_{t-1} + drive_t from `state`: all h (time, ...), and the last one walked."""
+    """Runs h_t = decay_t h_{t-1} + drive_t from `state`: all h (time, ...), and the last one."""
     if plan.inner == "sequential":
 
         def step(h, x) -> tuple[jax.Array, jax.Array]:
@@ -294,7 +294,7 @@ def _recurrence(plan: _Plan, decay, drive, state) -> tuple[jax.Array, jax.Array]
 
 
 def _adjoint_recurrence(plan: _Plan, decay, source, adjoint) -> tuple[jax.Array, jax.Array]:
-    """g_t = source_t + decay_{t+1} g_{t+1}, walking against the recurrence.
+    """Runs g_t = source_t + decay_{t+1} g_{t+1}, against the direction of the recurrence.
 
     `adjoint` is decay_{t+1} g_{t+1} as it enters the chunk; it is returned as it leaves it.
     """
@@ -318,12 +318,12 @@ def _adjoint_recurrence(plan: _Plan, decay, source, adjoint) -> tuple[jax.Array,
 
 
 def _compose(first, second) -> tuple[jax.Array, jax.Array]:
-    """Composition of two affine maps h -> decay h + drive, the first one applied first."""
+    """Composes two affine maps h -> decay h + drive, the first one applied first."""
     return first[0] * second[0], second[0] * first[1] + second[1]
 
 
 def _per_channel(inputs: ScanInputs) -> tuple[jax.Array, jax.Array | None]:
-    """A as (groups, state, channels), D as (1, rows, channels), in the dtype of the recurrence."""
+    """Returns A as (groups, state, channels) and D as (1, rows, channels), in the compute dtype."""
     d_skip = None if inputs.d_skip is None else inputs.each_row(inputs.d_skip)[None]
     return jnp.swapaxes(inputs.a, 1, 2).astype(inputs.compute_dtype), d_skip
 
@@ -333,7 +333,7 @@ def _chunk_indices(plan: _Plan, inputs: ScanInputs) -> jax.Array:
 
 
 def _first_state(inputs: ScanInputs) -> jax.Array:
-    """The initial state as the chunks carry it: (rows, state, channels)."""
+    """Returns the initial state as the chunks carry it: (rows, state, channels)."""
     if inputs.initial_state is None:
         _, channels, state = inputs.a.shape
         return inputs.zeros(inputs.u.shape[0], state, channels)
@@ -341,5 +341,5 @@ def _first_state(inputs: ScanInputs) -> jax.Array:
 
 
 def _batch_major(x: jax.Array) -> jax.Array:
-    """(chunks, time, batch, k) -> (batch, chunks * time, k)."""
+    """Reorders (chunks, time, batch, k) -> (batch, chunks * time, k)."""
     return jnp.moveaxis(x.reshape(-1, *x.shape[2:]), 0, 1)

@@ -1,4 +1,4 @@
-"""What `implementation=None` stands for: the fastest implementation that is known to be right here.
+"""Resolves `implementation=None`: to the fastest implementation known to be right here.
 
 On a CPU that is "chunked". On a GPU or a TPU it is the first of the fused implementations that
 passes `self_check`, once per process; the verdict is kept on disk for the same device and the same
@@ -125,7 +125,7 @@ def options_for(platform: str) -> Options:
 
 
 def _checked(platform: str) -> Choice:
-    """The first candidate that passes the check, or "chunked"."""
+    """Returns the first candidate that passes the check, or "chunked"."""
     failures = []
     for options in CANDIDATES[platform]:
         begun = time.monotonic()
@@ -161,7 +161,7 @@ def _outside_of_traces(function: Callable[[], None]) -> None:
 
 
 def _remembered(platform: str) -> Choice | None:
-    """The choice that an earlier process made with the same device and software, or None."""
+    """Returns an earlier process's choice with the same device and software, or None."""
     try:
         found = json.loads(_verdict_file(platform).read_text())
         options = next(x for x in CANDIDATES[platform] if name_of(x) == found["implementation"])
@@ -205,7 +205,7 @@ def _installed(package: str) -> bool:
 
 
 def _machine(platform: str) -> dict[str, str]:
-    """Everything that a verdict depends on."""
+    """Returns everything that a verdict depends on."""
     device = jax.local_devices(backend=platform)[0]
     known = {"device": device.device_kind, "runtime": str(device.client.platform_version)}
     known |= {name: os.environ.get(name, "") for name in _ENVIRONMENT}

@@ -135,7 +135,7 @@ def _tangents(backward, plain, plan, inputs, residuals, outputs, moved):
 
 
 def _flatten(tree: Any) -> tuple[list[Any], Any]:
-    """`jax.tree.flatten` that counts None as a leaf."""
+    """Flattens as `jax.tree.flatten` does, with None as a leaf."""
     return jax.tree.flatten(tree, is_leaf=lambda x: x is None)
 
 

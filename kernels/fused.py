@@ -1,4 +1,4 @@
-"""What the fused kernels of every platform share: refusals, derivatives, and `jax.vmap`.
+"""Shared parts of the fused kernels of every platform: refusals, derivatives, and `jax.vmap`.
 
 A kernel has a backward kernel and no other derivative; forward mode and second derivatives go
 through the portable scan. Under `jax.vmap` all examples are one batch, in one launch.

@@ -1,4 +1,4 @@
-"""What the types of arrays say about a device mesh, inside and outside `jax.shard_map`."""
+"""Device meshes, as the types of arrays describe them, inside and outside `jax.shard_map`."""
 
 from collections.abc import Callable
 from typing import Any

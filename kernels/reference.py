@@ -10,7 +10,7 @@ from caduceus_jax.kernels.scan_inputs import ScanInputs
 def scan(
     inputs: ScanInputs, options: Reference, *, delta_softplus: bool, reverse: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """Gu & Dao 2023, equations 2 to 4, token by token in at least float32.
+    """Runs Gu & Dao 2023, equations 2 to 4, token by token in at least float32.
 
     Returns:
         y (batch, length, channels) of the dtype of u, and the final state (batch, channels, state).

@@ -53,7 +53,7 @@ class ScanInputs(NamedTuple):
         return zeros(shape, self.compute_dtype, self.u)
 
     def each_row(self, x: jax.Array) -> jax.Array:
-        """(groups, ...) -> (batch, ...): each sequence's parameters, in the recurrence's dtype."""
+        """Gives each sequence its parameters in compute dtype: (groups, ...) -> (batch, ...)."""
         copies = self.u.shape[0] // self.groups
         return jnp.tile(x.astype(self.compute_dtype), (copies, *(1 for _ in x.shape[1:])))
 

@@ -29,7 +29,7 @@ def selective_scan_with_state(
     segment_ids: Int[Array, "batch length"] | None = None,
     implementation: Implementation = None,
 ) -> tuple[Float[Array, "batch length channels"], Float[Array, "batch channels state"]]:
-    """`selective_scan`, which also returns the state after the last token it walked over.
+    """Runs `selective_scan`, and returns the state after the last token it walked over too.
 
     All arguments are those of `selective_scan`.
 

@@ -94,7 +94,7 @@ _CONVOLVED = ("x", "weight", "bias")
 
 
 def _run(case: _Case, options: Options, arrays: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """The results and gradients of both operations, by name."""
+    """Returns the results and gradients of both operations, by name."""
     how = {"reverse": case.reverse, "implementation": options}
     given = {name: arrays[name] for name in _SCANNED if name in arrays}
     (y, state), pull_back = jax.vjp(lambda x: selective_scan_with_state(**x, **how), given)
@@ -121,7 +121,7 @@ def _expected(case: _Case, arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _scan(x: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The scan and its gradients, token by token, of sequences that share no parameters."""
+    """Computes the scan and its gradients, token by token; sequences share no parameters."""
     u, b, c, a, skip = x["u"], x["B"], x["C"], x["A"], x["D"][:, None]
     before = x["delta"] + x["delta_bias"][:, None]
     step, slope = np.logaddexp(0, before), _sigmoid(before)
@@ -161,7 +161,7 @@ def _scan(x: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 def _convolution(x: Arrays) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The convolution with SiLU and its gradients, of sequences that share no filter."""
+    """Computes the convolution with SiLU and its gradients; sequences share no filter."""
     rows, before = x["weight"][:, :, None], ((0, 0), (_WIDTH - 1, 0), (0, 0))
     padded = np.pad(x["x"], before)
     taps = [padded[:, k : k + _LENGTH] for k in range(_WIDTH)]

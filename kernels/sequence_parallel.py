@@ -7,9 +7,10 @@ tokens, the scan the state that enters the shard.
 Scan, forward. Each shard maps the state that enters it, h, to exp(A sum of steps) h + local, where
 `local` is what leaves it from a zero state. These pairs are gathered, and each shard composes those
 that are walked over before it. Then it runs the scan, in any implementation, from the state that
-enters. Backward likewise: each shard sends exp(A sum of steps) g + local to the shard before it,
-where g is the gradient with respect to the state that leaves, and `local` comes from the shard's
-own outputs. So per call and pass one collective of (batch, channels, state + 1) numbers a shard.
+enters. Backward works the same way: each shard sends exp(A sum of steps) g + local to the shard
+before it, where g is the gradient with respect to the state that leaves, and `local` comes from the
+shard's own outputs. So per call and pass one collective of (batch, channels, state + 1) numbers per
+shard.
 
 `local` needs no recurrence: it is a sum over tokens, each decayed by the steps that follow. That is
 one exponential a state element for forward and for backward, beside those of the scan itself, and
@@ -39,7 +40,7 @@ _CHUNK = 128
 
 
 class _Plan(NamedTuple):
-    """What is fixed when the call is traced."""
+    """Holds what is fixed when the call is traced."""
 
     axis_name: str
     implementation: Implementation
@@ -201,7 +202,7 @@ _scan.defvjp(_scan_fwd, _scan_bwd)
 
 
 def _local_scan(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
-    """y of the shard, and the state that leaves it, (batch, channels, state)."""
+    """Returns y of the shard, and the state that leaves it, (batch, channels, state)."""
     return selective_scan_with_state(
         inputs.u,
         inputs.delta,
@@ -219,7 +220,7 @@ def _local_scan(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
 
 
 def _initial_state(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
-    """The state that enters this shard (batch, channels, state), and every shard's summed steps.
+    """Returns the state that enters this shard (batch, channels, state), and all summed steps.
 
     The latter are (shards, batch, channels).
     """
@@ -243,7 +244,7 @@ def _initial_state(plan: _Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Arra
 
 
 def _grad_final_state(plan: _Plan, inputs: ScanInputs, every_steps, grad_y) -> jax.Array:
-    """The gradient with respect to the state that leaves this shard, (batch, channels, state)."""
+    """Returns the gradient of the state that leaves this shard, (batch, channels, state)."""
     gate = () if inputs.z is None else (inputs.z,)
 
     def source(_, c, grad, z=None) -> tuple[jax.Array, jax.Array]:
@@ -266,7 +267,7 @@ def _grad_final_state(plan: _Plan, inputs: ScanInputs, every_steps, grad_y) -> j
 def _compose(
     plan: _Plan, inputs: ScanInputs, every_local, every_steps, first, *, reverse: bool
 ) -> jax.Array:
-    """What enters this shard when shards are walked over from `first`: (batch, state, channels)."""
+    """Returns what enters this shard, walking from shard `first`: (batch, state, channels)."""
     a = inputs.each_row(jnp.swapaxes(inputs.a, 1, 2))
     here = lax.axis_index(plan.axis_name)
     index = jnp.arange(len(every_steps))
@@ -283,7 +284,7 @@ def _compose(
 def _summary(
     plan: _Plan, inputs: ScanInputs, arrays, source, *, reverse: bool, inclusive: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """sum_t exp(A steps after t) k_t x_t, walking over the shard, and the sum of all steps.
+    """Returns sum_t exp(A steps after t) k_t x_t over the shard, and the sum of all steps.
 
     Args:
         plan: how.

@@ -18,16 +18,16 @@ def sum_leading(x: jax.Array, keep: int) -> jax.Array:
 
 
 def sum_length(x: jax.Array) -> jax.Array:
-    """(rows, length, channels) -> (rows, channels)."""
+    """Sums over the length: (rows, length, channels) -> (rows, channels)."""
     ones = jnp.ones(x.shape[:2], x.dtype)
     return jnp.einsum("rlc,rl->rc", x, ones, precision="highest")
 
 
 def sum_states(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """(time, rows, state, channels), (time, rows, state) -> (time, rows, channels)."""
+    """Sums over states: (t, rows, state, channels), (t, rows, state) -> (t, rows, channels)."""
     return jnp.einsum("trnd,trn->trd", x, weight, precision="highest")
 
 
 def sum_channels(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """(time, rows, state, channels), (time, rows, channels) -> (time, rows, state)."""
+    """Sums over channels: (t, rows, state, channels), (t, rows, channels) -> (t, rows, state)."""
     return jnp.einsum("trnd,trd->trn", x, weight, precision="highest")

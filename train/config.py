@@ -1,4 +1,4 @@
-"""Everything a pretraining run is told: frozen dataclasses, which a YAML recipe overrides.
+"""The settings of a pretraining run: frozen dataclasses, which a YAML recipe overrides.
 
 The docstrings are the manual page of `caduceus-jax pretrain --help`.
 """
@@ -20,19 +20,19 @@ Names = str | list[str]  # one name, or several
 
 
 def as_list(value: Names) -> list[str]:
-    """A list of the names; of none for an empty text."""
+    """Returns names as a list; an empty text is an empty list."""
     return ([value] if value else []) if isinstance(value, str) else value
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which sequence is read, how it is split, and what is hidden from the model.
+    """The genomes to train on, how they are split, and what is masked.
 
     Args:
         fasta: FASTA file, plain or .gz, or folder made by caduceus-jax prepare; or a list [a,b]
             of them. What is held out below is held out of each.
-        weights: of the genomes, a list [2,1]: the first is then drawn from twice as often as the
-            second, window by window; none is in proportion to their windows.
+        weights: one number per genome: with [2,1] windows are drawn from the first twice as often
+            as from the second. Empty: in proportion to their numbers of windows.
         temperature: instead of weights: genomes are drawn from in proportion to their windows to
             the power 1 / temperature; 1 is in proportion, 2 shows small genomes more often, and a
             very large number all alike.
@@ -54,15 +54,15 @@ class DataConfig:
             held-out sequence; null is 16 million tokens of them, and 0 is all.
         validation_masks: how many different masks each validation window is seen with. They are
             the same in every run and at every step.
-        mask_probability: share of the tokens to be predicted. Of these 80 % are hidden by [MASK],
-            10 % replaced by a random token and 10 % left as they are.
+        mask_probability: share of the tokens to predict. Of these 80 % become [MASK], 10 %
+            are replaced by a random token and 10 % left as they are.
         soft_mask_weight: weight in the training loss of bases that the FASTA has in lower case
             (repeats); 1 counts them fully, 0.1 is usual for plant genomes.
         rc_mode: "augment" shows the model either strand, with equal odds; "none" only the strand
             in the file; "equivariant" goes with model.rcps, which reads both by construction.
         workers: processes that make batches ahead of the device, each with `threads`; 0 makes
             them in this process, which is enough for most models.
-        threads: that make batches.
+        threads: number of threads that make batches.
     """
 
     fasta: Names = ""
@@ -192,7 +192,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class StepConfig:
-    """What a step of training is: all that a compiled program depends on.
+    """Settings of a training step: all that a compiled program depends on.
 
     Args:
         model: the architecture.
@@ -448,12 +448,12 @@ LAUNCH = ("coordinator", "processes", "process")
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A config (a dataclass) as nested dictionaries of plain values, as YAML and JSON know them."""
+    """Turns a config (a dataclass) into nested dictionaries of plain values, as YAML has them."""
     return _lists(dataclasses.asdict(config))
 
 
 def shared(config: PretrainConfig) -> dict[str, Any]:
-    """Each setting that all processes of a run have in common, by its dotted name."""
+    """Returns each setting that all processes of a run have in common, by its dotted name."""
     return {name: value for name, value in flat(plain(config)).items() if name not in LAUNCH}
 
 

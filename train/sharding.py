@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh, and one table that places every array by its name."""
+"""Sharding: one mesh, and one table that places every array by its name."""
 
 import functools
 import math
@@ -128,12 +128,12 @@ def _objects(devices: list[Any]) -> np.ndarray:
 
 
 def manual_axes(mesh: Mesh) -> set[str]:
-    """The axes over which a step is cut by hand: all, but the compiler cuts the channels."""
+    """Returns the axes over which a step is cut by hand: all but that of the channels."""
     return {name for name in AXES if name != "tensor" or mesh.shape[name] == 1}
 
 
 def sharded_scan(mesh: Mesh, implementation: Implementation = None) -> Scan:
-    """The selective scan, each device on its own tokens and channels; a model's `scan`.
+    """Returns a selective scan, each device on its own tokens and channels: a model's `scan`.
 
     The compiler cannot split a loop or a kernel by itself. Rows never meet, so nothing is
     communicated between them, nor do channels; shards of a length exchange states
@@ -143,7 +143,7 @@ def sharded_scan(mesh: Mesh, implementation: Implementation = None) -> Scan:
 
     Args:
         mesh: the devices.
-        implementation: see `selective_scan`.
+        implementation: that each device runs, by name or as options; None is the default.
     """
     chosen = functools.partial(selective_scan, implementation=implementation)
     if mesh.size == 1:
@@ -156,11 +156,11 @@ def sharded_scan(mesh: Mesh, implementation: Implementation = None) -> Scan:
 
 
 def sharded_conv(mesh: Mesh, implementation: Implementation = None) -> Conv:
-    """The causal convolution, each device on its own tokens and channels; a model's `conv`.
+    """Returns a causal convolution, each device on its own tokens and channels: a model's `conv`.
 
     Args:
         mesh: the devices.
-        implementation: see `causal_conv1d`.
+        implementation: that each device runs, by name or as options; None is the default.
     """
     chosen = functools.partial(causal_conv1d, implementation=implementation)
     if mesh.size == 1:
@@ -173,7 +173,7 @@ def sharded_conv(mesh: Mesh, implementation: Implementation = None) -> Conv:
 
 
 def _sharded(mesh: Mesh, function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
-    """`function` on shards of the arrays that its positional arguments are called by."""
+    """Returns `function` on shards of its arrays; `names` are those of its positional arguments."""
 
     def call(*arrays, **options) -> Any:
         """Runs the operation on each device's part of the arrays."""
@@ -197,7 +197,7 @@ def _sharded(mesh: Mesh, function: Callable[..., Any], names: Sequence[str]) -> 
 
 
 def _spec(last: Sequence[Any], ndim: int, axes: set[str]) -> P:
-    """The last axes of an array where they live, as far as it is among `axes`."""
+    """Returns the spec of an array's last axes, as far as they are divided over `axes`."""
     groups = [(name,) if isinstance(name, str) else name or () for name in last]
     cut = [tuple(name for name in group if name in axes) or None for group in groups]
     return P(*[None] * (ndim - len(last)), *cut)
@@ -248,17 +248,17 @@ def share_of_rows(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
 
 
 def row_shares(mesh: Mesh) -> int:
-    """Over how many devices, or groups of them, the windows of a batch are spread."""
+    """Returns over how many devices, or groups of them, the windows of a batch are spread."""
     return math.prod(mesh.shape[name] for name in ROWS)
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """("params", "caduceus", "embedding") of a tree path, joined with slashes."""
+    """Joins a tree path with slashes: "params/caduceus/embedding"."""
     return jax.tree_util.keystr(path, simple=True, separator="/").removesuffix("/value")
 
 
 def abstract(init: Callable[[], T], mesh: Mesh) -> T:
-    """Shape, type and sharding of every array that `init` would make; nothing is computed."""
+    """Returns shape, type and sharding of every array that `init` would make; computes nothing."""
 
     def place(path, leaf) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_place(path, leaf.shape, mesh))
@@ -283,7 +283,7 @@ def abstract_batch(batch_size: int, max_length: int, mesh: Mesh) -> dict[str, An
 
 
 def keep_places(state: T, mesh: Mesh | None) -> T:
-    """Within a compiled step: the state it returns lives where the one it was given does."""
+    """Keeps, within a compiled step, the returned state sharded as the one it was given."""
     if mesh is None or mesh.size == 1:
         return state
     return jax.tree_util.tree_map_with_path(

@@ -1,4 +1,4 @@
-"""A stage of a run: what it works with, and its steps, one after the other."""
+"""Runs a stage: sets it up, and trains its steps."""
 
 import collections
 import dataclasses
@@ -37,7 +37,7 @@ from caduceus_jax.train.step import TrainState, make_program
 
 
 class Work(NamedTuple):
-    """What a stage works with."""
+    """Holds what a stage works with."""
 
     mesh: Mesh
     inputs: Inputs
@@ -47,7 +47,7 @@ class Work(NamedTuple):
 
 
 class StageEnd(NamedTuple):
-    """How a stage ended."""
+    """Says how a stage ended."""
 
     step: int  # the last step that was done
     stop: signal.Signals | None  # the signal that it was stopped by
@@ -56,7 +56,7 @@ class StageEnd(NamedTuple):
 
 @dataclasses.dataclass
 class Run:
-    """What the stages of a run have in common, in the order in which a step meets it."""
+    """Holds what the stages of a run have in common, in the order in which a step meets it."""
 
     beginning: Beginning
     folder: pathlib.Path

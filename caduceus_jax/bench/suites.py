@@ -17,7 +17,7 @@ from caduceus_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """What a suite checks and times.
+    """Describes what a suite checks and times.
 
     Args:
         shapes: shapes that are timed.

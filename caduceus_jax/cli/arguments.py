@@ -1,4 +1,4 @@
-"""From the words of a command line to the arguments of the command's function."""
+"""Turns the words of a command line into the arguments of the command's function."""
 
 import argparse
 import re
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Arguments(NamedTuple):
-    """What a command is called with.
+    """Holds what a command is called with.
 
     Attributes:
         keywords: the function's arguments, by name.
@@ -84,7 +84,7 @@ def read_config(config: type[T], words: Sequence[str]) -> T:
 
 
 def _typed(signature: Signature, words: list[Word], lines: dict[str, str]) -> dict[str, Any]:
-    """The values of all settings, as their types."""
+    """Converts the values of all settings to their types."""
     parser = _parser(signature)
     try:
         values = parser.parse_args([f"--{word.name}={word.text}" for word in words])
@@ -109,7 +109,7 @@ def _explained(
     words: Iterable[Word],
     lines: dict[str, str],
 ) -> str:
-    """The parser's complaint as one sentence."""
+    """Turns the parser's complaint into one sentence."""
     for word in words:
         if word.name != CONFIG and not _fits(parser, word):
             setting = signature.settings[word.name]

@@ -15,7 +15,7 @@ from caduceus_jax.extras import how_to_install
 
 
 class Command(NamedTuple):
-    """Where a command lives, and its line in the overview.
+    """Says where a command lives, and holds its line in the overview.
 
     Attributes:
         function: the typed function that does the work, as module:name.
@@ -112,7 +112,7 @@ def signature_of(command: Command) -> Signature:
 
 
 def _docstring(place: str) -> str:
-    """The docstring of a function at module:name, read from the source, without importing it."""
+    """Reads the docstring of a function at module:name from the source, without importing it."""
     module, _, name = place.partition(":")
     spec = importlib.util.find_spec(module)
     loader = spec.loader if spec else None

@@ -38,7 +38,7 @@ def script(shell: Shell) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """The commands and options as shtab reads them; it parses nothing."""
+    """Lists the commands and options as shtab reads them; it parses nothing."""
     top = argparse.ArgumentParser(prog="caduceus-jax", add_help=False)
     top.add_argument("--help", action="store_true", help="show all commands")
     top.add_argument("--version", action="store_true", help="show the version")

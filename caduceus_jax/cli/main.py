@@ -79,7 +79,7 @@ def _reported(name: str, words: list[str], debug: bool) -> int:
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:
-    """The command's name, of two words where there is one, and the rest of the words."""
+    """Splits off the command's name, of two words where there is one, from the other words."""
     for count in (2, 1):
         name = " ".join(words[:count]).replace("_", "-")
         if name in COMMANDS:
@@ -90,7 +90,7 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _groups() -> set[str]:
-    """First words that are not commands themselves."""
+    """Lists first words that are not commands themselves."""
     return {name.partition(" ")[0] for name in COMMANDS} - set(COMMANDS)
 
 

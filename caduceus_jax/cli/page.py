@@ -15,7 +15,7 @@ _LEFT = 26  # columns for the names of options
 
 
 def page(prog: str, signature: Signature, *, everything: bool = False) -> str:
-    """The manual page.
+    """Writes the manual page.
 
     Args:
         prog: the command as it is typed, such as "caduceus-jax embed".
@@ -43,7 +43,7 @@ def page(prog: str, signature: Signature, *, everything: bool = False) -> str:
 
 
 def _in_options(setting: Setting, signature: Signature) -> Setting:
-    """The setting with other settings, in backticks in its help, named as options."""
+    """Writes settings that a setting's help has in backticks as options."""
     group = setting.name.rpartition(".")[0]
 
     def option(match: re.Match) -> str:
@@ -56,7 +56,7 @@ def _in_options(setting: Setting, signature: Signature) -> Setting:
 
 
 def plain_type(hint: Any) -> str:
-    """A type in plain words: "a whole number or null"."""
+    """Describes a type in plain words: "a whole number or null"."""
     return " or ".join(dict.fromkeys(_plain(member) for member in members(hint)))
 
 
@@ -83,7 +83,7 @@ _PLURAL = {int: "whole numbers", float: "numbers", str: "texts"}
 
 
 def _common(signature: Signature) -> list[tuple[str, str]]:
-    """The options that are not settings."""
+    """Lists the options that are not settings."""
     rows = [("-h, --help", "show this page")]
     if signature.recipes:
         text = "YAML recipe: a file, or the name of a shipped one; options override it"

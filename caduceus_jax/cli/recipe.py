@@ -58,7 +58,7 @@ def _root(path: pathlib.Path) -> yaml.MappingNode:
 
 
 def _keys(root: yaml.Node, prefix: str = "") -> Iterator[tuple[int, str, yaml.Node]]:
-    """Line (from 1), dotted name and value of every key in a YAML document, outer ones first."""
+    """Returns line (from 1), dotted name and value of every key of a YAML document, outer first."""
     for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
         yield key.start_mark.line + 1, f"{prefix}{key.value}", value
         yield from _keys(value, f"{prefix}{key.value}.")

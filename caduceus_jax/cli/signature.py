@@ -1,4 +1,4 @@
-"""What a command takes: the settings of a typed function, or of a dataclass, with their help.
+"""Signatures of commands: the settings of a typed function, or of a dataclass, with their help.
 
 A command is a typed function with a docstring. Its keyword-only parameters are options, required
 ones where they have no default; the others are positional arguments, optional ones where they have
@@ -21,7 +21,7 @@ Place = Literal["positional", "required", "option", "advanced", "recipe"]
 
 
 class Setting(NamedTuple):
-    """One value that a command takes."""
+    """Describes one value that a command takes."""
 
     name: str  # as in Python, dotted inside groups: optimizer.weight_decay
     hint: Any  # its type
@@ -45,7 +45,7 @@ class Setting(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """Everything that a command takes.
+    """Holds everything that a command takes.
 
     Attributes:
         description: the docstring without its sections and examples.
@@ -135,7 +135,7 @@ def _of_parameter(parameter: inspect.Parameter, hint: Any, text: str) -> Setting
 
 
 def _fields(config: type, prefix: str, group: str, defaults: Any) -> Iterator[Setting]:
-    """The settings of a dataclass, those of its groups under dotted names."""
+    """Lists the settings of a dataclass, those of its groups under dotted names."""
     hints, helps = typing.get_type_hints(config), _helps(config)
     for field in dataclasses.fields(config):
         name, hint = prefix + field.name, hints[field.name]
@@ -177,7 +177,7 @@ def _is_dataclass(hint: Any) -> bool:
 
 
 def _title(config: type) -> str:
-    """The first sentence of a dataclass's docstring, as the title of a group."""
+    """Returns the first sentence of a dataclass's docstring, as the title of a group."""
     first = docstring_parser.parse(config.__doc__ or "").short_description or ""
     return first.partition(";")[0].rstrip(".")
 
@@ -189,7 +189,7 @@ def _helps(documented: Any) -> dict[str, str]:
 
 
 def _split(doc: str) -> tuple[str, str]:
-    """The description and the examples of a docstring, without its sections."""
+    """Returns the description and the examples of a docstring, without its sections."""
     parsed = docstring_parser.parse(doc)
     parts = (parsed.short_description, parsed.long_description)
     text = "\n\n".join(part for part in parts if part)

@@ -84,7 +84,7 @@ def _last(name: str) -> str:
 
 
 def members(hint: Any) -> tuple[Any, ...]:
-    """The types that a type is the union of; itself where it is not a union."""
+    """Lists the types that a type is the union of; itself where it is not a union."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return typing.get_args(hint)
     return (hint,)
@@ -96,7 +96,7 @@ def is_list(hint: Any) -> bool:
 
 
 def _name(word: str) -> str:
-    """The setting's name in Python that an option stands for."""
+    """Returns the setting's name in Python that an option stands for."""
     option = word.partition("=")[0]
     if not option.startswith("--"):
         return _SHORT.get(option[1:], option)
@@ -104,7 +104,7 @@ def _name(word: str) -> str:
 
 
 def _option(signature: Signature, word: str, queue: list[str]) -> Word:
-    """One option; takes the words of its value from the queue."""
+    """Parses one option; takes the words of its value from the queue."""
     name, (option, equals, value) = _name(word), word.partition("=")
     if name == CONFIG and signature.recipes:
         return Word(CONFIG, value if equals else _next(option, queue))

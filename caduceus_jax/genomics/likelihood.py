@@ -1,4 +1,4 @@
-"""What a model predicts at every base of regions."""
+"""Probabilities that a model predicts at every base of regions."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, Unpack, get_args

@@ -28,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclasses.dataclass(frozen=True)
 class Embedding:
-    """How sequences are embedded.
+    """Sets how sequences are embedded.
 
     Args:
         pooling: mean over the sequence; its center (0-based index length // 2); the mean over a
@@ -91,7 +91,7 @@ class Embedding:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """How a fine-tuned model is applied to sequences.
+    """Sets how a fine-tuned model is applied to sequences.
 
     Args:
         context_length: bases that the model sees around each region's middle, (start + end) // 2
@@ -116,7 +116,7 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class VariantScoring:
-    """How variants are scored.
+    """Sets how variants are scored.
 
     Args:
         window: bases around the variant that the modes pll and embedding look at; at most
@@ -164,7 +164,7 @@ class VariantScoring:
 
 @dataclasses.dataclass(frozen=True)
 class Masking:
-    """How each base is masked in turn, and what the model sees around it.
+    """Sets how each base is masked in turn, and what the model sees around it.
 
     Args:
         context_length: bases the model sees, the masked one at 0-based index context_length // 2.
@@ -201,7 +201,7 @@ class Masking:
 
 @dataclasses.dataclass(frozen=True)
 class Attribution:
-    """How a model's likelihood or output is attributed to bases.
+    """Sets how a model's likelihood or output is attributed to bases.
 
     Args:
         method: gradient_x_input, gradient, integrated_gradients or mutagenesis.

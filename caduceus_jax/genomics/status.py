@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Status(enum.StrEnum):
-    """What became of a row of the input; every row of the output has one."""
+    """Says what became of a row of the input; every row of the output has one."""
 
     OK = "ok"  # computed
     UNKNOWN_CHROM = "unknown_chrom"  # the genome has no such contig

@@ -28,7 +28,7 @@ Weights = Float[Array, "batch length vocab"]
 
 
 class Target(NamedTuple):
-    """What is attributed, of which model: hashable, since a forward pass is compiled for it.
+    """Names what is attributed, of which model: hashable, since a forward pass is compiled for it.
 
     Attributes:
         kind: "likelihood" of a language model; of a fine-tuned model, an output as it is

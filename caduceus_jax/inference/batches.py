@@ -1,4 +1,4 @@
-"""Which sequences run together, and running them on all local devices."""
+"""Batches: groups sequences, and runs them on all local devices."""
 
 import functools
 from collections import deque
@@ -44,7 +44,7 @@ class TokenRows(Protocol):
 
 
 class Batch(NamedTuple):
-    """Which sequences run together."""
+    """Says which sequences run together."""
 
     rows: np.ndarray  # their numbers; at most `size`
     size: int  # rows that are run

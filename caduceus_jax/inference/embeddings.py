@@ -26,7 +26,7 @@ Spans = Int[np.ndarray, "sequences 2"]
 
 
 class Reading(NamedTuple):
-    """How hidden states are read from a model; checked, and the same for every batch.
+    """Sets how hidden states are read from a model; checked, and the same for every batch.
 
     Attributes:
         tokenizer: the model's.

@@ -1,4 +1,4 @@
-"""Which strands a forward pass reads, and how they are brought together."""
+"""Strands: which of them a forward pass reads, and how they are combined."""
 
 from typing import Literal, get_args
 

@@ -34,7 +34,7 @@ from caduceus_jax.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-# The top folder of a checkpoint of `caduceus-jax pretrain` is told by this file.
+# This file marks the top folder of a checkpoint of `caduceus-jax pretrain`.
 _RUN_FILES = ("run.json", "checkpoints")
 
 
@@ -260,7 +260,7 @@ def _assembled(
     found: weights.Checkpoint,
     folder: pathlib.Path | None,
 ) -> StoredModel:
-    """Brings a config and tensors together, and says of which file they are where they do not."""
+    """Reconciles a config with tensors, and names the file if they do not fit."""
     where = [f"under the key {found.container!r}"] if found.container else []
     try:
         tensors, prefix = tensor_names.canonical(found.tensors)

@@ -1,4 +1,4 @@
-"""What models read: token ids, soft one-hot bases or embeddings, each checked and embedded."""
+"""Inputs of models: token ids, soft one-hot bases or embeddings, each checked and embedded."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What all models share: loading, saving, and the Hugging Face hub."""
+"""The base class of all models: loading, saving, and the Hugging Face hub."""
 
 import dataclasses
 import os

@@ -125,7 +125,7 @@ def mesh(devices: int = 1, gpu: str = "h200", hosts: int = 1) -> Mesh:
 
 @contextlib.contextmanager
 def compiling_for(mesh: Mesh) -> Iterator[None]:
-    """The context in which kernels are lowered for the GPUs of a mesh.
+    """Opens the context in which kernels are lowered for the GPUs of a mesh.
 
     Since jax 0.11 Pallas asks the mesh what GPU it is for; before, there is nothing to say.
     """

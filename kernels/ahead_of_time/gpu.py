@@ -175,7 +175,7 @@ def _rows(implementation: str, dtype: str, costs: list[Cost], memory: int) -> st
 
 
 def _elements(implementation: str) -> dict[str, int]:
-    """State elements of one round of each kernel's loop."""
+    """Counts the state elements of one round of each kernel's loop."""
     if implementation == "triton":
         from caduceus_jax.kernels.gpu import triton_scan
 
@@ -230,7 +230,7 @@ def _scan(options: Any, dtype: Any, size: Size, gate: bool) -> tuple[Callable[..
 
 
 def _convolution(options: Any, dtype: Any, size: Size) -> tuple[Callable[..., Any], Any]:
-    """The gradients of the causal convolution, of width 4."""
+    """Returns the gradients of the causal convolution, of width 4."""
     sequence = jax.ShapeDtypeStruct((1, size.length, size.channels), dtype)
     weight = jax.ShapeDtypeStruct((4, size.channels), jnp.float32)
     bias = jax.ShapeDtypeStruct((size.channels,), jnp.float32)

@@ -1,4 +1,4 @@
-"""What NVIDIA's assembler makes of a kernel: registers, spilled bytes, instructions of its loop."""
+"""Reads NVIDIA's machine code of a kernel: registers, spilled bytes, instructions of its loop."""
 
 import collections
 import os
@@ -17,7 +17,7 @@ _FLOAT32 = ("FFMA", "FMUL", "FADD", "FFMA2", "FMUL2", "FADD2")
 
 
 class Cost(NamedTuple):
-    """What one kernel costs; everything from `instructions` on is per element."""
+    """Holds what one kernel costs; everything from `instructions` on is per element."""
 
     name: str
     registers: int

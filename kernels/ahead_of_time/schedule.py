@@ -32,7 +32,7 @@ def prepare(folder: str | None) -> None:
 
 
 def read_schedule(folder: pathlib.Path, kernel: str, patience: float = 30.0) -> Schedule:
-    """The final schedule of a kernel among the compiler's dumps, which is removed.
+    """Reads a kernel's final schedule from the compiler's dumps, and removes them.
 
     Args:
         folder: of the dumps.

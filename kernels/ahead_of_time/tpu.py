@@ -54,11 +54,11 @@ SIZE = Size()
 
 
 class Chip(NamedTuple):
-    """A TPU to compile for. The clock follows from the peak: two operations a cell and cycle."""
+    """A TPU to compile for. The clock follows from the peak: two operations per cell and cycle."""
 
     name: str
     topology: str  # the smallest that can be described
-    peak: float  # bfloat16 operations a second, as published
+    peak: float  # bfloat16 operations per second, as published
     cells: int  # of its matrix units: cores x units x rows x columns, as published
 
     @property

@@ -9,10 +9,10 @@ of its own, so that one long sequence fills a GPU. Forward:
    state that enters each chunk.
 3. `outputs`: each chunk walks again from that state and writes y.
 
-Backward likewise: `adjoints` walks forward, keeps the state of every few tokens, and sums up what
-each chunk sends back to the state that enters it; these are composed over the chunks from the far
-end; `gradients` walks each chunk back. No sum is shared between programs, so that two runs are
-equal bit for bit, and nothing of size (length, state, channels) is kept but the states of every
+Backward works the same way: `adjoints` walks forward, keeps the state of every few tokens, and sums
+up what each chunk sends back to the state that enters it; these are composed over the chunks from
+the far end; `gradients` walks each chunk back. No sum is shared between programs, so that two runs
+are equal bit for bit, and nothing of size (length, state, channels) is kept but the states of every
 few tokens, within the backward pass.
 
 A `Lowering` brings the four kernels; everything else is here, once for all of them.
@@ -39,32 +39,32 @@ _MOST_STATES = 128
 
 
 class Plan(NamedTuple):
-    """What is fixed when the call is traced."""
+    """Holds what is fixed when the call is traced."""
 
     lowering: "Lowering"
-    chunk: int  # tokens a chunk
+    chunk: int  # tokens per chunk
     delta_softplus: bool
     reverse: bool
     interpret: bool
 
 
 class Gradients(NamedTuple):
-    """What `Lowering.gradients` returns for each chunk, in float32 where no dtype is given."""
+    """Holds the gradients of each chunk, in float32 where no dtype is given."""
 
     u: jax.Array  # (batch, length, channels), dtype of u
     delta: jax.Array  # (batch, length, channels), dtype of delta
     z: jax.Array | None  # (batch, length, channels), dtype of z
     b: jax.Array  # (blocks, batch, length, state): partial sums over blocks of channels
-    c: jax.Array  # (blocks, batch, length, state): likewise
+    c: jax.Array  # (blocks, batch, length, state): partial sums over blocks of channels
     a: jax.Array  # (batch, chunks, state, channels)
-    initial_states: jax.Array  # (batch, chunks, state, channels): of a chunk's
+    initial_states: jax.Array  # (batch, chunks, state, channels), those that enter the chunks
     d_skip: jax.Array | None  # (batch, chunks, channels)
     delta_bias: jax.Array | None  # (batch, chunks, channels)
 
 
 @runtime_checkable
 class Lowering(Protocol):
-    """Four kernels. States are (batch, chunks, state, channels) float32."""
+    """Provides the four kernels. States are (batch, chunks, state, channels) float32."""
 
     def summaries(self, plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
         """Returns what leaves each chunk from a zero state, and its summed time steps."""
@@ -73,7 +73,7 @@ class Lowering(Protocol):
     def outputs(
         self, plan: Plan, inputs: ScanInputs, initial_states: jax.Array, keep_ungated: bool
     ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-        """y, what leaves each chunk, and y before the gate where it is to be kept and there is one.
+        """Returns y, what leaves each chunk, and y before the gate if it is to be kept.
 
         `initial_states` are the states that enter the chunks.
         """
@@ -82,7 +82,7 @@ class Lowering(Protocol):
     def adjoints(
         self, plan: Plan, inputs: ScanInputs, initial_states: jax.Array, grad_y: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """States of every few tokens, and what each chunk sends back to the state entering it."""
+        """Returns states of every few tokens, and each chunk's adjoint of its entering state."""
         ...
 
     def gradients(
@@ -129,7 +129,7 @@ def scan(
 
 
 def chunk_length(batch: int, length: int, channels: int) -> int:
-    """The longest chunk, a power of two, with which there are programs enough for a GPU.
+    """Returns the longest power of two that leaves enough programs to fill a GPU.
 
     Long chunks keep the composition over chunks small; short ones fill the device.
     """
@@ -195,7 +195,7 @@ _scan = fused.fused_scan(_forward, _backward, _between_chunks)
 
 
 def _chunk_decay(inputs: ScanInputs, steps: jax.Array) -> jax.Array:
-    """exp(A sum of steps): (batch, chunks, channels) -> (batch, chunks, state, channels)."""
+    """Returns exp(A sum of steps): (batch, chunks, channels) -> (..., state, channels)."""
     a = inputs.each_row(jnp.swapaxes(inputs.a, 1, 2))
     return jnp.exp(a[:, None] * steps[:, :, None])
 

@@ -1,4 +1,4 @@
-"""What the GPU kernels of every lowering share: sizes, tiles, and where their arrays lie."""
+"""Shared parts of the GPU kernels of every lowering: sizes, tiles, and where their arrays lie."""
 
 import dataclasses
 import math
@@ -83,7 +83,7 @@ def layout(inputs: ScanInputs, chunk: int, elements: int) -> ChunkLayout:
 
 
 def arrays(inputs: ScanInputs, **extra: jax.Array | None) -> dict[str, jax.Array]:
-    """The arrays that are present, by name, in the layout that kernels expect.
+    """Returns the arrays that are present, by name, in the layout that kernels expect.
 
     A is transposed: a thread's columns are loaded side by side. B and C are small, and in float32
     they are not unpacked again by every block of channels.

@@ -27,7 +27,7 @@ _SMALLEST_CAPABILITY = 80
 def launch(
     kernel: Callable, arrays: list[jax.Array], *, interpret: bool, warps: int = 1, **options: Any
 ) -> Any:
-    """`pallas_call`, lowered through Triton.
+    """Runs `pallas_call`, lowered through Triton.
 
     Raises:
         NotImplementedError: Pallas does not lower for the GPU.
@@ -44,7 +44,7 @@ def launch(
 
 
 def load(at, mask: jax.Array | None) -> jax.Array:
-    """float32 of a part of a reference; 0 where the mask is False."""
+    """Loads a part of a reference as float32; 0 where the mask is False."""
     other = None if mask is None else 0.0
     return plgpu.load(at, mask=mask, other=other).astype(jnp.float32)
 
@@ -125,7 +125,7 @@ class KernelCall:
 
 
 def _part(name: str, sizes: ChunkLayout) -> pl.BlockSpec:
-    """The part of an array that belongs to program (p, i): row p of chunks, block i of channels."""
+    """Returns what belongs to program (p, i) of an array: row p of chunks, block i of channels."""
     chunk, block, state = sizes.chunk, sizes.block, sizes.state
     unrolled = chunk // KEPT_EVERY
 
@@ -164,12 +164,12 @@ class Math(NamedTuple):
     multiply_add: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
     def sigmoid(self, x: jax.Array) -> jax.Array:
-        """1 / (1 + e^-x)."""
+        """Returns 1 / (1 + e^-x)."""
         return self.reciprocal(1 + self.exp2(x * -LOG2_E))
 
 
 def _assembly(text: str, *arguments: jax.Array) -> jax.Array:
-    """PTX on every element."""
+    """Runs PTX on every element."""
     shape = jnp.broadcast_shapes(*(x.shape for x in arguments))
     (result,) = plgpu.elementwise_inline_asm(
         text,
@@ -192,7 +192,7 @@ FAST = Math(
 
 
 class TokenLoop(NamedTuple):
-    """How a program walks over its chunk."""
+    """Walks a program over its chunk."""
 
     chunk: int
     tokens: jax.Array | None  # of the sequence from the chunk's start on; None if all exist
@@ -204,7 +204,7 @@ class TokenLoop(NamedTuple):
     math: Math
 
     def token(self, k):
-        """Index in the chunk of the k-th token walked over."""
+        """Returns the index in the chunk of the k-th token visited."""
         return self.chunk - 1 - k if self.reverse else k
 
     def real(self, t):
@@ -212,7 +212,7 @@ class TokenLoop(NamedTuple):
         return None if self.tokens is None else t < self.tokens
 
     def _mask(self, t=None):
-        """Where a vector of channels, at token t or of the whole chunk, exists; None everywhere."""
+        """Tells where channels exist, at token t or in the whole chunk; None if everywhere."""
         real = None if t is None else self.real(t)
         mask = None if real is None else jnp.full((self.block,), real)
         if self.channels is not None:
@@ -221,19 +221,19 @@ class TokenLoop(NamedTuple):
         return mask
 
     def channels_at(self, ref, t) -> jax.Array:
-        """(channels,) float32 of token t; 0 where there is none."""
+        """Loads (channels,) float32 of token t; 0 where there is none."""
         return load(ref.at[t, :], self._mask(t))
 
     def channels_of(self, ref) -> jax.Array:
-        """(channels,) float32 of the whole chunk."""
+        """Loads (channels,) float32 of the whole chunk."""
         return load(ref.at[:], self._mask())
 
     def states_at(self, ref, t) -> jax.Array:
-        """(state,) float32 of token t; 0 where there is none."""
+        """Loads (state,) float32 of token t; 0 where there is none."""
         return load(ref.at[t, :], self._states_mask(ref, t))
 
     def tile(self, ref, *index) -> jax.Array:
-        """(state, channels) float32."""
+        """Loads (state, channels) float32."""
         return load(ref.at[(*index, _ALL, _ALL)], self._tile_mask(ref))
 
     def put_channels_at(self, ref, t, value) -> None:
@@ -261,7 +261,7 @@ class TokenLoop(NamedTuple):
         return None if mask is None else jnp.broadcast_to(mask[None], ref.shape[-2:])
 
     def step(self, refs, t) -> tuple[jax.Array, jax.Array | None]:
-        """(channels,) time step of token t, 0 past the last token; its slope in delta.
+        """Returns the time step of token t (channels,), 0 past the last, and its slope in delta.
 
         The slope is None where it is 1.
         """
@@ -275,7 +275,7 @@ class TokenLoop(NamedTuple):
         return (delta if real is None else jnp.where(real, delta, 0.0)), slope
 
     def softplus(self, x) -> tuple[jax.Array, jax.Array]:
-        """log(1 + e^x) to float32's accuracy, also where it is small; and its slope."""
+        """Returns log(1 + e^x), accurate in float32 where it is small too, and its slope."""
         e = self.math.exp2(jnp.abs(x) * -LOG2_E)
         power = jnp.full_like(e, self.log1p[-1])
         for coefficient in reversed(self.log1p[:-1]):
@@ -285,17 +285,17 @@ class TokenLoop(NamedTuple):
         return value, jnp.where(x < 0, e * inverse, inverse)
 
     def zeros(self) -> jax.Array:
-        """(channels,) float32."""
+        """Returns zeros, (channels,) float32."""
         return jnp.zeros((self.block,), jnp.float32)
 
     def advance(self, refs, a, h, t):
-        """The state after token t; its decay, time step, slope of the time step, and input."""
+        """Returns the state after token t, its decay, time step and its slope, and its input."""
         delta, slope = self.step(refs, t)
         u = self.channels_at(refs["u"], t)
         h, decay = self.next_state(a, h, delta, delta * u, self.states_at(refs["b"], t))
         return h, decay, delta, slope, u
 
     def next_state(self, a, h, delta, scaled, b):
-        """The state after `h`, with `scaled` = delta u, and its decay."""
+        """Returns the state after `h`, with `scaled` = delta u, and its decay."""
         decay = self.math.exp2(delta[None, :] * a)
         return self.math.multiply_add(decay, h, b[:, None] * scaled[None, :]), decay

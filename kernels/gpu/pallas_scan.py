@@ -48,7 +48,7 @@ def scan(
 
 
 def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
-    """See `chunk_parallel.Lowering`."""
+    """Implements `chunk_parallel.Lowering.summaries`."""
     call = KernelCall(plan, inputs, _FORWARD_BLOCK)
     return call(_summaries, ("u", "delta", "b", "a", "delta_bias"), ("states", "steps"))
 
@@ -56,7 +56,7 @@ def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
 def outputs(
     plan: Plan, inputs: ScanInputs, initial_states: jax.Array, keep_ungated: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """See `chunk_parallel.Lowering`."""
+    """Implements `chunk_parallel.Lowering.outputs`."""
     call = KernelCall(plan, inputs, _FORWARD_BLOCK, initial_states=initial_states)
     keep = keep_ungated and inputs.z is not None
     y, final_states, *ungated = call(
@@ -70,7 +70,7 @@ def outputs(
 def adjoints(
     plan: Plan, inputs: ScanInputs, initial_states: jax.Array, grad_y: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """See `chunk_parallel.Lowering`."""
+    """Implements `chunk_parallel.Lowering.adjoints`."""
     call = KernelCall(plan, inputs, _ADJOINT_BLOCK, initial_states=initial_states, grad_y=grad_y)
     return call(
         _adjoints,
@@ -87,7 +87,7 @@ def gradients(
     grad_y: jax.Array,
     adjoint: jax.Array,
 ) -> Gradients:
-    """See `chunk_parallel.Lowering`."""
+    """Implements `chunk_parallel.Lowering.gradients`."""
     few = inputs.a.shape[-1] <= STATES_A_WARP
     extra = {
         "checkpointed_states": checkpointed_states,
@@ -126,7 +126,7 @@ def _summaries(loop: TokenLoop, refs: dict[str, Any]) -> None:
 
 
 def _outputs(loop: TokenLoop, refs: dict[str, Any]) -> None:
-    """y, from the state that enters the chunk; and the state that leaves it."""
+    """Computes y from the state that enters the chunk, and the state that leaves it."""
     a = loop.tile(refs["a"]) * LOG2_E
     d_skip = loop.channels_of(refs["d_skip"]) if "d_skip" in refs else None
 
@@ -153,7 +153,7 @@ def _outputs(loop: TokenLoop, refs: dict[str, Any]) -> None:
 
 
 def _adjoints(loop: TokenLoop, refs: dict[str, Any]) -> None:
-    """States of every few tokens, and sum_t (prod_{s <= t} decay_s) C_t dy_t.
+    """Computes states of every few tokens, and sum_t (prod_{s <= t} decay_s) C_t dy_t.
 
     The latter is the gradient with respect to the state that enters the chunk as far as it comes
     from the chunk's own outputs. It is summed in walking order, beside the states: each decay is
@@ -178,7 +178,7 @@ def _adjoints(loop: TokenLoop, refs: dict[str, Any]) -> None:
 
 
 def _ungated(loop: TokenLoop, refs: dict[str, Any], t):
-    """Cotangent of y before the gate, and what the gradient of the gate is made of."""
+    """Returns the cotangent of y before the gate, and the parts of the gate's gradient."""
     grad = loop.channels_at(refs["grad_y"], t)
     if "z" not in refs:
         return grad, None

@@ -26,7 +26,7 @@ def mixing_pays() -> bool:
 
 
 def mixed_exp2(count: int, coefficients: Sequence[float]) -> tuple[str, str]:
-    """2^x of `count` numbers: all but the last by the special-function unit.
+    """Computes 2^x of `count` numbers: all but the last by the special-function unit.
 
     That unit gives four results a cycle where the others give 32: one result of every few by a
     polynomial evens the load. Arguments have to be below 127; below -126 the last is 2^-126.
@@ -60,5 +60,5 @@ def mixed_exp2(count: int, coefficients: Sequence[float]) -> tuple[str, str]:
 
 
 def _hexadecimal(number: float) -> str:
-    """As PTX writes float32 literals."""
+    """Formats a float32 literal as PTX writes it."""
     return "0f" + struct.pack(">f", number).hex().upper()

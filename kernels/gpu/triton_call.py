@@ -26,7 +26,7 @@ _PTX_VERSION, _PTX_VERSION_OF_BLACKWELL = 85, 88
 
 @runtime_checkable
 class Program(Protocol):
-    """What a kernel is compiled for. Kernels read its fields, and others, as constants."""
+    """Holds what a kernel is compiled for. Kernels read its fields, and others, as constants."""
 
     @property
     def programs(self) -> int:
@@ -85,7 +85,7 @@ def call(
 
 
 def _load(module: str, name: str, interpret: bool) -> Any:
-    """The module of kernels, interpreted or to be compiled as is asked for.
+    """Loads the module of kernels, to be interpreted or compiled.
 
     Raises:
         ValueError: Triton, or what it needs, is not installed, or is set up for the other way.

@@ -19,7 +19,7 @@ _SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 128
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What the kernel is compiled for.
+    """Holds what the kernel is compiled for.
 
     A program walks over a part of one sequence for a block of channels.
     """

@@ -18,7 +18,7 @@ from caduceus_jax.kernels.gpu import triton_math
 
 
 class _Place(NamedTuple):
-    """Where a program is."""
+    """Says where a program is."""
 
     sequence: tl.tensor
     part: tl.tensor  # counted over all sequences
@@ -29,7 +29,7 @@ class _Place(NamedTuple):
 @triton.jit
 @no_type_check
 def _load(array, s, at, p: tl.constexpr):
-    """(channels,) float32 of token s; 0 outside of the sequence."""
+    """Loads (channels,) float32 of token s; 0 outside the sequence."""
     return tl.load(*_at(array, s, at, p), other=0.0).to(tl.float32)
 
 
@@ -48,7 +48,7 @@ def _at(array, s, at, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _before_silu(grad, s, taps, filters, bias, at, p: tl.constexpr):
-    """The gradient with respect to the convolution's sum; taps[k] is x of the token k before s."""
+    """Returns the gradient of the convolution's sum; taps[k] is x of the token k before s."""
     outer = _load(grad, s, at, p)
     if p.silu:
         y = bias
@@ -62,7 +62,7 @@ def _before_silu(grad, s, taps, filters, bias, at, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def causal_conv_gradients(x, weight, bias, grad, grad_x, grad_weight, grad_bias, p: tl.constexpr):
-    """All gradients of a part of a sequence."""
+    """Computes all gradients of a part of a sequence."""
     program = tl.program_id(0).to(tl.int64)
     part, block = program // p.blocks, program % p.blocks
     channel = block * p.block + tl.arange(0, p.block)

@@ -23,7 +23,7 @@ _LOG2_E = tl.constexpr(layout.LOG2_E)
 
 
 class _Place(NamedTuple):
-    """Where a program is."""
+    """Says where a program is."""
 
     row: tl.tensor  # first token of its chunk, counted over all sequences
     tokens: tl.tensor  # of the sequence from there on
@@ -37,7 +37,7 @@ class _Place(NamedTuple):
 @triton.jit
 @no_type_check
 def _place(p: tl.constexpr):
-    """Neighbouring programs have blocks of one chunk: they read the same B and C."""
+    """Numbers programs so that neighbours have blocks of one chunk: they read the same B and C."""
     program = tl.program_id(0).to(tl.int64)
     chunk, block = program // p.blocks, program % p.blocks
     sequence, start = chunk // p.chunks, chunk % p.chunks * p.chunk
@@ -53,7 +53,7 @@ def _place(p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _token(i, j: tl.constexpr, p: tl.constexpr):
-    """Index in the chunk of the token that round i visits as its j-th."""
+    """Returns the index in the chunk of the j-th token that round i visits."""
     if p.reverse:
         t = p.chunk - 1 - j - i * p.unroll
     else:
@@ -95,7 +95,7 @@ def _tile_at(array, index, at, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _load(where):
-    """In float32; 0 where there is nothing."""
+    """Loads float32; 0 where there is nothing."""
     return tl.load(where[0], mask=where[1], other=0.0).to(tl.float32)
 
 
@@ -108,7 +108,7 @@ def _store(where, value):
 @triton.jit
 @no_type_check
 def _of_group(array, at, p: tl.constexpr):
-    """(channels,) of a parameter."""
+    """Loads (channels,) of a parameter."""
     return tl.load(array + at.group * p.channels + at.channel, mask=at.inside, other=0.0)
 
 
@@ -122,7 +122,7 @@ def _of_chunk(array, at, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _step(delta, bias, t, at, p: tl.constexpr):
-    """(channels,) time step of token t, and its slope as a function of delta; 0 without a token."""
+    """Returns the time step of token t (channels,) and its slope in delta; 0 without a token."""
     step = _load(_channels_at(delta, t, at, p))
     if p.has_delta_bias:
         step += bias
@@ -137,7 +137,7 @@ def _step(delta, bias, t, at, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _advance(u, delta, b, bias, a, h, t, at, p: tl.constexpr):
-    """The state after token t, its decay, its time step with its slope, and its input."""
+    """Returns the state after token t, its decay, its time step with its slope, and its input."""
     step, slope = _step(delta, bias, t, at, p)
     decay = triton_math.exp2_of_tile(step[None, :] * a, p)
     x = _load(_channels_at(u, t, at, p))
@@ -148,7 +148,7 @@ def _advance(u, delta, b, bias, a, h, t, at, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _gate(z, grad_y, t, at, p: tl.constexpr):
-    """Cotangent of y before the gate; z and its sigmoid, and the cotangent of y."""
+    """Returns the cotangent of y before the gate; z and its sigmoid, and the cotangent of y."""
     outer = _load(_channels_at(grad_y, t, at, p))
     if p.has_z:
         x = _load(_channels_at(z, t, at, p))
@@ -162,7 +162,7 @@ def _gate(z, grad_y, t, at, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def selective_scan_summaries(u, delta, b, a, delta_bias, states, steps, p: tl.constexpr):
-    """What leaves the chunk from a zero state, and its summed time steps."""
+    """Computes what leaves the chunk from a zero state, and its summed time steps."""
     at = _place(p)
     decay_rate = _load(_tile_at(a, at.group, at, p)) * _LOG2_E
     bias = _of_group(delta_bias, at, p) if p.has_delta_bias else None
@@ -182,7 +182,7 @@ def selective_scan_summaries(u, delta, b, a, delta_bias, states, steps, p: tl.co
 def selective_scan_outputs(
     u, delta, b, c, a, d_skip, z, delta_bias, initial_states, y, states, ungated, p: tl.constexpr
 ):
-    """Y, from the state that enters the chunk; and the state that leaves it."""
+    """Computes y from the state that enters the chunk, and the state that leaves it."""
     at = _place(p)
     decay_rate = _load(_tile_at(a, at.group, at, p)) * _LOG2_E
     bias = _of_group(delta_bias, at, p) if p.has_delta_bias else None
@@ -220,7 +220,7 @@ def selective_scan_adjoints(
     states,
     p: tl.constexpr,
 ):
-    """States of every few tokens, and sum_t (prod_{s <= t} decay_s) C_t dy_t.
+    """Computes states of every few tokens, and sum_t (prod_{s <= t} decay_s) C_t dy_t.
 
     The latter is the gradient with respect to the state that enters the chunk as far as it comes
     from the chunk's own outputs. It is summed in walking order, beside the states: each decay is
@@ -269,7 +269,7 @@ def selective_scan_gradients(
     grad_delta_bias,
     p: tl.constexpr,
 ):
-    """All gradients of the chunk, walking against the recurrence, a few tokens at a time."""
+    """Computes all gradients of the chunk, against the recurrence, a few tokens at a time."""
     at = _place(p)
     decay_rate = _load(_tile_at(a, at.group, at, p)) * _LOG2_E
     bias = _of_group(delta_bias, at, p) if p.has_delta_bias else None

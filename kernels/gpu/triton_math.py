@@ -31,7 +31,7 @@ class Constants:
 @triton.jit
 @no_type_check
 def reciprocal(x, p: tl.constexpr):
-    """1 / x, of the hardware's accuracy."""
+    """Returns 1 / x, as accurate as the hardware's instruction."""
     if p.interpret:
         y = 1 / x
     else:
@@ -42,14 +42,14 @@ def reciprocal(x, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def sigmoid(x, p: tl.constexpr):
-    """1 / (1 + e^-x)."""
+    """Returns 1 / (1 + e^-x)."""
     return reciprocal(1 + tl.exp2(x * -_LOG2_E), p)
 
 
 @triton.jit
 @no_type_check
 def softplus(x, p: tl.constexpr):
-    """log(1 + e^x) to float32's accuracy, also where it is small; and its slope."""
+    """Returns log(1 + e^x), accurate in float32 where it is small too, and its slope."""
     e = tl.exp2(tl.abs(x) * -_LOG2_E)
     power = tl.full(x.shape, p.log1p[-1], tl.float32)
     for i in tl.static_range(len(p.log1p) - 1):
@@ -61,7 +61,7 @@ def softplus(x, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _polynomial_exp2(x, p: tl.constexpr):
-    """What `ptx.mixed_exp2` does with one of its arguments, for the interpreter."""
+    """Computes in the interpreter what `ptx.mixed_exp2` does with one of its arguments."""
     x = tl.maximum(x, _SMALLEST_EXPONENT)
     shifted = x + _ROUND
     f = x - (shifted - _ROUND)
@@ -76,7 +76,7 @@ def _polynomial_exp2(x, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def exp2_of_tile(exponent, p: tl.constexpr):
-    """2^exponent of a (state, channels) tile, some of it by a polynomial."""
+    """Computes 2^exponent of a (state, channels) tile, part of it by a polynomial."""
     if p.exp2_share == 0:
         y = tl.exp2(exponent)
     elif p.interpret:

@@ -31,7 +31,7 @@ TILES = {
 
 @dataclasses.dataclass(frozen=True)
 class Program(ChunkLayout):
-    """What a kernel is compiled for."""
+    """Holds what a kernel is compiled for."""
 
     warps: int
     unroll: int
@@ -53,7 +53,7 @@ class Program(ChunkLayout):
 
     @property
     def mixed_exp2(self) -> str:
-        """PTX of a few powers of two."""
+        """Returns the PTX of a few powers of two."""
         return ptx.mixed_exp2(self.exp2_share, self.exp2)[0]
 
     @property
@@ -73,7 +73,7 @@ def scan(
 
 
 def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
-    """See `chunk_parallel.Lowering`."""
+    """Implements `chunk_parallel.Lowering.summaries`."""
     found = _run("summaries", plan, inputs, ("states", "steps"))
     return found["states"], found["steps"]
 
@@ -81,7 +81,7 @@ def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
 def outputs(
     plan: Plan, inputs: ScanInputs, initial_states: jax.Array, keep_ungated: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """See `chunk_parallel.Lowering`."""
+    """Implements `chunk_parallel.Lowering.outputs`."""
     keep = keep_ungated and inputs.z is not None
     writes = ("y", "states", "ungated") if keep else ("y", "states")
     found = _run("outputs", plan, inputs, writes, initial_states=initial_states)
@@ -91,7 +91,7 @@ def outputs(
 def adjoints(
     plan: Plan, inputs: ScanInputs, initial_states: jax.Array, grad_y: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """See `chunk_parallel.Lowering`."""
+    """Implements `chunk_parallel.Lowering.adjoints`."""
     extra = {"initial_states": initial_states, "grad_y": grad_y}
     found = _run("adjoints", plan, inputs, ("checkpointed_states", "states"), **extra)
     return found["checkpointed_states"], found["states"]
@@ -105,7 +105,7 @@ def gradients(
     grad_y: jax.Array,
     adjoint: jax.Array,
 ) -> Gradients:
-    """See `chunk_parallel.Lowering`."""
+    """Implements `chunk_parallel.Lowering.gradients`."""
     absent = {name for name in ("z", "d_skip", "delta_bias") if getattr(inputs, name) is None}
     names = [name for name in Gradients._fields if name not in absent]
     extra = {

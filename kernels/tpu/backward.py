@@ -76,7 +76,7 @@ def _backward(plan: Plan, refs: dict[str, Any]) -> None:
 
 
 def _recompute(loop: TokenLoop) -> None:
-    """The states of the chunk: entry t + 1 is that after token t."""
+    """Recomputes the states of the chunk: entry t + 1 is the state after token t."""
     refs = loop.refs
     refs["states"][loop.plan.chunk + 1 if loop.plan.reverse else 0] = refs["initial_states"][...]
 
@@ -95,7 +95,7 @@ def _recompute(loop: TokenLoop) -> None:
 
 
 def _ungated(loop: TokenLoop, i) -> tuple[jax.Array, Any]:
-    """Cotangent of y before the gate, and what the gradient of the gate is made of."""
+    """Returns the cotangent of y before the gate, and the parts of the gate's gradient."""
     grad = loop.load("grad_y", i)
     if "z" not in loop.refs:
         return grad, None
@@ -107,14 +107,14 @@ def _ungated(loop: TokenLoop, i) -> tuple[jax.Array, Any]:
 def _round(
     loop: TokenLoop, i, adjoint: jax.Array, grad_b: jax.Array, grad_c: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gradients of a round of tokens, walking against the recurrence.
+    """Computes the gradients of a round of tokens, walking against the recurrence.
 
     Args:
-        loop: how.
-        i: which round.
+        loop: how the program walks over its chunk.
+        i: the round.
         adjoint: with respect to the state after the round.
         grad_b: (state, 128), gradients of the rounds before this one, its neighbour's first.
-        grad_c: likewise.
+        grad_c: (state, 128), the same for C.
 
     Returns:
         The adjoint before the round, and the gradients of B and C with this round's.

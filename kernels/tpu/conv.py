@@ -32,7 +32,7 @@ _ROUND = 4 * SUBLANES  # tokens whose sums are computed side by side
 
 
 class _Plan(NamedTuple):
-    """What is fixed when the call is traced."""
+    """Holds what is fixed when the call is traced."""
 
     batch: int
     length: int
@@ -140,7 +140,7 @@ def gradients(
 
 
 def _prepare(x, weight, bias, reverse: bool, silu: bool, interpret: Any) -> tuple[Any, ...]:
-    """The plan, and the arrays with channels padded to whole lanes."""
+    """Returns the plan, and the arrays with channels padded to whole lanes."""
     batch, length, channels = x.shape
     groups, width, _ = weight.shape
     if width > _HALO + 1:
@@ -200,12 +200,12 @@ def _walking(plan: _Plan, *, backwards: bool) -> Callable[[Any], Any]:
 
 
 def _tokens(plan: _Plan, at: Callable[[Any], Any]) -> pl.BlockSpec:
-    """The tokens and channels of a program."""
+    """Returns the tokens and channels of a program."""
     return pl.BlockSpec((None, plan.chunk, plan.block), lambda r, i, k: (r, at(k), i))
 
 
 def _before(plan: _Plan, at: Callable[[Any], Any]) -> pl.BlockSpec:
-    """The few tokens before them; where there are none, others."""
+    """Returns the few tokens before those of `_tokens`; where there are none, others."""
     parts = plan.chunk // _READ_AGAIN
     last = -(-plan.length // _READ_AGAIN) - 1
 
@@ -217,7 +217,7 @@ def _before(plan: _Plan, at: Callable[[Any], Any]) -> pl.BlockSpec:
 
 
 def _filters(plan: _Plan, weight: Any, bias: Any) -> dict[str, Any]:
-    """The filters of a program, each with the array it is in."""
+    """Returns the filters of a program, each with the array it is in."""
 
     def at(rows: int) -> pl.BlockSpec:
         """Returns the block of an array with so many rows per group."""
@@ -252,13 +252,13 @@ class _Tile:
         self.put_neighbour(self.ref[pl.ds(near, _HALO), :])
 
     def get(self, first: int, j: int) -> jax.Array:
-        """A round of tokens from `first` on, or those j steps closer to the neighbour."""
+        """Returns a round of tokens from `first` on, or those j steps closer to the neighbour."""
         start = first + _HALO - j if self.low else first + j
         return self.ref[pl.ds(start, _ROUND), :]
 
 
 def _forward(plan: _Plan, x_ref, weight_ref, bias_ref, y_ref, scratch) -> None:
-    """y of a chunk."""
+    """Computes y of a chunk."""
     x, at = _Tile(scratch, low=not plan.reverse), _here(plan, backwards=False)
     _begin(x)
     x.put(0, _real(plan, x_ref[...], at * plan.chunk))
@@ -315,7 +315,7 @@ def _backward(
 
 
 def _nearest(plan: _Plan, before_ref, at) -> jax.Array:
-    """The tokens before chunk `at` that are nearest to it; 0 where there are none."""
+    """Returns the tokens just before chunk `at`; 0 where there are none."""
     before = before_ref[...].astype(jnp.float32)
     if plan.reverse:  # they come after the chunk by position
         before = _real(plan, before[:_HALO], (at + 1) * plan.chunk)
@@ -350,7 +350,7 @@ def _real(plan: _Plan, x: jax.Array, first: Any) -> jax.Array:
 
 
 def _convolved(plan: _Plan, weight_ref, bias_ref, taps: list[jax.Array]) -> jax.Array:
-    """The convolution of a round, before SiLU; taps[j] is the token j before."""
+    """Computes the convolution of a round, before SiLU; taps[j] is the token j before."""
     y = jnp.broadcast_to(bias_ref[...], taps[0].shape)
     for j, tap in enumerate(taps):
         y = y + weight_ref[pl.ds(plan.width - 1 - j, 1), :] * tap
@@ -358,5 +358,5 @@ def _convolved(plan: _Plan, weight_ref, bias_ref, taps: list[jax.Array]) -> jax.
 
 
 def _fold_tokens(x: jax.Array) -> jax.Array:
-    """(tokens, channels) -> (8, channels), which still have to be summed."""
+    """Adds up (tokens, channels) -> (8, channels), which still have to be summed."""
     return functools.reduce(jnp.add, [x[i : i + SUBLANES] for i in range(0, len(x), SUBLANES)])

@@ -15,7 +15,7 @@ from caduceus_jax.kernels.tpu.sums import Sums, sums_of
 def forward(
     plan: Plan, inputs: ScanInputs, keep: bool
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array | None]:
-    """(y, final state), and the states that enter the chunks where they are to be kept."""
+    """Returns (y, final state), and the states that enter the chunks if they are to be kept."""
     writes = ("y", "final_state", "initial_states")[: 3 if keep else 2]
     found = KernelCall(plan, inputs, backwards=False)(
         _forward,
@@ -27,7 +27,7 @@ def forward(
 
 
 def _forward(plan: Plan, refs: dict[str, Any]) -> None:
-    """y of a chunk. The final state's block is the state from one chunk to the next."""
+    """Computes y of a chunk. The final state's block is the state from one chunk to the next."""
     loop = TokenLoop(plan, refs, backwards=False)
 
     @pl.when(pl.program_id(2) == 0)
@@ -55,7 +55,7 @@ def _forward(plan: Plan, refs: dict[str, Any]) -> None:
 
 
 def _gated(loop: TokenLoop, i, y: jax.Array) -> jax.Array:
-    """y with skip and gate."""
+    """Applies skip and gate to y."""
     if "d_skip" in loop.refs:
         y = y + loop.refs["d_skip"][...] * loop.load("u", i)
     if "z" in loop.refs:

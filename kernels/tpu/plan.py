@@ -1,4 +1,4 @@
-"""What the TPU kernels agree on: the shape of a register, and what is fixed for a scan."""
+"""The plan of the TPU kernels: the shape of a register, and what is fixed for a scan."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ _SMALL, _BLOCK_OF_SMALL, _STATES_OF_SMALL = "TPU v4", 256, 16
 
 
 class Plan(NamedTuple):
-    """What is fixed when the call is traced."""
+    """Holds what is fixed when the call is traced."""
 
     block: int  # channels of a program
     chunk: int  # tokens of a chunk

@@ -1,4 +1,4 @@
-"""What the TPU kernels are made of: where their arrays lie, and elementary functions.
+"""Building blocks of the TPU kernels: where their arrays lie, and elementary functions.
 
 A vector register is 8 sublanes x 128 lanes. Channels lie along lanes and states along sublanes,
 so that a state of 16 x 128 channels is two registers; the time step of a token is one row of
@@ -94,7 +94,7 @@ class KernelCall:
         return dict(zip(writes, written, strict=True))
 
     def _layout(self, name: str) -> tuple[jax.ShapeDtypeStruct, pl.BlockSpec]:
-        """Shape of an array, and the part of it that belongs to program (row, block, k)."""
+        """Returns an array's shape, and the part of it that belongs to program (row, block, k)."""
         chunk, block, state, groups = (
             self.plan.chunk,
             self.plan.block,
@@ -146,7 +146,7 @@ class KernelCall:
 
 
 def sigmoid(x: jax.Array, interpret: Any) -> jax.Array:
-    """1 / (1 + e^-x); the exponential stays finite, because infinity x 0 is not a number."""
+    """Returns 1 / (1 + e^-x); the exponential stays finite, because infinity x 0 is NaN."""
     x = 1 + jnp.exp2(jnp.minimum(x * -LOG2_E, 126.0))
     if interpret:
         return 1 / x
@@ -156,7 +156,7 @@ def sigmoid(x: jax.Array, interpret: Any) -> jax.Array:
 
 
 def softplus(x: jax.Array) -> jax.Array:
-    """log(1 + e^x), to float32's accuracy where it is small too."""
+    """Returns log(1 + e^x), accurate in float32 where it is small too."""
     e = jnp.exp2(jnp.minimum(x, 21.0) * LOG2_E)
     # The logarithm of 1 + e has an absolute error: below 1/16 its series is better.
     series = jnp.full_like(e, 1 / 5)
@@ -178,12 +178,12 @@ class Round(NamedTuple):
 
 
 def slots(plan: Plan) -> int:
-    """Of neighbouring rounds; one where XLA compiles, which takes long where code is unrolled."""
+    """Counts the slots of neighbouring rounds; one where XLA compiles, which unrolls slowly."""
     return 1 if plan.interpret is True else 2
 
 
 class TokenLoop:
-    """How a program walks over its chunk, a round of tokens at a time."""
+    """Walks a program over its chunk, a round of tokens at a time."""
 
     def __init__(self, plan: Plan, refs: dict[str, Any], *, backwards: bool):
         self.plan, self.refs = plan, refs
@@ -208,7 +208,7 @@ class TokenLoop:
         return lax.fori_loop(0, count, visit, carry)
 
     def following(self, i: Round) -> Round:
-        """The round after i in walking order; where there is none, one that has been."""
+        """Returns the round after i in walking order, or an earlier one where there is none."""
         each = slots(self.plan)
         last = self.plan.chunk // ROUND // each - 1
         if self.plan.reverse:
@@ -238,18 +238,18 @@ class TokenLoop:
         return self.refs[f"{name}{i.slot}"][i.place]
 
     def real(self, token, shape: tuple[int, ...], axis: int) -> jax.Array | None:
-        """Which of the tokens from `token` on exist, which lie along `axis`; None where all do."""
+        """Tells which of the tokens from `token` on, along `axis`, exist; None where all do."""
         if self.first is None:
             return None
         return lax.broadcasted_iota(jnp.int32, shape, axis) < self.plan.length - self.first - token
 
     def load(self, name: str, i: Round) -> jax.Array:
-        """(ROUND, channels) float32 of round i; 0 past the last token."""
+        """Loads (ROUND, channels) float32 of round i; 0 past the last token."""
         x = self.refs[name][pl.ds(pl.multiple_of(i.number * ROUND, ROUND), ROUND), :]
         return self.mask(i, x.astype(jnp.float32))
 
     def mask(self, i: Round, x: jax.Array) -> jax.Array:
-        """(ROUND, channels) of round i, with 0 past the last token."""
+        """Masks (ROUND, channels) of round i with 0 past the last token."""
         real = self.real(i.number * ROUND, x.shape, 0)
         return x if real is None else jnp.where(real, x, 0.0)
 
@@ -274,7 +274,7 @@ class TokenLoop:
                 ref[tile] = jnp.concatenate([*parts, zeros]).T.astype(jnp.bfloat16)
 
     def columns(self, name: str, i: Round) -> jax.Array:
-        """(ROUND x state, 128): B or C of round i along sublanes, the same in every lane."""
+        """Returns B or C of round i along sublanes, (ROUND x state, 128), alike in every lane."""
         row = lax.broadcasted_iota(jnp.int32, (LANES, LANES), 0)
         ours = ((row & (_ROUNDS - 1)) == (i.number & (_ROUNDS - 1))) & (row < _PARTS * _ROUNDS)
         return jnp.dot(
@@ -289,23 +289,23 @@ class TokenLoop:
         self.refs[name][:, pl.ds(tile, LANES)] = value
 
     def row(self, name: str, i: Round, j) -> jax.Array:
-        """(1, channels): token j of round i of what `prepare` kept."""
+        """Returns token j of round i of what `prepare` kept, (1, channels)."""
         return self.refs[f"{name}{i.slot}"][i.place, pl.ds(j, 1), :]
 
     def column(self, name: str, i: Round, j) -> jax.Array:
-        """(state, channels): B or C of token j of round i, as `prepare` kept it."""
+        """Returns B or C of token j of round i, as `prepare` kept it, (state, channels)."""
         ref = self.refs[f"{name}_columns{i.slot}"]
         state = ref.shape[1] // ROUND
         x = ref[i.place, pl.ds(j * state, state), :]
         return jnp.concatenate([x] * (self.plan.block // LANES), axis=1)
 
     def before_softplus(self, i: Round) -> jax.Array:
-        """(ROUND, channels) what time steps are made of."""
+        """Returns the input of softplus, (ROUND, channels)."""
         before = self.load("delta", i)
         return before + self.refs["delta_bias"][...] if "delta_bias" in self.refs else before
 
     def steps(self, i: Round) -> jax.Array:
-        """(ROUND, channels) time steps; 0 past the last token: decay 1, input 0."""
+        """Returns the time steps, (ROUND, channels); 0 past the last token: decay 1, input 0."""
         before = self.before_softplus(i)
         return self.mask(i, softplus(before) if self.plan.delta_softplus else before)
 
@@ -318,7 +318,7 @@ class TokenLoop:
             self.keep(f"{name}_columns", i, self.columns(name, i))
 
     def prepared_rounds(self, body: Callable, carry) -> Any:
-        """`rounds`, where each is prepared beside the one before it, which hides its latency."""
+        """Runs `rounds`, each prepared beside the one before it, which hides its latency."""
         self.spread()
         each = slots(self.plan)
         last = self.plan.chunk // ROUND - 1
@@ -336,7 +336,7 @@ class TokenLoop:
         return self.rounds(visit, carry)
 
     def advance(self, i: Round, j, h: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The state after token j of round i, and its decay."""
+        """Returns the state after token j of round i, and its decay."""
         decay = jnp.exp2(self.row("steps", i, j) * self.refs["a"][...])
         drive = self.column("b", i, j) * self.row("drives", i, j)
         return decay * h + drive, decay
@@ -355,7 +355,7 @@ def prepared(plan: Plan, state: int) -> dict[str, Any]:
 
 
 def memory_per_round(plan: Plan, **shapes: tuple[int, int]) -> dict[str, Any]:
-    """Fast memory for what `TokenLoop.keep` keeps of each round, by name."""
+    """Returns the fast memory that `TokenLoop.keep` needs per round, by name."""
     places = plan.chunk // ROUND // slots(plan)
     return {
         f"{name}{slot}": pltpu.VMEM((places, *shape), jnp.float32)
@@ -365,6 +365,6 @@ def memory_per_round(plan: Plan, **shapes: tuple[int, int]) -> dict[str, Any]:
 
 
 def _truncated(x: jax.Array) -> jax.Array:
-    """Float32 of which the lower half is zero: a bfloat16."""
+    """Clears the lower half of float32, which leaves a bfloat16."""
     bits = lax.bitcast_convert_type(x, jnp.int32) & -(1 << 16)
     return lax.bitcast_convert_type(bits, jnp.float32)

@@ -13,13 +13,13 @@ from caduceus_jax.kernels.tpu.program import ROUND, Round, TokenLoop, slots
 
 
 def fold_states(x: jax.Array) -> jax.Array:
-    """(state, channels) -> (8, channels), which still have to be summed."""
+    """Adds up (state, channels) -> (8, channels), which still have to be summed."""
     parts = [x[i : i + SUBLANES] for i in range(0, len(x), SUBLANES)]
     return functools.reduce(jnp.add, parts)
 
 
 def fold_lanes(x: jax.Array) -> jax.Array:
-    """(state, channels) -> (state, 1)."""
+    """Sums over channels: (state, channels) -> (state, 1)."""
     parts = [x[:, i : i + LANES] for i in range(0, x.shape[1], LANES)]
     return jnp.sum(functools.reduce(jnp.add, parts), axis=1, keepdims=True)
 
@@ -42,14 +42,14 @@ class Sums:
         self.ref = loop.refs[f"{name}{i.slot}"]
 
     def put(self, j, x: jax.Array) -> None:
-        """(state, channels) of token j of the round."""
+        """Writes (state, channels) of token j of the round."""
         x = fold_states(x)
         for k in range(self.ref.shape[0]):
             lanes = slice(k * LANES, (k + 1) * LANES)
             self.ref[k, pl.ds(j * SUBLANES, SUBLANES), :] = x[:, lanes]
 
     def take(self) -> jax.Array:
-        """(ROUND, channels)."""
+        """Returns the sums, (ROUND, channels)."""
         return jnp.concatenate([self._take(k) for k in range(self.ref.shape[0])], axis=1)
 
     def _take(self, k: int) -> jax.Array:

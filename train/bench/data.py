@@ -1,4 +1,4 @@
-"""`caduceus-jax bench data`: tokens a second from a genome on disk to batches of the model."""
+"""`caduceus-jax bench data`: tokens per second from a genome on disk to batches of the model."""
 
 import dataclasses
 import itertools
@@ -160,7 +160,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def page(results: dict[str, Any]) -> str:
-    """The results as Markdown."""
+    """Writes the results as Markdown."""
     lines = title(results)
     for row in results.get("prepared", []):
         lines += [f"Preparing {row['bases']:,} bases took {row['seconds']:.2f} s.", ""]

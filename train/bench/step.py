@@ -1,4 +1,4 @@
-"""`caduceus-jax bench step`: tokens a second of the training step, and what it needs."""
+"""`caduceus-jax bench step`: tokens per second of the training step, and its memory."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ _TINY = dataclasses.replace(
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """What is timed: recipes by name, with each implementation of the scan."""
+    """Says what is timed: recipes by name, with each implementation of the scan."""
 
     recipes: dict[str, PretrainConfig]
     implementations: tuple[str, ...]
@@ -77,7 +77,7 @@ def step(
 
     The step is the one of `caduceus-jax pretrain`, in bfloat16 and with rematerialization, on one
     GPU, with each implementation of the scan. Written are step_gpu.json and step_gpu.md, after
-    each case: tokens a second with their spread, memory, compile time. Where a batch does not fit
+    each case: tokens per second with their spread, memory, compile time. Where a batch does not fit
     it is halved until it does. --suite smoke is the same with a tiny model on any machine: it
     shows that the command works, and its times say nothing.
 
@@ -237,7 +237,7 @@ def _compiled(
 
 
 def _contents(compiled: jax.stages.Compiled) -> dict[str, Any]:
-    """Memory of a compiled step in bytes, and the kernels whose names are in it."""
+    """Returns the bytes of memory of a compiled step, and the kernels whose names are in it."""
     text, memory = compiled.as_text() or "", compiled.memory_analysis()
     kernels = [name for name in (*KERNELS, *TPU_KERNELS) if name in text]
     found: dict[str, Any] = {"kernels": kernels}
@@ -252,7 +252,7 @@ def _contents(compiled: jax.stages.Compiled) -> dict[str, Any]:
 
 
 def _batch(config: PretrainConfig) -> dict[str, np.ndarray]:
-    """Random bases, of which the usual share is hidden."""
+    """Draws random bases, of which the usual share is masked."""
     rng, tokenizer = np.random.default_rng(0), Tokenizer()
     shape = (config.batch_size, config.max_length)
     bases = rng.choice(tokenizer.encode("ACGT"), size=shape).astype(np.int32)
@@ -265,12 +265,12 @@ def _batch(config: PretrainConfig) -> dict[str, np.ndarray]:
 
 
 def _peak(device: Any) -> int:
-    """Most bytes ever in use on the device, 0 where it does not say."""
+    """Returns the most bytes ever in use on the device, 0 if it does not report them."""
     return (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
 def page(results: dict[str, Any]) -> str:
-    """The results as a page of Markdown."""
+    """Writes the results as a page of Markdown."""
     head = ("model", "window", "windows", "scan", "tokens/s (least - greatest)", "a step, ms")
     head += ("peak, GiB", "needed, GiB", "compiling, s", "kernels")
     rows = [_cells(row) for row in results["cases"]]

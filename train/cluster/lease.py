@@ -29,13 +29,13 @@ SHARED_SECONDS = 20.0
 
 
 class InUse(UserError):
-    """Another run writes to the folder."""
+    """Says that another run writes to the folder."""
 
     exit_status = 1
 
 
 class Holder(NamedTuple):
-    """Who holds a lease."""
+    """Identifies the holder of a lease."""
 
     host: str
     pid: int
@@ -44,7 +44,7 @@ class Holder(NamedTuple):
 
 
 class Lease:
-    """The right to write to a run's folder; a context manager that gives it back.
+    """Holds the right to write to a run's folder; a context manager that gives it back.
 
     All processes of a run enter it together. Process 0 writes the file, and touches it every few
     seconds; the others check that they see it. Where another run holds the lease, this one ends,

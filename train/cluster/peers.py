@@ -1,4 +1,4 @@
-"""Whether the other processes of a run are alive, and why they end.
+"""Watches whether the other processes of a run are alive, and learns why they end.
 
 JAX notices a process that is gone, but ends the others with a C++ stack that names no host. Here a
 thread of every process says every few seconds that it is alive, in JAX's key-value store, and reads
@@ -25,7 +25,7 @@ _LOST = 1  # exit status
 
 
 class Peers:
-    """The beat of this process and the watch over the others.
+    """Gives the beat of this process and watches the others.
 
     Args:
         client: JAX's client of its key-value store.

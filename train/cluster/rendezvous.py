@@ -1,4 +1,4 @@
-"""How processes find out that all of them have started, before JAX connects them.
+"""Lets processes find out that all of them have started, before JAX connects them.
 
 JAX ends a process with a C++ stack when another one does not come, and names nobody. So every
 process first meets the others at the coordinator's address, over a plain TCP connection that is

@@ -1,1 +1,1 @@
-"""From FASTA files to batches for the masked language model."""
+"""Data: from FASTA files to batches for the masked language model."""

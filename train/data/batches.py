@@ -119,7 +119,7 @@ class Steps:
         return sys.maxsize // self.batch_size
 
     def __getitem__(self, index: int) -> Batch:
-        """The rows of a step, counted from 0."""
+        """Returns the rows of a step, counted from 0."""
         numbers = [index * self.batch_size + row for row in self.rows]
         # Grain's datasets may have gaps; these have none.
         windows = [cast(int, self.order[number]) for number in numbers]
@@ -127,7 +127,7 @@ class Steps:
 
 
 def _shuffled(windows: range, seed: int) -> grain.MapDataset[int]:
-    """Every window once an epoch, in a new order each time."""
+    """Orders every window once per epoch, anew in each."""
     return grain.MapDataset.range(windows.start, windows.stop).seed(seed).shuffle().repeat()
 
 
@@ -213,7 +213,7 @@ def train_batches(
 
 
 def _settle(worker: int, workers: int) -> None:
-    """What a worker does first: its parent alone decides when it ends."""
+    """Prepares a worker: only its parent decides when it ends."""
     # Schedulers and terminals signal all processes, and the last step is yet to be saved.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

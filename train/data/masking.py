@@ -1,15 +1,15 @@
-"""What is hidden from the model: few passes over small integers, one random number a token."""
+"""Masking: few passes over small integers, one random number per token."""
 
 import numpy as np
 
 from caduceus_jax.tokenizer import Tokenizer
 
-# Devlin et al. (2019), section 3.1: of the chosen tokens so many are hidden, so many replaced.
+# Devlin et al. (2019), section 3.1: the shares of the chosen tokens that are masked and replaced.
 _HIDDEN, _REPLACED = 0.8, 0.1
 
 
 class CounterRng:
-    """Random numbers that are found by what they are for, not by what was drawn before them.
+    """Draws random numbers by what they are for, whatever was drawn before them.
 
     Philox (Salmon et al. 2011) enciphers a counter: any place of the stream is as near as the
     next. Its numbers are the same on every machine and in every version of NumPy.
@@ -24,12 +24,12 @@ class CounterRng:
         self._state = self._philox.state
 
     def of(self, example: int, tokens: int, *, mask: int = 0) -> tuple[bool, np.ndarray]:
-        """The numbers of an example.
+        """Draws the numbers of an example.
 
         Args:
-            example: which one.
-            tokens: how many it has.
-            mask: which one of this example.
+            example: its number.
+            tokens: number of its tokens.
+            mask: number of the mask, for examples that are masked several times.
 
         Returns:
             A coin, and (tokens,) uint32.
@@ -42,7 +42,7 @@ class CounterRng:
 
 
 def letter_table(tokenizer: Tokenizer, *, complement: bool = False) -> bytes:
-    """For `bytes.translate`: the token id of each letter, or of its complement; of N, [PAD]."""
+    """Makes a table for `bytes.translate`: letters (or their complements) to ids; N to [PAD]."""
     ids = tokenizer.encode(bytes(range(256)))
     if complement:
         ids = tokenizer.complement[ids]
@@ -52,7 +52,7 @@ def letter_table(tokenizer: Tokenizer, *, complement: bool = False) -> bytes:
 def mask_tokens(
     ids: np.ndarray, draws: np.ndarray, *, probability: float, tokenizer: Tokenizer
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hides some tokens, as the original does (Devlin et al. 2019, section 3.1).
+    """Masks some tokens, as the original does (Devlin et al. 2019, section 3.1).
 
     Each token is chosen with the same probability, special ones too. Of the chosen, 80 % become
     [MASK], 10 % any token of the vocabulary and 10 % stay. N is [PAD] in `ids` already, in what

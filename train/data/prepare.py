@@ -175,7 +175,7 @@ class _Runs:
             self.last = runs[-1:].copy()
 
     def close(self) -> None:
-        """Nothing continues the last run."""
+        """Ends the last run, which nothing continues."""
         self._write(self.last)
         self.last = self.last[:0]
 

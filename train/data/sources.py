@@ -59,10 +59,10 @@ def record_stores(stores: list[Store], folder: pathlib.Path) -> None:
 
 
 def make_data_position(step: int, stores: list[Store], windows: int) -> dict[str, Any]:
-    """The place in the data after a step, as a checkpoint keeps it.
+    """Returns the position in the data after a step, as a checkpoint keeps it.
 
     What an example looks like depends on the seed, its step and its number alone, so the step is
-    the place; the rest says of which data.
+    the position; the rest identifies the data.
 
     Args:
         step: that was done last.
@@ -151,6 +151,6 @@ def _identity(store: Store) -> dict[str, str]:
 
 
 def _stamp(store: Store) -> dict[str, int]:
-    """What changes when a file is written, and costs nothing to ask for."""
+    """Returns facts that change when a file is written and are cheap to look up."""
     stat = (store.path / BASES).stat()
     return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}

@@ -1,4 +1,4 @@
-"""Which sequence is for what: by contig, by position on each contig, or by a BED of intervals."""
+"""Splits of genomes: by contig, by position on each contig, or by a BED of intervals."""
 
 import dataclasses
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class Block(NamedTuple):
     """A contiguous stretch of one contig of one of the genomes."""
 
-    genome: int  # which one, from 0
+    genome: int  # its number, from 0
     contig: str
     start: int
     end: int
@@ -28,15 +28,16 @@ class Block(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The genomes and which blocks of them are for what.
+    """Holds the genomes and the blocks of each split.
 
     Attributes:
         stores: the genomes.
         train: blocks to train on. Those of intervals may overlap each other.
-        validation: blocks to validate on; test likewise.
+        validation: blocks to validate on.
+        test: blocks that are neither trained nor validated on.
         inward: the last window of a block is shifted inward until it fits, as those of intervals
             are; otherwise N completes it.
-        avoid: what no training window may touch.
+        avoid: blocks that no training window may touch.
     """
 
     stores: list[Store]
@@ -168,7 +169,7 @@ def _by_intervals(stores: list[Store], config: DataConfig, max_length: int) -> S
 
 
 def _say_what_is_shared(path: pathlib.Path, splits: Splits) -> None:
-    """One line, where intervals of different splits overlap."""
+    """Logs one line if intervals of different splits overlap."""
     found = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     shares = []
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
@@ -185,7 +186,7 @@ def _say_what_is_shared(path: pathlib.Path, splits: Splits) -> None:
 
 
 def merged(blocks: Iterable[Block]) -> list[Block]:
-    """The same sequence as blocks that neither overlap nor touch, in order."""
+    """Merges blocks into blocks of the same bases that neither overlap nor touch, in order."""
     result: list[Block] = []
     for block in sorted(blocks):
         last = result[-1] if result else None

@@ -62,12 +62,12 @@ class Windows:
         return float((self._size * counts).sum() / max(len(self) * self.length, 1))
 
     def of_genome(self, genome: int) -> range:
-        """The numbers of a genome's windows."""
+        """Returns the numbers of a genome's windows."""
         first, last = np.searchsorted(self._genome, [genome, genome + 1])
         return range(int(self._first[first]), int(self._first[last]))
 
     def __getitem__(self, number: int) -> np.ndarray:
-        """(length,) uint8 letters of a window, which N completes where it is shorter."""
+        """Returns (length,) uint8 letters of a window, padded with N where it is shorter."""
         stretch = np.searchsorted(self._first, number, side="right") - 1
         start = self._offset[stretch] + (number - self._first[stretch]) * self.stride
         size = self._size[stretch]
@@ -104,7 +104,7 @@ def _touching(
 
 
 def _offsets(store: Store, genome: int, blocks: Sequence[Block]) -> np.ndarray:
-    """(2, runs) ascending starts and ends in the store of the blocks that lie in it."""
+    """Returns ascending starts and ends in the store of the blocks that lie in it, (2, runs)."""
     here = [block for block in merged(blocks) if block.genome == genome]
     shift = [store.contigs[block.contig].offset for block in here]
     runs = [(block.start + at, block.end + at) for block, at in zip(here, shift, strict=True)]
@@ -112,7 +112,7 @@ def _offsets(store: Store, genome: int, blocks: Sequence[Block]) -> np.ndarray:
 
 
 def _stretches(genome: int, starts: np.ndarray, sizes: np.ndarray, stride: int) -> np.ndarray:
-    """(stretches, 4) of `Windows`' table."""
+    """Returns rows of the table of `Windows`, (stretches, 4)."""
     breaks = (np.diff(starts) != stride) | (np.diff(sizes) != 0)
     first = np.flatnonzero(np.concatenate([[len(starts) > 0], breaks]))
     counts = np.diff(np.append(first, len(starts)))

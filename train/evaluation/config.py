@@ -52,7 +52,7 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EqtlEvaluation:
-    """Which variants change expression: a support vector machine on a model's states.
+    """Predicts which variants change expression: a support vector machine on a model's states.
 
     Args:
         model: folder or hub id of a pretrained model.
@@ -96,7 +96,7 @@ class EqtlEvaluation:
 
 @dataclasses.dataclass(frozen=True)
 class MaskedEvaluation:
-    """How well a model predicts masked bases, by kind of region.
+    """Measures how well a model predicts masked bases, by kind of region.
 
     Args:
         model: folder or hub id of a pretrained model.

@@ -45,7 +45,7 @@ _SAVED_EVERY = 256  # windows
 
 
 class Windows(NamedTuple):
-    """Which sequences have to be embedded; a variant of several tissues is embedded once."""
+    """Lists the sequences to embed; a variant of several tissues is embedded once."""
 
     status: np.ndarray  # (rows,) of the table: ok, or why a row is left out
     contig: np.ndarray  # (windows,) numbers in the genome
@@ -113,7 +113,7 @@ def embed_windows(
     protocol: Protocol,
     batch_size: int | None = None,
 ) -> np.ndarray:
-    """The mean states around each variant, of both strands.
+    """Computes the mean states around each variant, of both strands.
 
     What is done is kept in `folder` every 256 windows, and not computed again.
 
@@ -166,7 +166,7 @@ def embed_windows(
 
 
 def window_spans(length: int, pooled: int, *, equivariant: bool, protocol: Protocol) -> np.ndarray:
-    """First and last + 1 index (0-based, + strand) that strands 0 and 1 are averaged over, (2, 2).
+    """Returns first and last + 1 index (0-based, + strand) to average over, per strand, (2, 2).
 
     Clamped to the window.
     """
@@ -210,7 +210,7 @@ def features(
     strands: Sequence[int],
     protocol: Protocol,
 ) -> np.ndarray:
-    """One row of features for each row of the table that has its windows.
+    """Builds one row of features for each row of the table that has its windows.
 
     Args:
         states: of `embed_windows`.
@@ -238,7 +238,7 @@ def svm_auroc(
     seeds: Sequence[int],
     protocol: Protocol,
 ) -> dict[str, Any]:
-    """AUROC of a support vector machine in one class of distances.
+    """Computes the AUROC of a support vector machine in one class of distances.
 
     "paper": for each penalty C in 1, 5, 10 and each seed 5,000 training rows are drawn (with
     replacement where there are fewer), the area is that of the predicted labels, and the C with the
@@ -247,9 +247,9 @@ def svm_auroc(
 
     Args:
         train: features and labels (0 or 1).
-        test: likewise.
+        test: features and labels to test on.
         seeds: one result for each.
-        protocol: see above.
+        protocol: "paper" or "clean".
 
     Returns:
         `mean`, `values` (by seed), `C` (of each seed, or the one), `train` and `test` (rows); a
@@ -289,7 +289,7 @@ def _machine(strength: float) -> Pipeline:
 
 
 def in_bucket(distance: np.ndarray, name: str, protocol: Protocol) -> np.ndarray:
-    """Which rows lie in a class of distances; "paper" counts its far end in too."""
+    """Tells which rows lie in a class of distances; "paper" counts its far end in too."""
     low, high = BUCKETS[name]
     below = distance <= high if protocol == "paper" else distance < high
     return (distance >= low) & below

@@ -23,7 +23,7 @@ _COLUMNS = {
 
 
 class Table(NamedTuple):
-    """One row a variant and tissue, in the order of the file."""
+    """Holds one row per variant and tissue, in the order of the file."""
 
     chrom: list[str]
     position: np.ndarray  # (rows,) int64, 0-based

@@ -15,7 +15,7 @@ PROJECTION = "projection.npz"
 
 
 def draw_task(columns: Sequence[Column], row: Row) -> matplotlib.figure.Figure:
-    """Learning curves of every model; and of the first seed of each: ROC, confusion, embedding.
+    """Draws learning curves of every model; of the first seed of each, ROC, confusion, embedding.
 
     What no model of the task has, such as the learning curve of a probe, takes no room.
     """
@@ -41,7 +41,7 @@ def draw_task(columns: Sequence[Column], row: Row) -> matplotlib.figure.Figure:
 
 
 def _epochs(summary: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
-    """By seed: what was measured after each epoch."""
+    """Returns, by seed, what was measured after each epoch."""
     found = {}
     for seed in summary["seeds"]:
         path = pathlib.Path(summary["folder"]) / f"seed-{seed}" / "metrics.jsonl"

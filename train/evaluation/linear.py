@@ -1,4 +1,4 @@
-"""What linear models of plain features reach: a fine-tuned model has to beat them."""
+"""Baselines: linear models of plain features, which a fine-tuned model has to beat."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ _CODES[np.frombuffer(b"ACGTacgt", np.uint8)] = [0, 1, 2, 3] * 2
 
 
 def baselines(task: Task) -> dict[str, dict[str, float]]:
-    """Test scores of logistic (or ridge) regression on features that know no context.
+    """Scores logistic (or ridge) regression on features that know no context, on the test rows.
 
     Args:
         task: trained on its training and validation sequences together; nothing is chosen.
@@ -67,7 +67,7 @@ def _fit(inputs: Any, test: Any, labels: np.ndarray, task: Task) -> dict[str, fl
 
 
 def _tracks(train: Examples, task: Task) -> dict[str, dict[str, float]]:
-    """Each bin on its own."""
+    """Fits each bin on its own."""
 
     def content(examples: Examples) -> np.ndarray:
         letters = np.stack([np.frombuffer(bases, np.uint8) for bases in examples.sequences])

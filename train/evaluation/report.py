@@ -39,7 +39,7 @@ class Picture(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a report shows."""
+    """Holds what a report shows."""
 
     title: str
     facts: str  # one paragraph: what was run, and how the numbers are to be read

@@ -1,4 +1,4 @@
-"""Everything a fine-tuning is told: frozen dataclasses, which a YAML recipe overrides.
+"""The settings of a fine-tuning run: frozen dataclasses, which a YAML recipe overrides.
 
 The docstrings are the manual page of `caduceus-jax finetune --help`.
 """
@@ -55,8 +55,8 @@ class GenesConfig:
     """Expression of genes from the sequence around their starts (the task genes).
 
     Args:
-        table: one row a gene, .csv, .tsv (either with .gz) or .parquet, with the columns below, the
-            values to predict (`label`), and perhaps split (train, valid, test).
+        table: one row per gene, .csv, .tsv (either with .gz) or .parquet, with the columns below,
+            the values to predict (`label`), and perhaps split (train, valid, test).
         genome: FASTA file of its assembly.
         chrom: column with the contig.
         position: column with the transcription start site.
@@ -64,7 +64,7 @@ class GenesConfig:
         signals: bigWig file, or a list, that the model reads beside the sequence, as log(1 + x).
         length: bases around the site, N outside the contig.
         validation_contigs: contigs to validate on, where the table has no column split.
-        test_contigs: likewise, to test on.
+        test_contigs: contigs to test on, where the table has no column split.
     """
 
     table: str = ""
@@ -84,28 +84,28 @@ class GenesConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LabelledConfig:
-    """Labelled sequences: a published task, or any files of your own.
+    """Labelled sequences: a published task, or your own files.
 
     Args:
         task: a published task, such as genomic_benchmarks/human_enhancers_cohn, whose files are in
-            `folder`; or tracks or genes, see there. Where it is empty, `train` and `test` name
-            files.
+            `folder`; or tracks or genes, with settings of their own. Where it is empty, `train`
+            and `test` name files.
         folder: where published files lie; what is missing there is downloaded if it can be.
         train: table (.csv, .tsv, either with .gz, or .parquet) or FASTA of training sequences.
-        validation: likewise, for choosing when to stop; by default a part of `train`.
-        test: likewise, for the result that is reported.
+        validation: a file to choose the epoch by; by default a part of `train`.
+        test: a file of sequences for the result that is reported.
         sequence: column of the tables with the sequences.
         label: column of the tables with the labels, or with the values to regress: [a,b] for
             several. In a FASTA file the label is what follows the last | of a header line.
-        kind: of tables: "classification"; "multi_label", any number of labels per sequence, as
-            columns [a,b] of 0 and 1 or as one column of names joined by ; or "regression" of one
-            or several values.
-        max_length: longest sequence in tokens; null takes that of the longest training sequence.
+        kind: what the tables are for: "classification"; "multi_label", any number of labels per
+            sequence, as columns [a,b] of 0 and 1 or as one column of names joined by ; or
+            "regression" of one or several values.
+        max_length: longest sequence in tokens; null takes the length of the longest training one.
             Longer ones are cut at the end.
         validation_fraction: fraction of the training sequences used for validation when no file is
             given for it; which sequences depends on the seed.
-        tracks: of the task tracks.
-        genes: of the task genes.
+        tracks: settings of the task tracks.
+        genes: settings of the task genes.
     """
 
     task: str = ""

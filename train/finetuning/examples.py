@@ -50,7 +50,7 @@ class Examples(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is to be learnt, and from which sequences.
+    """Describes what is to be learnt, and from which sequences.
 
     Args:
         name: what the task is called in reports.

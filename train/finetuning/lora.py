@@ -1,4 +1,4 @@
-"""What of a model is trained: all of it, low-rank changes of its projections, or its head."""
+"""Divides a model into what is trained (all, low-rank updates, or the head) and what is not."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _HEAD = {"score", "score_bias", "signals"}
 
 
 class Tuning(NamedTuple):
-    """A model's parameters, divided."""
+    """Holds a model's parameters, divided."""
 
     frozen: Arrays
     trained: dict[str, Arrays]  # "whole" parameters, and "low_rank" factors: path/a and path/b

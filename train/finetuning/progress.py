@@ -22,7 +22,7 @@ class Best(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where a seed is."""
+    """Holds the state of a seed."""
 
     epoch: int  # the one that is going on, from 1
     batch: int  # batches of it that are done

@@ -184,7 +184,7 @@ class Tuner:
 
     @property
     def _single(self) -> bool:
-        """Whether all rows have one length: the original's padding changes what is read."""
+        """Tells whether all rows have one length: the original's padding changes what is read."""
         return self.config.protocol == "paper" or self.task.kind == "tracks"
 
     def _batches(self, examples: Examples, **options: Any) -> Iterator[dict[str, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""What a fine-tuning begins with: a stored model, read once for all seeds, or none."""
+"""The starting point of fine-tuning: a stored model, read once for all seeds, or none."""
 
 import logging
 from typing import Literal, NamedTuple
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """The model that every seed begins with, and what is recorded of it."""
+    """Holds the model that every seed begins with, and what is recorded of it."""
 
     architecture: CaduceusConfig
     tokenizer: Tokenizer
@@ -31,7 +31,7 @@ class Start(NamedTuple):
 
     @property
     def answers_for_both_strands(self) -> bool:
-        """Whether predictions are averaged over both strands of a model that reads one."""
+        """Tells whether predictions average both strands of a model that reads one."""
         return self.rc_mode == "posthoc"
 
     @property

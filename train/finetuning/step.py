@@ -40,7 +40,7 @@ class TuningState:
 
 
 class FinetuneProgram(NamedTuple):
-    """What a fine-tuning computes; the same for all seeds, so that it is compiled once."""
+    """Holds the functions of fine-tuning; all seeds share them, so that they are compiled once."""
 
     init: Callable[[int], tuple[TuningState, Arrays]]  # seed -> state, frozen parameters
     train_step: Callable[[TuningState, Arrays, Batch], tuple[TuningState, dict[str, jax.Array]]]

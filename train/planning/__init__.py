@@ -1,1 +1,1 @@
-"""What a pretraining needs on other devices: compiled, counted and bounded, without them."""
+"""Planning: memory, communication and time of pretraining on devices that are not attached."""

@@ -1,4 +1,4 @@
-"""The time a training step would take if its devices did nothing but one kind of work at a time."""
+"""Lower bounds on the time of a training step, one kind of work at a time."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from caduceus_jax.train.planning.step_costs import Cost
 
 
 class Peaks(NamedTuple):
-    """What a device does in a second at the most."""
+    """Holds the most that a device can do per second."""
 
     products: float  # floating-point operations of matrix products in bfloat16
     exponentials: float | None  # None where it is not known
@@ -47,7 +47,7 @@ PEAKS: Mapping[str, Peaks] = _TPUS | {
 
 
 class Bounds(NamedTuple):
-    """Seconds that each resource is busy with one kind of work at the least."""
+    """Holds the seconds that each resource is busy with one kind of work, at least."""
 
     arithmetic: float | None
     exponentials: float | None

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, counted in its text."""
+"""Counts what a compiled program sends between devices, by its text."""
 
 import math
 import re
@@ -27,7 +27,7 @@ _NAME = re.compile(r'op_name="([^"]*)"')
 
 
 class Collective(NamedTuple):
-    """Collectives of one kind, shape and origin."""
+    """Describes collectives of one kind, shape and origin."""
 
     kind: str
     shape: str  # of the result on each device
@@ -37,7 +37,7 @@ class Collective(NamedTuple):
 
 
 def collectives(text: str) -> list[Collective]:
-    """The collectives of a program, those within a loop as often as it goes round.
+    """Lists the collectives of a program, those within a loop as often as it goes round.
 
     Args:
         text: `compiled.as_text()`.
@@ -65,7 +65,7 @@ def collectives(text: str) -> list[Collective]:
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The instructions of each computation, and the name of the one that is run."""
+    """Returns the instructions of each computation, and the name of the one that is run."""
     computations: dict[str, list[str]] = {}
     entry, inside = "", None
     for line in text.splitlines():
@@ -82,7 +82,7 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 def _executed(
     computations: dict[str, list[str]], name: str, times: int = 1, fused: bool = False
 ) -> Iterator[tuple[str, int, bool]]:
-    """Each instruction, how often it is run, and whether it is part of a fusion."""
+    """Lists each instruction, how often it is run, and whether it is part of a fusion."""
     for line in computations.get(name, ()):
         yield line, times, fused
         if loop := _WHILE.search(line):
@@ -94,7 +94,7 @@ def _executed(
 
 
 def _rounds(line: str, condition: list[str]) -> int:
-    """How often a loop goes round: as the compiler says, or the bound that it counts up to."""
+    """Counts the rounds of a loop: as the compiler says, or by the bound that it counts up to."""
     if known := _TRIPS.search(line):
         return int(known[1])
     bounds = [int(match[1]) for text in condition if (match := _BOUND.search(text))]
@@ -102,7 +102,7 @@ def _rounds(line: str, condition: list[str]) -> int:
 
 
 def _result(shape: str, kind: str, *, started: bool) -> str:
-    """The shape of a result without layouts.
+    """Returns the shape of a result without layouts.
 
     What is started has its operands before it: on GPUs in a tuple of their own, on TPUs side by
     side where they are not the result's own place.
@@ -116,7 +116,7 @@ def _result(shape: str, kind: str, *, started: bool) -> str:
 
 
 def _size(shape: str) -> int:
-    """Bytes of "f32[2,3]", or of a tuple of such."""
+    """Returns the size in bytes of "f32[2,3]", or of a tuple of such."""
     total = 0
     for kind, bits, dimensions in _ARRAY.findall(shape):
         elements = math.prod(int(n) for n in dimensions.split(",") if n)
@@ -125,7 +125,7 @@ def _size(shape: str) -> int:
 
 
 def _origin(name: str) -> str:
-    """ "backward psum" of jit(step)/transpose(jvp())/while/body/.../psum."""
+    """Names the origin: "backward psum" of jit(step)/transpose(jvp())/while/body/.../psum."""
     passed = "forward"
     if "transpose(" in name:
         passed = "recomputed" if "rematted" in name else "backward"

@@ -1,4 +1,4 @@
-"""`caduceus-jax plan`: what a run needs, by the compiler of devices that are not there."""
+"""`caduceus-jax plan`: compiles a run's step for devices that are not attached."""
 
 import dataclasses
 import json
@@ -133,7 +133,7 @@ def plan(config: PlanConfig) -> None:
     or looked for, and no data is read. All settings of `caduceus-jax pretrain` can be given.
 
     Printed are the memory of each device by kind, what the devices send each other (kind, origin,
-    how often and how many bytes a step), the arithmetic and the memory traffic of a step, counted
+    how often and how many bytes per step), the arithmetic and the memory traffic of a step, counted
     by hand, and the least time that they take at the devices' published peaks: a prediction, not a
     measurement. The TPU compiler comes with `pip install 'jax[tpu]'`.
 
@@ -212,7 +212,7 @@ def _report(
 
 
 def implementation_for(scan: str, platform: str) -> options.Options:
-    """The scan that a run on another platform takes: here the default backend says nothing.
+    """Returns the scan that a run on another platform takes, whatever the default backend is.
 
     Args:
         scan: as a recipe names it.
@@ -229,7 +229,7 @@ def implementation_for(scan: str, platform: str) -> options.Options:
 
 
 def _compile(config: PlanConfig, topology: Topology, mesh: Any, windows: int) -> Compiled:
-    """Compiles the step with so many windows a group; nothing is allocated."""
+    """Compiles the step with so many windows per group; nothing is allocated."""
     config = dataclasses.replace(config, batch_size=windows * row_shares(mesh))
     chosen = implementation_for(config.scan, topology.platform)
     program = make_program(config, mesh, Tokenizer(), chosen)

@@ -1,4 +1,4 @@
-"""What `plan` prints, as Markdown."""
+"""The report of `plan`, as Markdown."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ def lines(report: dict[str, Any]) -> list[str]:
 
 
 def _divided(divisions: list[dict[str, Any]]) -> list[str]:
-    """The divisions that were tried, as a table."""
+    """Writes the divisions that were tried as a table."""
     rows = []
     for division in (Division(**row) for row in divisions):
         needed = f"{division.needed / GIB:.2f}" if division.needed else "not said"
@@ -92,7 +92,7 @@ def share_of(report: dict[str, Any]) -> str:
 
 
 def _predicted(predicted: dict[str, dict[str, float | None]]) -> list[str]:
-    """The bounds of each kind of work, and their sum."""
+    """Writes the bounds of each kind of work, and their sum."""
     rows = [
         (kind, *("" if bound is None else f"{1e3 * bound:.4g}" for bound in found.values()))
         for kind, found in predicted.items()
@@ -108,7 +108,7 @@ def _predicted(predicted: dict[str, dict[str, float | None]]) -> list[str]:
 
 
 def _short(shape: str) -> str:
-    """A tuple by its first array; all of them are in the JSON."""
+    """Shortens a tuple to its first array; all of them are in the JSON."""
     first, *others = shape.strip("()").split(", ")
     return f"{first} and {len(others)} more" if others else first
 

@@ -1,4 +1,4 @@
-"""What a training step computes and moves at the least, counted by hand.
+"""The least that a training step computes and moves, counted by hand.
 
 A compiler's own analysis counts the body of a loop once, however often the loop goes round.
 """
@@ -12,7 +12,7 @@ from caduceus_jax.train.config import StepConfig
 
 
 class Cost(NamedTuple):
-    """Of one kind of work in one step, over all devices."""
+    """Holds the cost of one kind of work in one step, over all devices."""
 
     flops: int
     exponentials: int
@@ -20,7 +20,7 @@ class Cost(NamedTuple):
 
 
 def step_costs(config: StepConfig) -> dict[str, Cost]:
-    """The matrix products, scans and convolutions of a training step.
+    """Counts the matrix products, scans and convolutions of a training step.
 
     Each operation reads its inputs once and writes its results once; weights and what is done to
     single elements (norms, gates, the optimizer) are not counted. With `remat` the blocks' forward
@@ -28,7 +28,7 @@ def step_costs(config: StepConfig) -> dict[str, Cost]:
 
     Per state element (a token, a channel, a state) a scan takes an exponential, two multiply-adds
     and a product; backward takes them again and four multiply-adds of its own. Softplus takes two
-    exponentials a channel and token, SiLU one. Where a length is split, forward and backward each
+    exponentials per channel and token, SiLU one. Where a length is split, forward and backward each
     sum up their shard once, with an exponential, a product and a multiply-add a state element.
 
     Args:
@@ -68,7 +68,7 @@ def step_costs(config: StepConfig) -> dict[str, Cost]:
 
 
 def _block_products(config: StepConfig) -> list[tuple[int, int]]:
-    """Inner and outer size of every matrix product of a token in one block."""
+    """Returns inner and outer size of every matrix product per token in one block."""
     model = config.model
     directions = 2 if model.bidirectional else 1
     tied = model.bidirectional and model.bidirectional_weight_tie
@@ -83,7 +83,7 @@ def _block_products(config: StepConfig) -> list[tuple[int, int]]:
 
 
 def _scan(config: StepConfig, itemsize: int) -> tuple[Cost, Cost, Cost]:
-    """Of one token in one direction: forward, backward, and what a split length adds to both."""
+    """Counts a scan per token and direction: forward, backward, and the extra of a split length."""
     model = config.model
     wide, narrow = model.d_inner, model.d_state
     elements = wide * narrow

@@ -59,7 +59,7 @@ class Topology(NamedTuple):
     peaks: Peaks | None  # what each device does in a second at the most; None where not known
 
     def compiling(self, mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager[Any]:
-        """The context in which a program for a mesh of these devices is lowered."""
+        """Opens the context in which a program for a mesh of these devices is lowered."""
         return devices.compiling_for(mesh) if self.platform == "gpu" else contextlib.nullcontext()
 
 
@@ -103,7 +103,7 @@ def find_topology(name: str) -> Topology:
 
 
 def _ordered(name: str) -> str:
-    """The shape of what is called by its size: "v5e:16x16" for "v5e-256"."""
+    """Returns the shape of a slice that is named by its size: "v5e:16x16" for "v5e-256"."""
     chip, dash, size = name.partition("-")
     if not dash or not size.isdecimal():
         return name
@@ -116,7 +116,7 @@ def _ordered(name: str) -> str:
 
 
 def _known(chip: str, shape: str) -> bool:
-    """Whether there is such a slice; its sides in any order."""
+    """Tells whether there is such a slice; its sides in any order."""
     orders = {"x".join(sides) for sides in itertools.permutations(shape.split("x"))}
     return not orders.isdisjoint(_TPUS[chip].shapes)
 

@@ -1,1 +1,1 @@
-"""What surrounds the pretraining loop: checkpoints, metrics, time accounting and interruption."""
+"""All around the pretraining loop: checkpoints, metrics, time accounting and interruption."""

@@ -1,4 +1,4 @@
-"""What a run begins with: random weights, or those of another model."""
+"""The starting point of a run: random weights, or those of another model."""
 
 import dataclasses
 import pathlib
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Beginning(NamedTuple):
-    """The settings of a run with the architecture that it has, and where its weights come from."""
+    """Holds the settings of a run, its own architecture included, and the origin of its weights."""
 
     config: PretrainConfig
     tokenizer: Tokenizer

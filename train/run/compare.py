@@ -16,7 +16,7 @@ _CONFIG = "config.yaml"
 
 
 class Run(NamedTuple):
-    """What a run's folder tells."""
+    """Holds what a run's folder records."""
 
     name: str
     folder: pathlib.Path

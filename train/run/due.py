@@ -1,4 +1,4 @@
-"""What is to be done after a step, decided in one place."""
+"""Decides what is to be done after a step."""
 
 import signal
 import time
@@ -10,7 +10,7 @@ from caduceus_jax.train.config import PretrainConfig
 
 
 class Due(NamedTuple):
-    """What is to be done after a step."""
+    """Says what is to be done after a step."""
 
     log: bool  # write its line of metrics
     evaluate: bool  # validate the parameters
@@ -25,7 +25,7 @@ class Due(NamedTuple):
 
 
 class Timetable:
-    """When a run logs, validates and saves.
+    """Decides when a run logs, validates and saves.
 
     Args:
         config: of the run.

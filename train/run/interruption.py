@@ -1,4 +1,4 @@
-"""Being asked to stop: the signals of a terminal and of a scheduler."""
+"""Interruption: the signals by which a terminal or a scheduler asks a run to stop."""
 
 import signal
 import threading
@@ -42,7 +42,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def after(self, step: int) -> signal.Signals | None:
-        """The signal to stop on now; every process asks this after every step and hears the same.
+        """Returns the signal to stop on now; all processes ask after every step and get the same.
 
         Args:
             step: that was done; higher each time.

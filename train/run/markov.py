@@ -1,4 +1,4 @@
-"""How well simple models predict the held-out sequence: what a trained model has to beat.
+"""Baselines: how well simple models predict the held-out sequence.
 
 All figures are nats per base; 1.386 (ln 4) is a guess among four bases.
 """
@@ -20,7 +20,7 @@ _CODE[np.frombuffer(b"ACGTacgt", np.uint8)] = [0, 1, 2, 3] * 2
 
 
 def baselines(splits: Splits) -> dict[str, float]:
-    """Cross-entropy of the validation sequence under models that know little.
+    """Computes the cross-entropy of the validation sequence under simple models.
 
     Args:
         splits: of genomes that are read piece by piece.
@@ -40,7 +40,7 @@ def baselines(splits: Splits) -> dict[str, float]:
 
 
 def recorded_baselines(splits: Splits, path: pathlib.Path, *, begun: bool) -> dict[str, float]:
-    """The baselines of a run: counted when it begins, and read from `path` when it continues."""
+    """Returns a run's baselines: counted when it begins, and read from `path` when it continues."""
     if begun and path.exists():
         return json.loads(path.read_text())
     found = baselines(splits)
@@ -49,7 +49,7 @@ def recorded_baselines(splits: Splits, path: pathlib.Path, *, begun: bool) -> di
 
 
 def order_0_entropy(sequences: Iterable[np.ndarray]) -> float:
-    """Entropy of the base composition.
+    """Computes the entropy of the base composition.
 
     Args:
         sequences: (length,) codes A 0, C 1, G 2, T 3; anything else is unknown and left out.
@@ -63,7 +63,7 @@ def order_0_entropy(sequences: Iterable[np.ndarray]) -> float:
 
 
 def fit_markov(sequences: Iterable[np.ndarray], order: int) -> list[np.ndarray]:
-    """A Markov model with add-one counts from both strands.
+    """Fits a Markov model with add-one counts from both strands.
 
     Args:
         sequences: as in `order_0_entropy`.
@@ -84,7 +84,7 @@ def fit_markov(sequences: Iterable[np.ndarray], order: int) -> list[np.ndarray]:
 
 
 def markov_cross_entropy(model: list[np.ndarray], sequences: Iterable[np.ndarray]) -> float:
-    """Cross-entropy of sequences, read left to right, under a Markov model.
+    """Computes the cross-entropy of sequences, left to right, under a Markov model.
 
     Args:
         model: of `fit_markov`. Where fewer bases of context are known, as at a sequence's start,
@@ -109,7 +109,7 @@ def markov_cross_entropy(model: list[np.ndarray], sequences: Iterable[np.ndarray
 
 
 def _contexts(sequence: np.ndarray, order: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Per order from 0: each position's context, and whether all of its bases are known."""
+    """Returns, per order from 0, each position's context, and whether all its bases are known."""
     context = np.zeros(len(sequence), np.int64)
     known = np.ones(len(sequence), bool)
     yield context, known

@@ -1,4 +1,4 @@
-"""What a run reports while it goes on: metrics on disk, lines on the screen."""
+"""Reports a run while it goes on: metrics on disk, lines on the screen."""
 
 import importlib
 import json

@@ -1,7 +1,7 @@
-"""What is known of the published classification tasks: classes, lengths, scores, numbers.
+"""Facts about the published classification tasks: classes, lengths, scores, numbers.
 
 Scores are those of Schiff et al. 2024: table 1 (Genomic Benchmarks, top-1 accuracy, mean of 5
-seeds, +- largest less smallest) and table 2 (Nucleotide Transformer tasks, 10 seeds, likewise).
+seeds, +- largest less smallest) and table 2 (Nucleotide Transformer tasks, 10 seeds, the same).
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ Score = tuple[float, float | None]  # mean, and what the paper gives after its +
 
 
 class PublishedTask(NamedTuple):
-    """One published task.
+    """Describes a published task.
 
     Args:
         classes: what the labels 0, 1, ... are, in this order everywhere.
@@ -18,7 +18,7 @@ class PublishedTask(NamedTuple):
         max_length: tokens of the longest sequence that is read.
         scores: published scores, by model.
         lr: learning rates that the paper chose for Caduceus-Ph and Caduceus-PS.
-        batch_size: likewise, where the paper says it.
+        batch_size: batch sizes for Caduceus-Ph and Caduceus-PS, where the paper gives them.
     """
 
     classes: tuple[str, ...]

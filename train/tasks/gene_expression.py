@@ -47,7 +47,7 @@ class GenomeWindows(Sequence[bytes]):
         return self.genome.bases(int(self.contig[row]), start, start + self.length).tobytes()
 
     def take(self, rows: np.ndarray) -> "GenomeWindows":
-        """Some of the windows."""
+        """Takes some of the windows."""
         return GenomeWindows(self.genome, self.contig[rows], self.start[rows], self.length)
 
 
@@ -66,11 +66,11 @@ class SignalWindows:
         self.files, self.contig, self.start, self.length = files, contig, start, length
 
     def take(self, rows: np.ndarray) -> "SignalWindows":
-        """Some of the windows."""
+        """Takes some of the windows."""
         return SignalWindows(self.files, self.contig[rows], self.start[rows], self.length)
 
     def read(self) -> np.ndarray:
-        """(windows, length, signals) float32."""
+        """Reads all windows, (windows, length, signals) float32."""
         found = np.zeros((len(self.start), self.length, len(self.files)), np.float32)
         for row, (contig, start) in enumerate(zip(self.contig, self.start.tolist(), strict=True)):
             for i, file in enumerate(self.files):
@@ -83,7 +83,7 @@ class SignalWindows:
 
 
 def read_task(config: LabelledConfig) -> Task:
-    """The genes of `config.genes`.
+    """Reads the genes of `config.genes`.
 
     Raises:
         UserError: files that are missing or do not fit, or no gene of a split.

@@ -35,7 +35,7 @@ _SEQUENCE_COLUMNS = ("sequence", "seq")
 
 
 def read_task(suite: str, name: str, config: LabelledConfig) -> Task:
-    """A published task.
+    """Reads a published task.
 
     Args:
         suite: one of `SUITES`.
@@ -74,7 +74,7 @@ def published_task(suite: str, name: str) -> PublishedTask:
 
 
 def locate(suite: str, name: str, folder: str) -> pathlib.Path:
-    """The task's folder: the one in `folder`, or what the hub has of it.
+    """Finds the task's folder: the one in `folder`, or what the hub has of it.
 
     Raises:
         UserError: it is neither there nor to be had.
@@ -100,7 +100,7 @@ def locate(suite: str, name: str, folder: str) -> pathlib.Path:
 
 
 def _read_part(folder: pathlib.Path, part: str, facts: PublishedTask) -> Rows | None:
-    """The rows of a split, their labels the names of their classes; None where there is none."""
+    """Reads the rows of a split, labels as names of classes; None if the split is missing."""
     for word in SPLITS[part]:
         for place in (folder, folder / "data"):
             files = sorted(
@@ -117,7 +117,7 @@ def _read_part(folder: pathlib.Path, part: str, facts: PublishedTask) -> Rows | 
 
 
 def _table(path: pathlib.Path) -> Rows:
-    """A table whose columns have one of the usual names."""
+    """Reads a table whose columns have one of the usual names."""
     for column in _SEQUENCE_COLUMNS[:-1]:
         try:
             return read_rows(path, LabelledConfig(sequence=column))

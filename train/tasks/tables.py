@@ -143,7 +143,7 @@ def read_rows(path: pathlib.Path, config: LabelledConfig) -> Rows:
 
 
 def _name(train: pathlib.Path) -> str:
-    """What to call the task of a training file: its name, or its folder's where that says more."""
+    """Names the task of a training file: by its name, or by its folder's where that says more."""
     name = re.sub("[-_.]?train(ing)?$", "", train.name.partition(".")[0])
     return name or train.absolute().parent.name
 

@@ -21,7 +21,7 @@ _MOST_N = 0.5  # share of a window; from there on it is left out
 
 
 def read_task(config: LabelledConfig) -> Task:
-    """The windows of `config.tracks`, split by place.
+    """Reads the windows of `config.tracks`, split by place.
 
     Values are log(1 + mean of a bin): coverage spans orders of magnitude.
 
@@ -64,7 +64,7 @@ def read_task(config: LabelledConfig) -> Task:
 def _stretches(
     config: LabelledConfig, genome: Genome, file: BigWig
 ) -> list[tuple[str, str, int, int]]:
-    """(split, contig, start, end), 0-based half-open, of everything that is read."""
+    """Returns (split, contig, start, end), 0-based half-open, of everything that is read."""
     given = config.tracks
     if given.regions:
         regions = read_bed(given.regions)

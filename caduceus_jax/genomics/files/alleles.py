@@ -1,4 +1,4 @@
-"""What an ALT does to REF: the bases it changes, and the one way to say where they are.
+"""Changes: what an ALT does to REF, the bases it changes, and the one way to say where they are.
 
 A VCF puts an insertion or a deletion within a repeat at the repeat's left end, which is its right
 end for whoever reads the other strand. Here such a change covers the whole stretch within which it
@@ -16,7 +16,7 @@ _BREAKEND = re.compile(r"[\[\]]|^\.|\.$")
 
 
 class Change(NamedTuple):
-    """What an ALT does to REF, without the bases that both begin or end with."""
+    """Describes what an ALT does to REF, without the bases that both begin or end with."""
 
     status: Status  # OK where both alleles are known bases
     offset: int = 0  # of the first changed base in REF, 0-based

@@ -41,7 +41,7 @@ class Bgzip:
         self._block = functools.lru_cache(_BLOCKS_KEPT)(self._read_block)
 
     def read(self, start: int, end: int) -> bytes:
-        """Bytes of the content from `start` to `end`, 0-based half-open.
+        """Reads the bytes of the content from `start` to `end`, 0-based half-open.
 
         Raises:
             UserError: a block is damaged.
@@ -131,7 +131,7 @@ def _only_empty_blocks(source: Input, start: int) -> bool:
 
 
 def _length(source: Input, start: int) -> int:
-    """Bytes of the block that begins at byte `start` of the file."""
+    """Returns the size in bytes of the block that begins at byte `start` of the file."""
     head = source.raw(start, _HEADER.size)
     if len(head) == _HEADER.size:
         first, second, _, flags, *_, b, c, _, length = _HEADER.unpack(head)

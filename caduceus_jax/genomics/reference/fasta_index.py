@@ -27,7 +27,7 @@ ReadBytes = Callable[[int, int], bytes]
 
 
 class Record(NamedTuple):
-    """Where a record's sequence lies in the decompressed file; bytes and bases are 0-based."""
+    """Says where a record's sequence lies in the decompressed file; bytes and bases are 0-based."""
 
     length: int  # bases
     offset: int  # byte of the first base

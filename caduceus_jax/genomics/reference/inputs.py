@@ -1,4 +1,4 @@
-"""Everything that a verb accepts as sequences, regions or variants, and where it is found."""
+"""Inputs of the verbs: all that they accept as sequences, regions or variants, found and read."""
 
 import os
 import pathlib
@@ -49,7 +49,7 @@ _INTERVAL_COLUMNS = ("chrom", "start", "end")
 
 
 class VariantSource(NamedTuple):
-    """Variants, and what they came in.
+    """Holds variants, and what they came in.
 
     Attributes:
         name: what errors call it.

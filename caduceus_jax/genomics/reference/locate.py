@@ -1,4 +1,4 @@
-"""Where variants lie on a genome, and which of them can be scored there."""
+"""Places variants on a genome, and marks those that cannot be scored there."""
 
 import functools
 from collections.abc import Callable, Mapping

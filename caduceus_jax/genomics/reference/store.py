@@ -1,4 +1,4 @@
-"""Prepared genomes: a folder that opens at once, however large, and is read through memory maps.
+"""Prepared genomes: a folder that opens instantly, however large, and is read through memory maps.
 
     bases.bin     one uint8 a base, A C G T N, lower case kept; one contig after another
     unknown.bin   (runs, 2) int64, little endian: first N of a run and the base after it
@@ -27,7 +27,7 @@ _BLOCK = 1 << 24  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class Contig:
-    """Where a contig lies in `bases.bin`."""
+    """Says where a contig lies in `bases.bin`."""
 
     name: str
     offset: int

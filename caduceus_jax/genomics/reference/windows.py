@@ -1,4 +1,4 @@
-"""Where windows lie on contigs."""
+"""Windows on contigs, and those that extend past an end."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args

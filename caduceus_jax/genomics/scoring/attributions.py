@@ -45,7 +45,7 @@ class Attributed(NamedTuple):
 
 
 class AttributionWork:
-    """What is to be attributed: the same whatever part of it is asked for.
+    """Attributes sequences, with the same result whatever part of it is asked for.
 
     Args:
         m: any model but a backbone, with its tokenizer.

@@ -30,7 +30,7 @@ Results = list[tuple[Batch, np.ndarray]]
 
 
 class EmbeddingWork:
-    """What is to be embedded, and how: the same whatever part of it is asked for.
+    """Embeds sequences, with the same result whatever part of it is asked for.
 
     Args:
         sequences: the rows.

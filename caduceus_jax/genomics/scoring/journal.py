@@ -1,4 +1,4 @@
-"""What is computed so far, kept on disk so that a run that was killed can be continued.
+"""Journals: results kept on disk, so that a run that was killed can be continued.
 
 The file is a line of JSON, which says what run it belongs to, and an entry for each batch: its
 length and CRC-32, then its values. An entry that was being written when the process was killed is

@@ -1,4 +1,4 @@
-"""What a model predicts at every base of regions, each of them masked in turn.
+"""Predictions at every base of regions, each masked in turn.
 
 Bases that several regions share are computed once. The results lie in memory or, for whole contigs,
 in a file without a name, and are handed out region by region. All positions are 0-based half-open.

@@ -29,7 +29,7 @@ _MOST_TOKENS = 1 << 22
 
 
 class PredictionWork:
-    """What is to be predicted: the same whatever part of it is asked for.
+    """Predicts for sequences, with the same result whatever part of it is asked for.
 
     Args:
         m: a fine-tuned model with its tokenizer.

@@ -32,7 +32,7 @@ _INDEX = {base: i for i, base in enumerate(BASES)}
 
 
 class Scorer(NamedTuple):
-    """What all scores need.
+    """Holds what all scores need.
 
     Attributes:
         tokenizer: of the model.

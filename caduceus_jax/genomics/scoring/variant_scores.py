@@ -38,7 +38,7 @@ _MOST_PASSES = 1 << 12  # of a block
 
 
 class ScoringWork:
-    """What is to be scored, and how: the same whatever part of it is asked for.
+    """Scores variants, with the same result whatever part of it is asked for.
 
     Args:
         scorer: what all scores need.

@@ -1,4 +1,4 @@
-"""The architecture that tensors come from, told by their names and shapes."""
+"""Infers the architecture that tensors come from, by their names and shapes."""
 
 import re
 from collections.abc import Mapping

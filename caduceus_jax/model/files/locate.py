@@ -1,4 +1,4 @@
-"""Where a model is: a folder, the folder of a run, or a repository on the Hugging Face hub."""
+"""Finds a model: in a folder, the folder of a run, or a repository on the Hugging Face hub."""
 
 import os
 import pathlib

@@ -24,7 +24,7 @@ _TOKENIZER = ["tokenization_caduceus.CaduceusTokenizer", None]
 
 
 def auto_map(prefix: str = f"{HUB}--") -> dict[str, str]:
-    """Returns what config.json says of the code.
+    """Returns the entries of config.json about the code.
 
     Args:
         prefix: of each file; empty for files in the model's own folder.

@@ -1,4 +1,4 @@
-"""What the outputs of a fine-tuned model mean, as its `config.json` records it."""
+"""The meaning of a fine-tuned model's outputs, as its `config.json` records it."""
 
 import dataclasses
 import json
