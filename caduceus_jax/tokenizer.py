@@ -98,7 +98,7 @@ class Tokenizer:
                 or the `characters` of the original's `tokenizer_config.json`; where there are
                 none, the model is taken to have the original's vocabulary.
             revision: branch, tag or commit of the hub's repository.
-            token: of an account on the hub; by default the one that is logged in.
+            token: access token of the hub; by default that of the account that is logged in.
             cache_dir: where downloads are kept.
 
         Raises:

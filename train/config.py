@@ -196,7 +196,7 @@ class StepConfig:
 
     Args:
         model: the architecture.
-        optimizer: how weights are changed.
+        optimizer: settings of the optimizer.
         steps: number of optimizer steps.
         batch_size: windows per step, over all devices.
         microbatches: each device computes its windows in this many pieces, one after the other,
@@ -208,14 +208,14 @@ class StepConfig:
             one. All devices together are a multiple of fsdp x sequence x tensor.
         tensor: devices that share the inner channels (model.d_model x model.expand); they exchange
             activations, so prefer `sequence`.
-        dtype: of activations and matrix products; parameters, norms and the recurrence are
+        dtype: type of activations and matrix products; parameters, norms and the recurrence are
             float32 either way.
         scan: implementation of the selective scan: "auto" picks for the device; "pallas_triton"
             and "triton" are fused kernels for NVIDIA GPUs, "mosaic_tpu" for TPUs.
         remat: "blocks" computes each block again in the backward pass: less memory, more time;
             "scans" does too, but keeps what the scans returned, and runs none of them again; "none"
             keeps what is inside. true and false mean "blocks" and "none".
-        seed: of the initial weights, the order of the windows and the masks.
+        seed: the seed of the initial weights, the order of the windows and the masks.
         ema_decay: decay of a running mean of the weights, such as 0.999, which is then what is
             validated and exported; null is none. The first steps weigh more.
         z_loss: weight in the training loss of the square of the logits' logsumexp, such as 1e-4,
@@ -297,7 +297,7 @@ class PretrainConfig(StepConfig):
 
     Args:
         model: the architecture; left out if `init` names a model, whose own it then is.
-        optimizer: how weights are changed.
+        optimizer: settings of the optimizer.
         steps: number of optimizer steps. A run is made longer by a larger number; the learning
             rate's schedule says how (optimizer.schedule, optimizer.decay_steps).
         batch_size: windows per step, over all devices.
@@ -310,14 +310,14 @@ class PretrainConfig(StepConfig):
             one. All devices together are a multiple of fsdp x sequence x tensor.
         tensor: devices that share the inner channels (model.d_model x model.expand); they exchange
             activations, so prefer `sequence`.
-        dtype: of activations and matrix products; parameters, norms and the recurrence are
+        dtype: type of activations and matrix products; parameters, norms and the recurrence are
             float32 either way.
         scan: implementation of the selective scan: "auto" picks for the device; "pallas_triton"
             and "triton" are fused kernels for NVIDIA GPUs, "mosaic_tpu" for TPUs.
         remat: "blocks" computes each block again in the backward pass: less memory, more time;
             "scans" does too, but keeps what the scans returned, and runs none of them again; "none"
             keeps what is inside. true and false mean "blocks" and "none".
-        seed: of the initial weights, the order of the windows and the masks.
+        seed: the seed of the initial weights, the order of the windows and the masks.
         ema_decay: decay of a running mean of the weights, such as 0.999, which is then what is
             validated and exported; null is none. The first steps weigh more.
         z_loss: weight in the training loss of the square of the logits' logsumexp, such as 1e-4,
@@ -364,7 +364,7 @@ class PretrainConfig(StepConfig):
         coordinator: host:port of the first of several processes, which all share `out`. By default
             they find each other on TPU pods, under SLURM and under Open MPI.
         processes: number of processes; 1 is this one alone, whatever the environment is.
-        process: which one this is, from 0.
+        process: number of this process, from 0.
     """
 
     out: str = "runs/pretrain"

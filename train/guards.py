@@ -96,7 +96,7 @@ def too_many(in_a_row: int, last_good: int, checkpoint: int | None, folder: str)
         in_a_row: number of steps that were skipped.
         last_good: the newest step that was not skipped; 0 if there is none.
         checkpoint: step of the newest checkpoint, or None.
-        folder: of the run.
+        folder: the run's folder.
     """
     good = f"the last good step was {last_good}" if last_good else "no step was good"
     fix = (

@@ -47,7 +47,7 @@ def start(coordinator: str | None, processes: int | None, process: int | None) -
     Args:
         coordinator: host:port of process 0.
         processes: number of processes.
-        process: which one this is, from 0.
+        process: number of this process, from 0.
 
     Raises:
         UserError: only some of the three are given, or a cluster cannot be joined.

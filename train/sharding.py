@@ -143,7 +143,7 @@ def sharded_scan(mesh: Mesh, implementation: Implementation = None) -> Scan:
 
     Args:
         mesh: the devices.
-        implementation: that each device runs, by name or as options; None is the default.
+        implementation: the one that each device runs, by name or as options; None is the default.
     """
     chosen = functools.partial(selective_scan, implementation=implementation)
     if mesh.size == 1:
@@ -160,7 +160,7 @@ def sharded_conv(mesh: Mesh, implementation: Implementation = None) -> Conv:
 
     Args:
         mesh: the devices.
-        implementation: that each device runs, by name or as options; None is the default.
+        implementation: the one that each device runs, by name or as options; None is the default.
     """
     chosen = functools.partial(causal_conv1d, implementation=implementation)
     if mesh.size == 1:
@@ -314,7 +314,7 @@ def fsdp_spec(path: tuple[Any, ...], shape: Sequence[int], mesh: Mesh) -> P:
     """Returns the part of a parameter's `spec_of` that is the axis `fsdp`.
 
     Args:
-        path: of the parameter in the model.
+        path: the path of the parameter in the model.
         shape: its whole shape.
         mesh: the devices.
     """
@@ -334,7 +334,7 @@ def gather_layers(params: Any, mesh: Mesh, dtype: Any) -> Callable[[T], T] | Non
     Args:
         params: the parameters of the model, or their shapes.
         mesh: the devices.
-        dtype: of matrix products.
+        dtype: type of matrix products.
 
     Returns:
         A function of the parameters of one layer; None if nothing is split.

@@ -76,9 +76,9 @@ def set_up(stage: Stage, tokenizer: Tokenizer, folder: pathlib.Path) -> Work:
     """Checks and opens everything that a stage needs; nothing is allocated.
 
     Args:
-        stage: of the run.
+        stage: a stage of the run.
         tokenizer: letters to token ids.
-        folder: of the run.
+        folder: the run's folder.
 
     Raises:
         UserError: the devices, the data or the other processes do not fit the settings.
@@ -104,8 +104,8 @@ def train_stage(run: Run, stage: Stage, work: Work, done: int) -> StageEnd:
     """Trains a stage to its end, or until a signal asks to stop.
 
     Args:
-        run: that the stage is part of.
-        stage: with steps that are not done.
+        run: the run that the stage is part of.
+        stage: a stage with steps to do.
         work: what `set_up` opened for it.
         done: steps of the run that are done.
     """

@@ -30,7 +30,7 @@ class Stage(NamedTuple):
         """Returns the state in which the stage begins or goes on.
 
         Args:
-            state: of the training, from the run's checkpoint.
+            state: the training state, from the run's checkpoint.
             done: steps of the run that are done. At the start of a later stage its learning
                 rate's schedule begins anew; the optimizer's moments stay.
         """

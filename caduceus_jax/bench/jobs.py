@@ -122,7 +122,7 @@ def cases(
         implementations: names of implementations of the scan.
         seed: seed of the inputs.
         rates: what the machine can do per second, from `measure.rates`.
-        seconds: how long each case is repeated.
+        seconds: time for which each case is repeated.
     """
     scan_arguments = lambda: (runs.draw(shape, dtype, seed),)  # noqa: E731
     mixer_arguments = lambda: runs.draw_mixer(shape, dtype, seed)  # noqa: E731

@@ -24,7 +24,7 @@ class Suite:
         checks: shape, dtype and `reverse` of each comparison with float64.
         implementations: implementations of the scan; those that are installed are run.
         dtypes: dtypes that are timed; bfloat16 first, because models are trained in it.
-        seconds: how long each case is repeated.
+        seconds: time for which each case is repeated.
     """
 
     shapes: tuple[Shape, ...]

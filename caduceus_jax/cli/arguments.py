@@ -34,7 +34,7 @@ def parse(prog: str, signature: Signature, words: Sequence[str]) -> Arguments:
 
     Args:
         prog: the command as it is typed, such as "caduceus-jax embed".
-        signature: what it takes.
+        signature: the command's signature.
         words: what follows it. Later words win; recipes that are not found as files are looked up
             among those that are shipped.
 

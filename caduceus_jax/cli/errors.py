@@ -26,7 +26,7 @@ def rewritten(message: str, signature: Signature, lines: Mapping[str, str]) -> s
 
     Args:
         message: the library's sentence.
-        signature: what the command takes.
+        signature: the command's signature.
         lines: file and line of settings that come from a recipe: a sentence that starts with one
             of them gets its place in front instead.
     """

@@ -19,7 +19,7 @@ def page(prog: str, signature: Signature, *, everything: bool = False) -> str:
 
     Args:
         prog: the command as it is typed, such as "caduceus-jax embed".
-        signature: what it takes.
+        signature: the command's signature.
         everything: also list advanced options.
     """
     width = min(max(shutil.get_terminal_size().columns, 60), 100)

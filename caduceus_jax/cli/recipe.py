@@ -16,7 +16,7 @@ def check(name: str, signature: Signature) -> tuple[pathlib.Path, dict[str, str]
 
     Args:
         name: a file, or the name of a shipped recipe.
-        signature: what the command takes.
+        signature: the command's signature.
 
     Returns:
         The file, and the file and line of each setting in it.

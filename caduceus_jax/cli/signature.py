@@ -113,7 +113,7 @@ def config_signature(config: type, doc: str = "", name: str = "config") -> Signa
     Args:
         config: the dataclass; its fields may be dataclasses too.
         doc: the docstring that the manual page starts with; by default the dataclass's.
-        name: of the argument.
+        name: the name of the argument.
     """
     settings = {setting.name: setting for setting in _fields(config, "", "", None)}
     description, examples = _split(doc or inspect.getdoc(config) or "")

@@ -30,7 +30,7 @@ def sort_words(signature: Signature, words: Iterable[str]) -> list[Word]:
     word; lists also as several words. Words that belong to no option are positional arguments.
 
     Args:
-        signature: what the command takes.
+        signature: the command's signature.
         words: the words after the command.
 
     Returns:

@@ -65,7 +65,7 @@ def attribute(
             objects, texts like "chr1:101-200" (from 1, the last base included), a frame with the
             columns chrom, start and end (0-based half-open); a VCF file, `Variant` objects, or a
             frame with the columns chrom, pos (from 1), ref and alt.
-        genome: that regions and variants lie on: a `Genome`, a FASTA file (plain or bgzip), or a
+        genome: the genome of regions and variants: a `Genome`, a FASTA file (plain or bgzip), or a
             folder of `caduceus-jax prepare`.
         sequence: column of a table that has the sequences.
         options: all of the following in one value; those that are also passed replace its own.
@@ -103,9 +103,9 @@ def attributed_sequences(
     """Reads what is attributed, the - strand as its 5' to 3'.
 
     Args:
-        sequences: in any form.
-        genome: that regions and records lie on.
-        options: of the verb.
+        sequences: sequences in any accepted form.
+        genome: the genome that regions and records lie on.
+        options: the verb's options.
         sequence: column of a table that has the sequences.
 
     Raises:
@@ -130,8 +130,8 @@ def attribution(
 
     Args:
         m: the model.
-        sequences: what is attributed.
-        options: of the verb.
+        sequences: the sequences to attribute.
+        options: the verb's options.
         **run: the keyword arguments of `run_work`.
 
     Returns:
@@ -167,7 +167,7 @@ def attribution_table(
         sequences: all of them.
         rows: which of them.
         attributed: those of the rows that have attributions.
-        options: of the verb.
+        options: the verb's options.
     """
     found = {one.row: one for one in attributed}
     frame, on_genome = sequences.frame, "window_start" in sequences.frame.columns

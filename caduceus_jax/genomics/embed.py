@@ -36,7 +36,7 @@ def embed(
             objects, texts like "chr1:101-200" (from 1, the last base included), a frame with the
             columns chrom, start and end (0-based half-open); a VCF file, `Variant` objects, or a
             frame with the columns chrom, pos (from 1), ref and alt.
-        genome: that regions and variants lie on: a `Genome`, a FASTA file (plain or bgzip), or a
+        genome: the genome of regions and variants: a `Genome`, a FASTA file (plain or bgzip), or a
             folder of `caduceus-jax prepare`.
         sequence: column of a table that has the sequences.
         options: all of the following in one value; those that are also passed replace its own.
@@ -99,9 +99,9 @@ def embedded_sequences(
     """Reads what is embedded.
 
     Args:
-        sequences: in any form.
-        genome: that regions and records lie on.
-        options: of the verb.
+        sequences: sequences in any accepted form.
+        genome: the genome that regions and records lie on.
+        options: the verb's options.
         oriented: read regions on the - strand as its 5' to 3'.
         sequence: column of a table that has the sequences.
 
@@ -128,7 +128,7 @@ def embedding(
     Args:
         m: the model.
         sequences: what is embedded.
-        options: of the verb.
+        options: the verb's options.
         how: hidden states are read.
         **run: the keyword arguments of `run_work`.
 

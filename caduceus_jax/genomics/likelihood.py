@@ -41,11 +41,11 @@ def likelihood(
     """Masks each base of regions in turn and returns what the model predicts there.
 
     Args:
-        m: what `load` returns.
+        m: the model with its tokenizer, from `load`.
         regions: a BED file; a polars or pandas frame with the columns chrom, start and end, or
             tuples of these (0-based half-open); `Interval` objects; texts like "chr1:101-200"
             (from 1, the last base included); a contig's name; "all" for every contig.
-        genome: where they lie: a `Genome`, a FASTA file (plain or bgzip), or a folder of
+        genome: their genome: a `Genome`, a FASTA file (plain or bgzip), or a folder of
             `caduceus-jax prepare`.
         options: all of the following in one value; those that are also passed replace its own.
         progress: show on standard error how far it is.

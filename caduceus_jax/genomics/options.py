@@ -45,7 +45,7 @@ class Embedding:
         context_length: bases that the model sees around each region's middle, (start + end) // 2
             (0-based), or around each record's position, which becomes index context_length // 2.
             By default a region as it is. Only with a genome.
-        edge: what to do where a window reaches beyond the end of a contig: pad it with N, shift it
+        edge: what to do if a window extends past the end of a contig: pad it with N, shift it
             inward, drop the region (status crosses_edge), or stop with an error.
         max_length: most bases that are read at once: the longest sequence that is accepted without
             `tile`. Memory grows in proportion.
@@ -97,7 +97,7 @@ class Prediction:
         context_length: bases that the model sees around each region's middle, (start + end) // 2
             (0-based), or around each record's position. By default a region as it is. Only with a
             genome.
-        edge: what to do where a window reaches beyond the end of a contig: pad it with N, shift it
+        edge: what to do if a window extends past the end of a contig: pad it with N, shift it
             inward, drop the region (status crosses_edge), or stop with an error.
         max_length: bases of the longest sequence that is accepted. The model reads as many of them
             as it was trained on.
@@ -122,7 +122,7 @@ class VariantScoring:
         window: bases around the variant that the modes pll and embedding look at; at most
             `context_length`.
         context_length: bases the model sees, the variant in the middle. Time grows in proportion.
-        edge: what to do where the context reaches beyond the end of a contig: pad it with N, shift
+        edge: what to do if the context extends past the end of a contig: pad it with N, shift
             it inward, drop the variant (status crosses_edge), or stop with an error.
         rc_mode: none reads the + strand alone; posthoc (models that are not equivariant) averages
             both strands; equivariant is for models that are. By default the one of the latter two
@@ -170,7 +170,7 @@ class Masking:
         context_length: bases the model sees, the masked one at 0-based index context_length // 2.
             Time grows in proportion. With an odd number the results do not depend on which strand
             the genome is written from.
-        edge: what to do where the context reaches beyond the end of a contig: pad it with N, shift
+        edge: what to do if the context extends past the end of a contig: pad it with N, shift
             it inward, drop the base (status crosses_edge), or stop with an error.
         masks_per_pass: bases masked in one pass, spread over the middle half of the context. K of
             them are about K times as fast, and an approximation: with 8 in 1,023, log-probabilities
@@ -216,7 +216,7 @@ class Attribution:
         context_length: bases that the model sees around each region's middle, (start + end) // 2
             (0-based), or around each record's position: all of them get attributions. By default
             a region as it is. Only with a genome.
-        edge: what to do where a window reaches beyond the end of a contig: pad it with N, shift it
+        edge: what to do if a window extends past the end of a contig: pad it with N, shift it
             inward, drop the region (status crosses_edge), or stop with an error.
         max_length: bases of the longest sequence that is accepted.
         rc_mode: of a language model: none reads the strand as given; posthoc (models that are not

@@ -35,7 +35,7 @@ def predict(
             objects, texts like "chr1:101-200" (from 1, the last base included), a frame with the
             columns chrom, start and end (0-based half-open); a VCF file, `Variant` objects, or a
             frame with the columns chrom, pos (from 1), ref and alt.
-        genome: that regions and variants lie on: a `Genome`, a FASTA file (plain or bgzip), or a
+        genome: the genome of regions and variants: a `Genome`, a FASTA file (plain or bgzip), or a
             folder of `caduceus-jax prepare`.
         sequence: column of a table that has the sequences.
         options: all of the following in one value; those that are also passed replace its own.
@@ -70,9 +70,9 @@ def predicted_sequences(
     """Reads what is predicted, the - strand as its 5' to 3', and the table it came in.
 
     Args:
-        sequences: in any form.
-        genome: that regions and records lie on.
-        options: of the verb.
+        sequences: sequences in any accepted form.
+        genome: the genome that regions and records lie on.
+        options: the verb's options.
         sequence: column of a table that has the sequences.
 
     Raises:
@@ -97,7 +97,7 @@ def prediction(
     Args:
         m: the model.
         sequences: what is predicted.
-        options: of the verb.
+        options: the verb's options.
         **run: the keyword arguments of `run_work`.
 
     Returns:

@@ -57,7 +57,7 @@ def score_variants(
     insertion or deletion is written.
 
     Args:
-        m: what `load` returns.
+        m: the model with its tokenizer, from `load`.
         variants: a VCF or BCF file; a table in a file (.parquet, .tsv, .csv) or a polars or pandas
             frame with the columns chrom, pos (counted from 1), ref and alt; `Variant` objects;
             texts like "chr1:123:A>G"; tuples (chrom, pos, ref, alt).
@@ -107,9 +107,9 @@ def scoring(
     Args:
         m: a language model with its tokenizer.
         source: the variants.
-        genome: that they lie on.
+        genome: the genome that they lie on.
         mode: "llr", "pll" or "embedding".
-        options: of the verb.
+        options: the verb's options.
         **run: the keyword arguments of `run_work`.
 
     Returns:

@@ -66,7 +66,7 @@ def attribution_target(
 
     Args:
         model: a language model, a classifier or a track model.
-        tokenizer: of the model; the original's by default.
+        tokenizer: the model's; by default the original's.
         output: of a fine-tuned model: the name or the index (from 0) of a class, value or track;
             by default the only one, or the second of two classes.
         rc_mode: of a language model: how strands are read; by default as fits the model.

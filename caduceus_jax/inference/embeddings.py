@@ -53,7 +53,7 @@ def reading(
 
     Args:
         model: any model with a Caduceus backbone.
-        tokenizer: of the model; the original's by default.
+        tokenizer: the model's; by default the original's.
         rc_mode: "posthoc" or "equivariant" reads both strands and takes their mean, "none" the
             strand as given; None chooses by the model.
         concatenate: keep both strands' states side by side in place of their mean.
@@ -90,7 +90,7 @@ def embed(
     Args:
         model: any model with a Caduceus backbone.
         sequences: DNA, or token ids (length,); of any lengths.
-        tokenizer: of the model; the original's by default.
+        tokenizer: the model's; by default the original's.
         pooling: "mean" over the sequence; the "center" token, index length // 2 (0-based); or the
             mean over a "window" in the middle.
         window: tokens of the window in the middle, whose index window // 2 is the sequence's index
@@ -143,7 +143,7 @@ def embed_tokens(
     Args:
         model: any model with a Caduceus backbone.
         sequences: DNA, or token ids (length,); of any lengths.
-        tokenizer: of the model; the original's by default.
+        tokenizer: the model's; by default the original's.
         rc_mode: "posthoc" and "equivariant" give the mean of both strands, "none" the strand as
             given; None chooses by the model. Position i of either strand is base i, 0-based, of
             the sequence.

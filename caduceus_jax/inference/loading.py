@@ -20,7 +20,7 @@ class Pretrained(NamedTuple):
 
     Attributes:
         model: a language model, a classifier or a track model.
-        tokenizer: of the sequences that the model reads.
+        tokenizer: the tokenizer of the sequences that the model reads.
     """
 
     model: AnyModel
@@ -36,7 +36,7 @@ def load(path: str | os.PathLike[str], dtype: Dtype = jnp.float32) -> Pretrained
     Args:
         path: a Hugging Face folder (`config.json` with weights), the folder of a pretraining run
             or of a fine-tuned model, a Lightning `.ckpt`, or a hub id such as owner/name.
-        dtype: of activations and matrix products: float32 or bfloat16.
+        dtype: type of activations and matrix products: float32 or bfloat16.
 
     Returns:
         The model: a language model, or a classifier or track model where the weights have such a

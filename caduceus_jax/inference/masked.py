@@ -37,7 +37,7 @@ def masked_log_probabilities(
         ids: (rows, length) token ids.
         positions: (rows,) index of the token that is masked, 0-based; or (rows, masks), which are
             masked together, -1 where a sequence has fewer.
-        tokenizer: of the model; the original's by default.
+        tokenizer: the model's; by default the original's.
         rc_mode: "equivariant", which sums both strands' logits as the model does; "posthoc", which
             averages the log-probabilities of both strands (Schiff et al. 2024, section 4.2);
             "none", the strand as given. None chooses by the model.
@@ -78,7 +78,7 @@ def iterate_masked_log_probabilities(
         model: a masked language model.
         ids: (rows, length) token ids.
         positions: (rows,) or (rows, masks) indices of masked tokens, 0-based.
-        tokenizer: of the model; the original's by default.
+        tokenizer: the model's; by default the original's.
         rc_mode: as for `masked_log_probabilities`.
         batch_size: sequences per batch; by default as many as keep the device busy.
 
@@ -107,7 +107,7 @@ def masked_options(
 
     Args:
         model: a masked language model.
-        tokenizer: of the model; the original's by default.
+        tokenizer: the model's; by default the original's.
         rc_mode: None chooses by the model.
 
     Raises:

@@ -71,7 +71,7 @@ class Caduceus(PretrainedModel):
 
     Args:
         config: the architecture.
-        dtype: of activations and matrix products: float32 or bfloat16.
+        dtype: type of activations and matrix products: float32 or bfloat16.
         remat: True keeps only each block's input for the backward pass and computes the block
             again; "scans" also keeps what its scans returned, d_inner numbers per token and strand,
             and runs no scan again.
@@ -133,13 +133,13 @@ class Caduceus(PretrainedModel):
         Args:
             path: a folder, a run, a file of weights or a hub id, as for
                 `CaduceusForMaskedLM.from_pretrained`.
-            dtype: of activations and matrix products: float32 or bfloat16.
+            dtype: type of activations and matrix products: float32 or bfloat16.
             remat: keep only each block's input for the backward pass.
             scan: the selective scan.
             conv: the causal convolution.
             revision: branch, tag or commit of the hub's repository; the newest by default.
-            token: of an account on the hub; by default the one that is logged in.
-            cache_dir: where downloads are kept; by default Hugging Face's own cache.
+            token: access token of the hub; by default that of the account that is logged in.
+            cache_dir: folder for downloads; by default Hugging Face's own cache.
             base: the model that a low-rank adapter (PEFT's LoRA) at `path` is merged into; by
                 default the one that its adapter_config.json names.
 

@@ -69,8 +69,8 @@ def open_model(
             `config.json` beside it, or inferred); a hub id; a short name such as
             caduceus-ps-131k; or a model that was read before, which is returned.
         revision: branch, tag or commit of the hub's repository; the newest by default.
-        token: of an account on the hub; by default the one that is logged in.
-        cache_dir: where downloads are kept; by default Hugging Face's own cache.
+        token: access token of the hub; by default that of the account that is logged in.
+        cache_dir: folder for downloads; by default Hugging Face's own cache.
         base: the model that a low-rank adapter (PEFT's LoRA) is merged into; by default the one
             that its adapter_config.json names.
 
@@ -194,7 +194,7 @@ def save_adapter(
             `caduceus/layers/mixer/in_proj/kernel/a` (layers, in, rank) and `.../b` (layers, rank,
             out); the change is `a @ b * alpha / rank`.
         whole: parameters that are trained whole, by their path, such as `score`.
-        rank: of the factors.
+        rank: the rank of the factors.
         alpha: scales the change.
         base: folder or hub id of the model that was adapted.
         tokenizer: the model's.

@@ -57,7 +57,7 @@ class CaduceusForMaskedLM(PretrainedModel):
 
     Args:
         config: the architecture.
-        dtype: of activations and matrix products: float32 or bfloat16. Parameters, norms, the
+        dtype: type of activations and matrix products: float32 or bfloat16. Parameters, norms, the
             recurrence and the logits are float32.
         remat: compute each block again in the backward pass instead of keeping its inside;
             "scans" keeps what its scans returned.
@@ -128,8 +128,8 @@ class CaduceusForMaskedLM(PretrainedModel):
             scan: the selective scan.
             conv: the causal convolution.
             revision: branch, tag or commit of the hub's repository; the newest by default.
-            token: of an account on the hub; by default the one that is logged in.
-            cache_dir: where downloads are kept; by default Hugging Face's own cache.
+            token: access token of the hub; by default that of the account that is logged in.
+            cache_dir: folder for downloads; by default Hugging Face's own cache.
             base: the model that a low-rank adapter (PEFT's LoRA) at `path` is merged into; by
                 default the one that its adapter_config.json names.
 
@@ -240,7 +240,7 @@ class CaduceusForSequenceClassification(LinearHead):
         rc_mode: "posthoc" makes a model that is not equivariant read both strands; None and
             "none" do not.
         labels: names of the outputs, in their order.
-        dtype: of activations and matrix products: float32 or bfloat16.
+        dtype: type of activations and matrix products: float32 or bfloat16.
         remat: compute each block again in the backward pass instead of keeping its inside;
             "scans" keeps what its scans returned.
         scan: the selective scan; training passes a sharded one.
@@ -326,7 +326,7 @@ class CaduceusForSequenceClassification(LinearHead):
             labels: names of the outputs; by default those recorded with the model.
             new_head: draw a new head even where one is stored; nothing that is recorded with the
                 stored one then counts.
-            dtype: of activations and matrix products: float32 or bfloat16.
+            dtype: type of activations and matrix products: float32 or bfloat16.
             remat: compute each block again in the backward pass instead of keeping its inside;
                 "scans" keeps what its scans returned.
             scan: the selective scan.
@@ -335,8 +335,8 @@ class CaduceusForSequenceClassification(LinearHead):
                 stored model, else none.
             rngs: draws the head where none is stored; `nnx.Rngs(0)` by default.
             revision: branch, tag or commit of the hub's repository; the newest by default.
-            token: of an account on the hub; by default the one that is logged in.
-            cache_dir: where downloads are kept; by default Hugging Face's own cache.
+            token: access token of the hub; by default that of the account that is logged in.
+            cache_dir: folder for downloads; by default Hugging Face's own cache.
             base: the model that a low-rank adapter (PEFT's LoRA) at `path` is merged into; by
                 default the one that its adapter_config.json names.
 

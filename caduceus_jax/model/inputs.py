@@ -167,7 +167,7 @@ def check_values(name: str, values: Any, below: int, what: str) -> None:
     """Checks integers that are known while a function is traced, and does nothing for others.
 
     Args:
-        name: of the argument.
+        name: the name of the argument.
         values: an array, or a tracer.
         below: the integers are from 0 up to this one, which is not among them.
         what: they are, for the sentence.

@@ -33,16 +33,16 @@ class LinearHead(PretrainedModel):
 
     Args:
         config: the architecture.
-        outputs: of the head.
+        outputs: the head's outputs.
         task: what the outputs mean.
-        dtype: of activations and matrix products: float32 or bfloat16.
+        dtype: type of activations and matrix products: float32 or bfloat16.
         remat: compute each block again in the backward pass instead of keeping its inside;
             "scans" keeps what its scans returned.
         scan: the selective scan.
         conv: the causal convolution.
         num_signals: values known of each base beside the sequence.
         head_bias: the head has a bias.
-        tokenizer: of the sequences that the model is for.
+        tokenizer: the tokenizer of the sequences that the model is for.
         rngs: draws the parameters.
     """
 
@@ -165,7 +165,7 @@ def stored_head(
     """Finds the head of a stored model, or draws one where it has none.
 
     Args:
-        path: of the model, for sentences.
+        path: the path of the model, for sentences.
         stored: what was read there.
         outputs: that are wanted; None takes those of the stored head, else 2.
         num_signals: that are wanted; None takes those of the stored model.
@@ -216,7 +216,7 @@ def agreed(path: Source, task: TaskDescription | None, **given: Any) -> dict[str
     """Brings options together with what is recorded of a model.
 
     Args:
-        path: of the model, for sentences.
+        path: the path of the model, for sentences.
         task: what is recorded; None where nothing is.
         **given: options by name, None where one is left to the record.
 
@@ -281,7 +281,7 @@ def new_head_of(config: CaduceusConfig, outputs: int, rngs: nnx.Rngs) -> nnx.Par
 
     Args:
         config: the architecture.
-        outputs: of the head.
+        outputs: the head's outputs.
         rngs: draws it.
     """
     draw = jax.random.normal(rngs.params(), (outputs, config.d_model), jnp.float32)

@@ -74,7 +74,7 @@ class PretrainedModel(nnx.Module):
             repo_id: "owner/name"; made if it is not there.
             revision: the branch to commit to; the main one by default.
             private: whether a new repository is private; by default as the owner's are.
-            token: of an account on the hub; by default the one that is logged in.
+            token: access token of the hub; by default that of the account that is logged in.
             commit_message: of the commit.
             card: facts for the model card that the files do not tell; without a name it gets that
                 of the repository.

@@ -36,7 +36,7 @@ def write_manifest(folder: pathlib.Path) -> None:
     """Writes the manifest of a checkpoint that is complete.
 
     Args:
-        folder: of the checkpoint.
+        folder: the folder of the checkpoint.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     listed = {path.relative_to(folder).as_posix(): _fingerprint(path) for path in files}
@@ -74,7 +74,7 @@ def steps(folder: pathlib.Path) -> list[int]:
     """Lists the steps that there are checkpoints of, newest first.
 
     Args:
-        folder: of a run's checkpoints.
+        folder: the folder of a run's checkpoints.
     """
     found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted((int(name) for name in found if name.isdecimal()), reverse=True)
@@ -84,7 +84,7 @@ def newest(folder: pathlib.Path) -> tuple[int | None, dict[int, str]]:
     """Finds the newest intact checkpoint, and what is wrong with those after it.
 
     Args:
-        folder: of a run's checkpoints.
+        folder: the folder of a run's checkpoints.
 
     Returns:
         Its step, None where none is intact; and the damage of each newer step.

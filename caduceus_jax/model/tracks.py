@@ -50,7 +50,7 @@ class CaduceusForTracks(LinearHead):
         rc_mode: "posthoc" makes a model that is not equivariant read both strands; None and
             "none" do not.
         labels: names of the tracks, in their order.
-        dtype: of activations and matrix products: float32 or bfloat16.
+        dtype: type of activations and matrix products: float32 or bfloat16.
         remat: compute each block again in the backward pass instead of keeping its inside;
             "scans" keeps what its scans returned.
         scan: the selective scan; training passes a sharded one.
@@ -133,7 +133,7 @@ class CaduceusForTracks(LinearHead):
             labels: names of the tracks; by default those recorded with the model.
             new_head: draw a new head even where one is stored; nothing that is recorded with the
                 stored one then counts.
-            dtype: of activations and matrix products: float32 or bfloat16.
+            dtype: type of activations and matrix products: float32 or bfloat16.
             remat: compute each block again in the backward pass instead of keeping its inside;
                 "scans" keeps what its scans returned.
             scan: the selective scan.
@@ -142,8 +142,8 @@ class CaduceusForTracks(LinearHead):
                 stored model, else none.
             rngs: draws the head where none is stored; `nnx.Rngs(0)` by default.
             revision: branch, tag or commit of the hub's repository; the newest by default.
-            token: of an account on the hub; by default the one that is logged in.
-            cache_dir: where downloads are kept; by default Hugging Face's own cache.
+            token: access token of the hub; by default that of the account that is logged in.
+            cache_dir: folder for downloads; by default Hugging Face's own cache.
             base: the model that a low-rank adapter (PEFT's LoRA) at `path` is merged into; by
                 default the one that its adapter_config.json names.
 

@@ -118,8 +118,8 @@ def count_scan(
         assembler: reads the programs.
         gpu: name of the GPU, in `GPUS`.
         implementation: name of the implementation.
-        dtype: of the sequences.
-        size: of the sequence.
+        dtype: type of the sequences.
+        size: sizes of the sequence.
         gate: with z.
 
     Returns:
@@ -139,8 +139,8 @@ def count_convolution(
         assembler: reads the programs.
         gpu: name of the GPU, in `GPUS`.
         implementation: name of the implementation of the scan beside it.
-        dtype: of the sequences.
-        size: of the sequence.
+        dtype: type of the sequences.
+        size: sizes of the sequence.
 
     Returns:
         The cost of its kernel, and its temporary memory in bytes; no cost where the convolution

@@ -40,8 +40,8 @@ def seconds(cost: Cost, gpu: Gpu, size: Size, dtype: str) -> float:
     Args:
         cost: of the kernel.
         gpu: the device.
-        size: of the sequence.
-        dtype: of the sequence.
+        size: sizes of the sequence.
+        dtype: type of the sequence.
     """
     cycles = gpu.multiprocessors * gpu.clock * 1e9 * _CLOCK
     elements = math.prod(size[:2] if cost.name == CONVOLUTION else size)
@@ -60,8 +60,8 @@ def moved(kernel: str, size: Size, dtype: str) -> int:
 
     Args:
         kernel: its name.
-        size: of the sequence.
-        dtype: of the sequence.
+        size: sizes of the sequence.
+        dtype: type of the sequence.
     """
     item = jnp.dtype(dtype).itemsize
     if kernel == CONVOLUTION:

@@ -35,7 +35,7 @@ def read_schedule(folder: pathlib.Path, kernel: str, patience: float = 30.0) -> 
     """Reads a kernel's final schedule from the compiler's dumps, and removes them.
 
     Args:
-        folder: of the dumps.
+        folder: the folder of the dumps.
         kernel: its name.
         patience: seconds to wait for a dump that is still being written.
 

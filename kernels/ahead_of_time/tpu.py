@@ -150,10 +150,10 @@ def kernels(
     """Compiles every kernel for a chip, forward and backward.
 
     Args:
-        chip: for which.
+        chip: the chip to compile for.
         folder: where the compiler writes its schedules.
-        dtype: of the sequences.
-        size: of the sequence.
+        dtype: type of the sequences.
+        size: sizes of the sequence.
         gate: scan with z.
     """
     from caduceus_jax.kernels.tpu.plan import default_block, default_chunk
@@ -228,10 +228,10 @@ def compile_scan(
     """Compiles a scan forward and backward, with every optional argument but the initial state.
 
     Args:
-        chip: for which.
-        dtype: of the sequences.
+        chip: the chip to compile for.
+        dtype: type of the sequences.
         implementation: options of the scan.
-        size: of the sequence.
+        size: sizes of the sequence.
         gate: with z.
 
     Returns:
@@ -256,10 +256,10 @@ def compile_convolution(chip: Chip, dtype: str, implementation: Any, size: Size 
     """Compiles a convolution of width 4 forward and backward.
 
     Args:
-        chip: for which.
-        dtype: of the sequences.
+        chip: the chip to compile for.
+        dtype: type of the sequences.
         implementation: options of the scan beside it.
-        size: of the sequence.
+        size: sizes of the sequence.
 
     Returns:
         The compiled program.

@@ -59,7 +59,7 @@ def call(
     Args:
         module: where the kernel is, below `caduceus_jax.kernels`; its WRITES name, for each
             kernel, the arguments that it writes, which come last.
-        name: of the kernel.
+        name: the name of the kernel.
         program: what it is compiled for.
         reads: arrays by the names of the kernel's arguments.
         writes: shapes and dtypes by the names of the kernel's arguments.

@@ -52,7 +52,7 @@ class Lease:
     another one if the file has not changed for `EXPIRED_SECONDS`.
 
     Args:
-        folder: of the run; made if it does not exist.
+        folder: the folder of the run; made if it does not exist.
 
     Raises:
         InUse: another run writes to the folder.

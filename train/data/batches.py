@@ -38,7 +38,7 @@ class Examples:
         windows: where the sequence comes from.
         config: masking and strands.
         tokenizer: letters to token ids.
-        seed: of the masks and strands.
+        seed: the seed of the masks and strands.
         purpose: of the random numbers.
     """
 
@@ -101,7 +101,7 @@ class Steps:
         examples: makes them.
         batch_size: over all processes.
         process: index of this process.
-        processes: how many there are.
+        processes: number of processes.
     """
 
     def __init__(self, examples: Examples, *, batch_size: int, process: int, processes: int):
@@ -135,7 +135,7 @@ def genome_weights(windows: Windows, config: DataConfig) -> list[float]:
     """Returns how often each genome is drawn from, or nothing where all windows count alike.
 
     Args:
-        windows: to train on.
+        windows: windows to train on.
         config: has weights, or a temperature: a genome of n windows then weighs n ** (1 / t), and
             one without windows nothing.
     """
@@ -189,12 +189,12 @@ def train_batches(
         windows: where the sequence comes from.
         config: masking, strands, weights of the genomes, workers and threads.
         tokenizer: letters to token ids.
-        seed: of the order, the strands and the masks.
+        seed: the seed of the order, the strands and the masks.
         batch_size: over all processes.
         first_step: steps that are left out at the beginning.
         process: index of this process, which reads the batch's rows from
             `process * batch_size / processes`.
-        processes: how many there are.
+        processes: number of processes.
 
     Raises:
         UserError: see `check_drawable`.

@@ -34,7 +34,7 @@ class Inputs:
     """Opens the genomes and finds the windows of both splits; batches are read when asked for.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         mesh: the devices, which share each batch.
         tokenizer: letters to token ids.
         folder: where the run keeps genomes that it prepares.

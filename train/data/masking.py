@@ -15,7 +15,7 @@ class CounterRng:
     next. Its numbers are the same on every machine and in every version of NumPy.
 
     Args:
-        seed: of the run.
+        seed: the seed of the run.
         purpose: streams of different purposes have nothing to do with each other.
     """
 

@@ -65,9 +65,9 @@ def make_data_position(step: int, stores: list[Store], windows: int) -> dict[str
     the position; the rest identifies the data.
 
     Args:
-        step: that was done last.
+        step: the last step that is done.
         stores: the genomes.
-        windows: how many there are to train on.
+        windows: number of windows to train on.
     """
     return {"step": step, "sources": [_identity(store) for store in stores], "windows": windows}
 

@@ -67,8 +67,8 @@ class EqtlEvaluation:
         rc_mode: "none" averages over the + strand only; any other value over both strands.
         protocol: "clean", or "paper" with the original's choices; the differences are listed at
             https://caduceus-jax.github.io/caduceus-jax/benchmarks-protocols/
-        seeds: of the training rows that are drawn; one result for each.
-        dtype: of activations and matrix products.
+        seeds: seeds of the training rows that are drawn; one result for each.
+        dtype: type of activations and matrix products.
         batch_size: windows per batch; null chooses it for the device.
     """
 
@@ -107,7 +107,7 @@ class MaskedEvaluation:
         context_length: bases per window, all of which the model reads.
         windows: at most this many windows, spread evenly.
         mask_probability: share of a window's bases that are masked, all in one pass.
-        dtype: of activations and matrix products.
+        dtype: type of activations and matrix products.
         batch_size: windows per batch; null chooses it for the device.
     """
 

@@ -120,7 +120,7 @@ def embed_windows(
     Args:
         model: a pretrained model.
         tokenizer: the model's.
-        genome: where the windows lie.
+        genome: the genome that the windows lie on.
         windows: of `find_windows`.
         folder: gets states.npy and states.json.
         length: bases of a window.

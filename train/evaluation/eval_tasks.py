@@ -68,7 +68,7 @@ class EvalTasks:
         All processes call this together.
 
         Args:
-            config: of the model.
+            config: settings of the model.
             params: its parameters, wherever they live.
             tokenizer: letters to token ids.
 

@@ -85,7 +85,7 @@ def mask_windows(genome: Genome, config: MaskedEvaluation) -> MaskedWindows:
     """Chooses windows, evenly spread over the contigs, and the bases of them that are masked.
 
     Args:
-        genome: where the windows lie.
+        genome: the genome that the windows lie on.
         config: contigs, length and number of the windows, and the share that is masked.
 
     Raises:

@@ -145,7 +145,7 @@ class FinetuneConfig:
             is empty, `architecture` is trained from scratch.
         architecture: of a model from scratch.
         data: the labelled sequences.
-        optimizer: how weights are changed.
+        optimizer: settings of the optimizer.
         method: "all" trains the whole model; "lora" low-rank changes of its projections (Hu et al.
             2022) and the head; "probe" a linear model on its frozen embeddings.
         lora_rank: rank of these changes.
@@ -167,7 +167,7 @@ class FinetuneConfig:
         epochs: passes over the training sequences.
         patience: stop after so many epochs without a better validation score; null never stops.
         batch_size: sequences a step, over all devices.
-        dtype: of activations and matrix products.
+        dtype: type of activations and matrix products.
         remat: compute each block again in the backward pass: less memory, more time.
         seeds: of the validation part, the head, the order and the strands; one result for each.
     """

@@ -87,7 +87,7 @@ def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Exa
     Args:
         examples: the training sequences.
         fraction: share of them that validates.
-        seed: of the draw.
+        seed: the seed of the draw.
 
     Returns:
         The training and the validation part, each in the order of the file.

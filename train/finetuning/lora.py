@@ -36,7 +36,7 @@ def partition_params(params: nnx.State, config: FinetuneConfig, seed: int) -> Tu
     Args:
         params: of a classifier.
         config: the method, rank and scale.
-        seed: of the drawn factors.
+        seed: the seed of the drawn factors.
 
     Raises:
         UserError: the rank is larger than a projection.

@@ -123,7 +123,7 @@ def check_defined(name: str, labels: np.ndarray, classes: Sequence[str]) -> None
     """Checks that a score can be computed from the validation labels.
 
     Args:
-        name: of the score.
+        name: the name of the score.
         labels: (examples,) class ids, (examples, labels) zeros and ones, or values.
         classes: names of the classes, labels or values.
 

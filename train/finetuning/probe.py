@@ -28,7 +28,7 @@ class Probe:
 
     Args:
         config: the settings; a model that is made from scratch keeps its random weights.
-        task: what is to be learnt.
+        task: the task to learn.
         start: the model, or the architecture of a random one.
     """
 
@@ -39,7 +39,7 @@ class Probe:
         """Fits a logistic or ridge regression to mean-pooled states, averaged over both strands.
 
         Args:
-            seed: of the validation part, and of a model from scratch.
+            seed: the seed of the validation part, and of a model from scratch.
             folder: gets model/, the classifier, and probe.npz: weight (outputs, channels) and bias
                 (outputs,), of raw embeddings.
 

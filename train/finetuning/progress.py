@@ -38,7 +38,7 @@ def save(folder: pathlib.Path, progress: Progress) -> None:
     """Writes the progress of a seed in one piece.
 
     Args:
-        folder: of the seed.
+        folder: the seed's folder.
         progress: where it is.
     """
     best = progress.best
@@ -57,7 +57,7 @@ def load(folder: pathlib.Path, like: Any, trained: Any) -> Progress | None:
     """Reads the progress of a seed; None where there is none.
 
     Args:
-        folder: of the seed.
+        folder: the seed's folder.
         like: a state of the same form.
         trained: parameters of the same form as those of the best epoch.
     """

@@ -43,7 +43,7 @@ class Tuner:
 
     Args:
         config: the settings.
-        task: what is to be learnt.
+        task: the task to learn.
         start: the model that every seed begins with.
         mesh: the devices.
     """
@@ -57,7 +57,7 @@ class Tuner:
         """Trains with one seed, or continues where it was interrupted.
 
         Args:
-            seed: of the validation part, the head, the order and the strands.
+            seed: the seed of the validation part, the head, the order and the strands.
             folder: gets metrics.jsonl, model/ and, for low-rank changes, adapter/.
 
         Returns:

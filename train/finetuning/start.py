@@ -48,7 +48,7 @@ def read_start(config: FinetuneConfig, task: Task) -> Start:
 
     Args:
         config: the settings.
-        task: what is to be learnt.
+        task: the task to learn.
 
     Raises:
         UserError: the model cannot be used, or settings contradict it.

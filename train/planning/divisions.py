@@ -50,7 +50,7 @@ def candidates(config: StepConfig, devices: int, available: int) -> list[Divisio
 
     Args:
         config: the step.
-        devices: how many there are.
+        devices: number of devices.
         available: bytes on each.
     """
     found: list[tuple[float, Division]] = []
@@ -103,7 +103,7 @@ def try_divisions(
 
     Args:
         config: the step.
-        devices: how many there are.
+        devices: number of devices.
         available: bytes on each.
         attempt: compiles one: whether it fits, bytes needed, what is sent, seconds.
     """

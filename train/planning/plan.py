@@ -61,7 +61,7 @@ class PlanConfig(StepConfig):
             name the fastest that fits.
         json: print JSON instead of tables.
         model: the architecture.
-        optimizer: how weights are changed.
+        optimizer: settings of the optimizer.
         steps: number of optimizer steps.
         batch_size: windows per step, over all devices.
         microbatches: pieces in which each device computes its windows, one after the other.
@@ -69,11 +69,11 @@ class PlanConfig(StepConfig):
         fsdp: devices that share parameters and the optimizer's state.
         sequence: devices that share the length of each window.
         tensor: devices that share the inner channels.
-        dtype: of activations and matrix products.
+        dtype: type of activations and matrix products.
         scan: implementation of the selective scan.
         remat: "blocks" computes each block again in the backward pass, "scans" all but its scans,
             "none" nothing.
-        seed: of the initial weights.
+        seed: the seed of the initial weights.
         ema_decay: decay of a running mean of the weights; null is none.
         layer_norms: also measure each layer's gradient norm and update.
         z_loss: weight of the square of the logits' logsumexp in the training loss.

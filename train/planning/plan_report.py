@@ -11,7 +11,7 @@ def lines(report: dict[str, Any]) -> list[str]:
     """Formats a plan.
 
     Args:
-        report: what `plan` prints as JSON.
+        report: the report that `plan` prints as JSON.
     """
     share = share_of(report)
     windows, needed = report["windows"], report["needed_bytes"]
@@ -85,7 +85,7 @@ def share_of(report: dict[str, Any]) -> str:
     """Names who computes a window.
 
     Args:
-        report: what `plan` prints as JSON.
+        report: the report that `plan` prints as JSON.
     """
     size = report["mesh"]["sequence"] * report["mesh"]["tensor"]
     return "a device" if size == 1 else f"a group of {size} devices"

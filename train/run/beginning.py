@@ -43,7 +43,7 @@ def begin(config: PretrainConfig, folder: pathlib.Path) -> Beginning:
 
     Args:
         config: the settings.
-        folder: of the run.
+        folder: the run's folder.
 
     Raises:
         UserError: the model does not exist, it has no language-model head, or settings contradict

@@ -52,7 +52,7 @@ def read_run(folder: pathlib.Path) -> Run:
     """Reads the settings and the metrics of a run.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
 
     Raises:
         UserError: it does not hold a run.

@@ -28,7 +28,7 @@ class Timetable:
     """Decides when a run logs, validates and saves.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         ends: the last step of each stage; by default there is one.
     """
 

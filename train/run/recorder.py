@@ -17,7 +17,7 @@ class Recorder:
     """Writes the metrics of finished steps, each with those of its own step only.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         report: that the lines are written to.
         timeline: the run's time.
         windows: number of windows of an epoch.

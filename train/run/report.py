@@ -28,7 +28,7 @@ class Report:
     and cannot leave it waiting for a writer that died.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         steps: number of steps of the whole run.
         first_step: number of steps already done. Metrics of later ones, left by a run that was
             killed after its last checkpoint, are dropped: they will be written again.

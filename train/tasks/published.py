@@ -39,7 +39,7 @@ def read_task(suite: str, name: str, config: LabelledConfig) -> Task:
 
     Args:
         suite: one of `SUITES`.
-        name: of the task in it.
+        name: the name of the task in it.
         config: the folder that holds the task's folder, and a shorter length if wished.
 
     Raises:

@@ -89,8 +89,8 @@ def attribute(
         genome: the genome that regions and records lie on: FASTA, plain or bgzip (its index, .fai,
             is made where it is missing), or a folder of `caduceus-jax prepare`.
         sequence: column of a table that has the sequences.
-        options: of the verb.
-        dtype: of matrix products and activations.
+        options: the verb's options.
+        dtype: type of matrix products and activations.
         restart: begin anew in place of continuing a run that was interrupted.
         shard: compute one of several parts, I/N (2/4 is the second of four), of about equal work,
             into OUT.shard-I-of-N, which caduceus-jax merge joins; auto takes I and N from SLURM's

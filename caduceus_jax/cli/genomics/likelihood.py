@@ -66,8 +66,8 @@ def likelihood(
             all are complete.
         track: what bigWig files hold: logp, entropy or information; all writes three files, and
             X.bw becomes X.logp.bw, X.entropy.bw and X.information.bw.
-        options: of the verb.
-        dtype: of matrix products and activations.
+        options: the verb's options.
+        dtype: type of matrix products and activations.
         restart: begin anew in place of continuing a run that was interrupted.
         shard: compute one of several parts, I/N (2/4 is the second of four), of about equal work,
             into OUT.shard-I-of-N, which caduceus-jax merge joins; auto takes I and N from SLURM's

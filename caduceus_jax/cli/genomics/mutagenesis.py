@@ -74,8 +74,8 @@ def mutagenesis(
             how much the genome's base is preferred, or the minimum, its most harmful change.
         strand: draw the picture as this strand is read, from its 5' end. Tables and tracks are of
             the + strand.
-        options: of the verb.
-        dtype: of matrix products and activations.
+        options: the verb's options.
+        dtype: type of matrix products and activations.
         restart: begin anew in place of continuing a run that was interrupted.
         shard: compute one of several parts, I/N (2/4 is the second of four), of about equal work,
             into OUT.shard-I-of-N, which caduceus-jax merge joins; auto takes I and N from SLURM's

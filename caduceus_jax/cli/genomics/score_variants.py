@@ -117,8 +117,8 @@ def score_variants(
         out: file to write: .vcf, .vcf.gz (bgzip), .parquet, .tsv or .tsv.gz. It appears when it
             is complete. A VCF written from a table has the four columns alone.
         mode: llr, pll or embedding, as described above.
-        options: of the verb.
-        dtype: of matrix products and activations.
+        options: the verb's options.
+        dtype: type of matrix products and activations.
         tabix: also write the index of a .vcf.gz: .tbi, or .csi where a contig has more than 2^29
             bases; the records must be sorted.
         restart: begin anew in place of continuing a run that was interrupted.

@@ -39,7 +39,7 @@ class Input:
 
     Attributes:
         path: as it was given.
-        name: what errors call it.
+        name: its name in errors.
         compression: None, "gzip" or "bgzip" (blocks of gzip, read from any of them), as its first
             bytes tell.
 

@@ -38,7 +38,7 @@ class Vcf:
         source: the file.
 
     Attributes:
-        name: what errors call it.
+        name: its name in errors.
         header: the header's lines as they stand, the last one with the columns' names.
         contigs: lengths that the header declares, by name of the contig.
 

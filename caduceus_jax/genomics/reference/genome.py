@@ -277,8 +277,8 @@ class TokenWindows:
     """Windows of a genome as token ids, read when they are needed.
 
     Args:
-        genome: where they lie.
-        tokenizer: of the model they are for.
+        genome: the genome that they lie on.
+        tokenizer: the tokenizer of the model they are for.
         contigs: (rows,) numbers in `genome.names`.
         starts: (rows,) first base of each, 0-based; N stands for what is outside the contig.
         length: bases of each.

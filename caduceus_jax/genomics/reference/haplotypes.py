@@ -38,8 +38,8 @@ class HaplotypeTokens:
     """Windows of haplotypes as token ids, read when they are needed.
 
     Args:
-        genome: where they lie.
-        tokenizer: of the model they are for.
+        genome: the genome that they lie on.
+        tokenizer: the tokenizer of the model they are for.
         haplotypes: what they are windows of.
         starts: (rows,) first base of each, in the haplotype's coordinates; N stands for what is
             outside the contig.

@@ -52,7 +52,7 @@ class VariantSource(NamedTuple):
     """Holds variants, and what they came in.
 
     Attributes:
-        name: what errors call it.
+        name: its name in errors.
         variants: one row per ALT.
         columns: of the table they came in, or chrom, pos, ref and alt.
         vcf: the file they came in, if it is a VCF.
@@ -118,7 +118,7 @@ def as_intervals(regions: AnyRegions | Input, genome: Genome) -> Intervals:
             (chrom, start, end), 0-based half-open; texts like "chr22:30,000,001-30,002,000" (from
             1, the last base included); a contig's name; the word all, which is every contig; or
             several of these.
-        genome: where they lie.
+        genome: the genome that they lie on.
 
     Raises:
         UserError: no such file or contig, or what is not a region.
@@ -161,9 +161,9 @@ def as_sequences(
     Args:
         sequences: texts of DNA; a FASTA file; a table, in a file or as a frame, with a column of
             sequences; or, with a genome, regions or variants in any form.
-        genome: that regions and variants lie on.
+        genome: the genome that regions and variants lie on.
         context_length: bases around the middle of each region or the position of each record.
-        edge: what becomes of a window that reaches beyond its contig.
+        edge: what to do with a window that extends past its contig.
         max_length: bases of the longest sequence that is accepted; None for any.
         oriented: read regions on the - strand as its 5' to 3'.
         column: of a table that has the sequences.

@@ -23,7 +23,7 @@ def named_regions(text: str, genome: Genome) -> Intervals:
         text: a contig's name; a region such as chr22:30,000,001-30,002,000, with or without
             commas, or one base, chr22:30,000,001 (both from 1, the last base included); or the
             word all, which is every contig.
-        genome: where they lie.
+        genome: the genome that they lie on.
 
     Returns:
         The regions, 0-based half-open.

@@ -79,7 +79,7 @@ def around_regions(
 
     Args:
         regions: where they lie.
-        genome: that they lie on.
+        genome: the genome that they lie on.
         context_length: bases around a region's middle, (start + end) // 2 (0-based), which becomes
             index context_length // 2; by default the region as it is.
         edge: what becomes of a window that reaches beyond its contig: "pad", "shift", "drop" or
@@ -128,10 +128,10 @@ def around_records(
 
     Args:
         variants: where they lie.
-        genome: that they lie on.
+        genome: the genome that they lie on.
         context_length: bases around the first base of REF, which becomes index
             context_length // 2 (0-based).
-        edge: what becomes of a window that reaches beyond its contig.
+        edge: what to do with a window that extends past its contig.
         max_length: bases of the longest sequence that is accepted.
         describe: names a row in errors.
 

@@ -52,9 +52,9 @@ class Store:
         path: the folder that `caduceus-jax prepare` made.
 
     Attributes:
-        path: that folder.
+        path: the path of that folder.
         source: the file that it was made from.
-        name: of that file.
+        name: the name of that file.
         sha256: of the contigs and the bases, whatever file they came from.
         contigs: by name, in the file's order.
         bases: (bases,) uint8, all contigs.

@@ -36,8 +36,8 @@ def check_attribution_files(
 
     Args:
         outputs: files and their endings.
-        sequences: what is attributed.
-        genome: that they lie on.
+        sequences: the sequences to attribute.
+        genome: the genome that they lie on.
         most: bases that a picture shows.
 
     Raises:
@@ -83,7 +83,7 @@ def write_attributions(
         outputs: files and their endings.
         parts: of the work.
         sequences: all of them.
-        genome: that they lie on.
+        genome: the genome that they lie on.
         table: makes the table of some rows.
         draw: draws a table into a file of a kind of picture.
 

@@ -50,7 +50,7 @@ class AttributionWork:
     Args:
         m: any model but a backbone, with its tokenizer.
         sequences: the rows.
-        options: of the verb.
+        options: the verb's options.
 
     Attributes:
         forward: the forward pass.

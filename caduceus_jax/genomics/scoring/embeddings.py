@@ -34,7 +34,7 @@ class EmbeddingWork:
 
     Args:
         sequences: the rows.
-        options: of the verb.
+        options: the verb's options.
         how: hidden states are read from the model.
 
     Attributes:

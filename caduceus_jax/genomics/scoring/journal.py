@@ -122,7 +122,7 @@ def open_journal(
     After an error or an interruption it stays, unless nothing was computed.
 
     Args:
-        path: of the journal.
+        path: the path of the journal.
         run: everything that determines the values, as JSON can hold it: another run's journal is
             not continued.
         restart: discard the journal that is there.

@@ -78,7 +78,7 @@ class PerBase:
 
     Attributes:
         regions: as they were given.
-        genome: where they lie.
+        genome: the genome that they lie on.
         status: (regions,) of `Status`: OK, unknown_chrom or out_of_range.
         merged: their bases, each once.
         log_probabilities: (bases, 4) those of A, C, G and T in the order of `merged`, float32,
@@ -173,9 +173,9 @@ def per_base(
 
     Args:
         m: a masked language model with its tokenizer.
-        genome: where the regions lie.
+        genome: the genome that the regions lie on.
         regions: they may overlap.
-        options: of the verb.
+        options: the verb's options.
         folder: keep the results in a file without a name there, 16 bytes per base, and not in
             memory.
         **run: the keyword arguments of `run_work`.
@@ -203,7 +203,7 @@ class PerBaseWork:
     Args:
         results: the regions.
         m: a masked language model with its tokenizer.
-        options: of the verb.
+        options: the verb's options.
 
     Attributes:
         forward: the forward pass.

@@ -90,9 +90,9 @@ def computed_bases(
         verb: the command.
         model: folder, run or hub id.
         places: of `region_inputs`.
-        genome: where the regions lie.
-        options: of the verb.
-        dtype: of matrix products and activations.
+        genome: the genome that the regions lie on.
+        options: the verb's options.
+        dtype: type of matrix products and activations.
         out: the first output, beside which the journal is kept.
         restart: begin anew in place of continuing a run that was interrupted.
         shard: compute this part alone, and keep it.

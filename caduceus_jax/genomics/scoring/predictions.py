@@ -35,7 +35,7 @@ class PredictionWork:
         m: a fine-tuned model with its tokenizer.
         sequences: the rows. What is longer than the model was trained on loses its end, as it did
             there, and a log line tells how many did.
-        options: of the verb.
+        options: the verb's options.
 
     Attributes:
         forward: the forward pass.

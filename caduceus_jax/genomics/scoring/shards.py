@@ -30,7 +30,7 @@ class Shard(NamedTuple):
 
     Attributes:
         index: its number, from 1 to `count`.
-        count: of shards.
+        count: number of shards.
         command: the command and its arguments, as JSON can hold them.
     """
 

@@ -35,10 +35,10 @@ class Scorer(NamedTuple):
     """Holds what all scores need.
 
     Attributes:
-        tokenizer: of the model.
+        tokenizer: the tokenizer of the model.
         channels: of the mean embedding of both strands.
-        genome: that the variants lie on.
-        options: of the verb.
+        genome: the genome that the variants lie on.
+        options: the verb's options.
         describe: names a row of the variants, for errors.
     """
 
@@ -73,7 +73,7 @@ class MaskedRatio:
     """log p(ALT) - log p(REF) with all changed bases masked: one pass per set of masked bases.
 
     Args:
-        scorer: what all scores need.
+        scorer: the model and all else that scores need.
         sites: the changes of a block.
     """
 
@@ -151,7 +151,7 @@ class _Alleles:
     """The sequences that a score compares, those that several variants share only once.
 
     Args:
-        scorer: what all scores need.
+        scorer: the model and all else that scores need.
         sites: the changes of a block.
 
     Attributes:
@@ -229,7 +229,7 @@ class PseudoRatio:
     """Pseudo-log-likelihood of the window with ALT minus that with REF: one pass per base.
 
     Args:
-        scorer: what all scores need.
+        scorer: the model and all else that scores need.
         sites: the changes of a block.
     """
 
@@ -272,7 +272,7 @@ class EmbeddingDistance:
     """Distances between the mean embeddings of the window with ALT and with REF.
 
     Args:
-        scorer: what all scores need.
+        scorer: the model and all else that scores need.
         sites: the changes of a block.
     """
 

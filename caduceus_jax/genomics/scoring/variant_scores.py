@@ -41,7 +41,7 @@ class ScoringWork:
     """Scores variants, with the same result whatever part of it is asked for.
 
     Args:
-        scorer: what all scores need.
+        scorer: the model and all else that scores need.
         model: a language model.
         sites: the changes that variants make, of `locate`.
         record: (rows,) number of each row's record; records are not divided.

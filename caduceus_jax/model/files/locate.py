@@ -35,8 +35,8 @@ def locate(
         path: a folder with `config.json` or `adapter_config.json`, a run's folder with a finished
             model in it, a hub id such as "owner/name", or a short name such as caduceus-ps-131k.
         revision: branch, tag or commit of the hub's repository; the newest by default.
-        token: of an account on the hub; by default the one that is logged in.
-        cache_dir: where downloads are kept; by default Hugging Face's own cache.
+        token: access token of the hub; by default that of the account that is logged in.
+        cache_dir: folder for downloads; by default Hugging Face's own cache.
         weights: also download weights; without them only the small files.
 
     Raises:

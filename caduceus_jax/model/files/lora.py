@@ -120,7 +120,7 @@ def write(
         folder: the folder, made if it is not there.
         factors: A (rank, in) and B (out, rank) of each weight, by the weight's original name.
         whole: tensors that are trained whole, such as a head, by their original names.
-        rank: of the factors.
+        rank: the rank of the factors.
         alpha: the change is B A times alpha / rank.
         base: folder or hub id of the model that was adapted.
     """

@@ -22,7 +22,7 @@ class ModelCard:
     """Holds facts that a model's files do not tell; what is not known is left out of the card.
 
     Args:
-        name: of the model; by default that of its folder or run.
+        name: the name of the model; by default that of its folder or run.
         data: what it was trained on, such as genomes and their assemblies.
         tokens: bases seen in training, with repetitions.
         recipe: the recipe or command it was trained with.
@@ -55,7 +55,7 @@ def write(
     """Writes README.md, unless there is one that somebody else wrote.
 
     Args:
-        folder: of the model.
+        folder: the folder of the model.
         config: the architecture.
         parameters: number of parameters.
         task: what the outputs of a fine-tuned model mean; None for a language model.

@@ -38,7 +38,7 @@ def copy(code: pathlib.Path, folder: pathlib.Path) -> list[str]:
     Args:
         code: a folder with modeling_caduceus.py and what it imports: of a model, or a clone of the
             original's repository.
-        folder: of the exported model.
+        folder: the folder of the exported model.
 
     Returns:
         Names of the files.
@@ -77,7 +77,7 @@ def describe_tokenizer(folder: pathlib.Path) -> None:
     """Makes `auto_map` of a written tokenizer_config.json name code that is there.
 
     Args:
-        folder: of the exported model.
+        folder: the folder of the exported model.
     """
     path = folder / "tokenizer_config.json"
     if not path.is_file():

@@ -57,7 +57,7 @@ class Storage:
     """Stands for the memory that one or more tensors lie in.
 
     Args:
-        dtype: of its elements.
+        dtype: type of its elements.
         read: returns its bytes.
         swapped: its bytes are those of a big-endian machine.
     """
