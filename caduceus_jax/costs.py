@@ -38,7 +38,7 @@ def scan_counts(shape: Shape, itemsize: int, *, gated: bool = True) -> dict[str,
     Args:
         shape: batch, length, channels and states of the scan.
         itemsize: bytes per number of the sequences.
-        gated: whether the scan applies the gate z.
+        gated: the scan applies the gate z.
 
     Returns:
         The counts of "forward", "backward" and "forward_backward".

@@ -11,7 +11,7 @@ def how_to_install(error: ModuleNotFoundError) -> str | None:
     """Says how to install the optional dependency that an import did not find.
 
     Args:
-        error: of the import.
+        error: the error of the import.
 
     Returns:
         A sentence such as "needs polars: pip install 'caduceus-jax[genomics]'"; None where the

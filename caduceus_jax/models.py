@@ -27,7 +27,7 @@ class ReleasedModel:
     Args:
         name: short name, accepted wherever a model is named.
         hub_id: owner/name on the hub.
-        species: what the model was pretrained on.
+        species: species that the model was pretrained on.
         equivariant: Caduceus-PS, whose output for the reverse complement is the reverse complement
             of its output; otherwise Caduceus-Ph, which reads one strand at a time.
         window: bases per training window; the longest input the model has seen.
@@ -41,7 +41,7 @@ class ReleasedModel:
         licence: as tagged on the model's card.
         purpose: what to use it for.
         citation: authors, year and title.
-        url: of the cited paper.
+        url: address of the cited paper.
         remark: anything that was found to differ between sources; may be empty.
     """
 

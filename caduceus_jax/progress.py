@@ -18,10 +18,10 @@ def track(items: Iterable[T], *, total: int, what: str, unit: str) -> Iterator[T
     """Yields `items` while showing how many of `total` are done; on the first process only.
 
     Args:
-        items: what is worked through.
-        total: how many there will be.
+        items: the items to work through.
+        total: number of items.
         what: the work, for example "embedding".
-        unit: what is counted, for example "sequences".
+        unit: name of what is counted, for example "sequences".
     """
     if not is_first_process():
         yield from items
@@ -36,7 +36,7 @@ def bar(unit: str = "", *columns: "ProgressColumn") -> "Progress":
     """Makes a progress bar of rich, for a terminal (on standard error) or a notebook.
 
     Args:
-        unit: what is counted.
+        unit: name of what is counted.
         columns: shown after the times.
     """
     from rich import progress

@@ -99,7 +99,7 @@ class Tokenizer:
                 none, the model is taken to have the original's vocabulary.
             revision: branch, tag or commit of the hub's repository.
             token: access token of the hub; by default that of the account that is logged in.
-            cache_dir: where downloads are kept.
+            cache_dir: folder for downloads.
 
         Raises:
             UserError: nothing there, a tokenizer that is not one token per character, or a model

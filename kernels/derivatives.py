@@ -160,9 +160,9 @@ def linear_map(
         function: called with two lists of arrays; returns a tuple of arrays.
         transpose: called with the constants and a cotangent for each result; returns a tuple of
             cotangents of the arguments.
-        constants: what both may depend on in any way.
-        arguments: what the result is linear in.
-        types: of the results, as `jax.typeof` gives them.
+        constants: values that both may depend on in any way.
+        arguments: values that the result is linear in.
+        types: types of the results, as `jax.typeof` gives them.
     """
     how = {"function": function, "transpose": transpose, "count": len(constants), "types": types}
     return _linear_map.bind(*constants, *arguments, **how)
@@ -236,7 +236,7 @@ def with_tangents(function: Callable[..., Any], rule: Callable[..., Any], *argum
     """Returns `function(*arguments)`, with tangents by a rule.
 
     Args:
-        function: of trees of arrays.
+        function: takes trees of arrays.
         rule: called with the arguments and with their tangents, some of them symbolic zeros;
             returns the results and their tangents.
         arguments: trees of arrays.

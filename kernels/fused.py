@@ -38,7 +38,7 @@ def check(interpret: Any, **sequences: jax.Array | None) -> None:
     """Refuses sequences, given by name, that the fused kernels do not read.
 
     Args:
-        interpret: as the options say.
+        interpret: the options' `interpret`.
         sequences: (batch, length, channels).
 
     Raises:
@@ -68,8 +68,8 @@ def check_scan(inputs: ScanInputs, interpret: Any) -> None:
     """Refuses a scan that the fused kernels do not have.
 
     Args:
-        inputs: of the scan.
-        interpret: as the options say.
+        inputs: the scan's inputs.
+        interpret: the options' `interpret`.
 
     Raises:
         NotImplementedError: a dtype, a size or a mesh as in `check`, or segments.

@@ -51,8 +51,8 @@ def partitioned(
     are of type Auto within the function, and its loops are left to XLA's partitioner.
 
     Args:
-        function: of a tree of arrays.
-        arrays: that tree.
+        function: takes a tree of arrays.
+        arrays: the tree.
         results: called with the partition of `like`, a name of an axis or None for each dimension;
             returns a tree of `PartitionSpec` for what the function returns.
         like: an array, (batch, length, channels).

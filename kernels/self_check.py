@@ -44,7 +44,7 @@ def check(options: Options) -> None:
     """Runs an implementation on JAX's default device and compares it with the equations.
 
     Args:
-        options: of the implementation.
+        options: the implementation's options.
 
     Raises:
         CheckFailed: an array is off; the message names it.

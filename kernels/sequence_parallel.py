@@ -83,7 +83,7 @@ def selective_scan(
         initial_state: state before the first token that is walked over, (batch, channels, state),
             the same on all shards; zero by default.
         segment_ids: refused.
-        implementation: of the scan within a shard.
+        implementation: the scan to run within a shard.
 
     Returns:
         The shard of y, (batch, length, channels) of the dtype of `u`.
@@ -119,7 +119,7 @@ def causal_conv1d(
         reverse: walk from the last token of the last shard to the first token of the first.
         silu: apply `y * sigmoid(y)`.
         segment_ids: refused.
-        implementation: of the convolution within a shard.
+        implementation: the convolution to run within a shard.
 
     Returns:
         The shard of y, (batch, length, channels) of the dtype of `x`.

@@ -52,7 +52,7 @@ class DataConfig:
             a window if the genome has longer ones, because such windows are mostly padding.
         validation_windows: at most this many windows are validated on, spread evenly over the
             held-out sequence; null is 16 million tokens of them, and 0 is all.
-        validation_masks: how many different masks each validation window is seen with. They are
+        validation_masks: number of different masks each validation window is seen with. They are
             the same in every run and at every step.
         mask_probability: share of the tokens to predict. Of these 80 % become [MASK], 10 %
             are replaced by a random token and 10 % left as they are.

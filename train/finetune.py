@@ -93,9 +93,9 @@ def summarise(task: Task, metric: str, results: list[dict[str, Any]]) -> dict[st
     """Computes mean and spread of every score over the seeds.
 
     Args:
-        task: what was learnt.
+        task: the task that was learnt.
         metric: the score that is reported first.
-        results: of each seed; a score that is not defined is None.
+        results: results of each seed; a score that is not defined is None.
 
     Returns:
         Facts of the task; and for "validation" and "test" (if there is one), by score, `mean`,

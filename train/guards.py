@@ -22,7 +22,7 @@ class Guard:
 
     Args:
         skipped: number of steps that were skipped so far.
-        in_a_row: how many of the newest steps were skipped one after the other.
+        in_a_row: number of the newest steps that were skipped in a row.
         last_good: the newest step that was not skipped; 0 before there is one.
         recent: losses, and logarithms of the gradient norms, of the newest `WINDOW` steps that
             were not skipped, in any order.
@@ -59,8 +59,8 @@ def should_apply(
     Args:
         guard: before the step.
         step: its number, from 1.
-        loss: of the step's batch.
-        grad_norm: of its gradient; finite only if every element is.
+        loss: loss of the step's batch.
+        grad_norm: norm of its gradient; finite only if every element is.
         sigma: a loss, or logarithm of a gradient norm, is a spike if it lies more than this many
             standard deviations above the mean of the recent steps that were taken, once there are
             `ENOUGH`; None: nothing is a spike.

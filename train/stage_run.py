@@ -106,7 +106,7 @@ def train_stage(run: Run, stage: Stage, work: Work, done: int) -> StageEnd:
     Args:
         run: the run that the stage is part of.
         stage: a stage with steps to do.
-        work: what `set_up` opened for it.
+        work: opened for it by `set_up`.
         done: steps of the run that are done.
     """
     start = _state(run, stage, work, done)

@@ -40,7 +40,7 @@ class TrainState:
         step: number of steps done.
         params: the model's parameters.
         opt_state: the optimizer's state.
-        guard: which steps were skipped.
+        guard: the memory of the guard that skips steps.
         ema: running mean of the parameters; None if there is none.
     """
 
@@ -295,7 +295,7 @@ def prediction_sums(
     """Sums up a batch's predictions; such sums add up over batches, and weights do not enter.
 
     Args:
-        logits: of the model.
+        logits: the model's logits.
         batch: input_ids and labels, both (batch, length).
         tokenizer: the vocabulary.
 

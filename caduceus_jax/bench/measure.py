@@ -78,7 +78,7 @@ def timed_within(
     Args:
         call: launches the work and returns its results, which may not be ready.
         wait: returns when the results that it is given are ready.
-        seconds: how long to repeat the call.
+        seconds: time for which to repeat the call.
 
     Returns:
         `median_ms`, `min_ms`, `max_ms`, `repeats`, and how many calls were in flight at a time.

@@ -50,7 +50,7 @@ class Signature:
     Attributes:
         description: the docstring without its sections and examples.
         examples: the examples of the docstring, as they stand there; empty if there are none.
-        settings: by name.
+        settings: settings by name.
         recipes: whether the command reads recipes (`--config`).
         build: makes the arguments of the call, by name, from the values of all settings.
     """

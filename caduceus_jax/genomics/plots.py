@@ -62,7 +62,7 @@ def draw_mutagenesis(
     Args:
         frame: of `mutagenesis`, of one region.
         strand: "+", or "-" to read the other strand from its 5' end, letters complemented.
-        model: what to call the model in the title.
+        model: name of the model in the title.
         title: in place of the default, which names the region, the strand and the model.
 
     Returns:
@@ -148,8 +148,8 @@ def draw_attribution(
 
     Args:
         frame: of `attribute`, of one sequence.
-        model: what to call the model in the title.
-        method: what to call the method.
+        model: name of the model in the title.
+        method: name of the method in the title.
         title: in place of the default, which names the sequence, the model and the method.
 
     Returns:

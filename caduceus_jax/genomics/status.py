@@ -47,10 +47,10 @@ def summarise(
 
     Args:
         what: the rows are, for example "variants".
-        names: what to call each of the rows.
+        names: name of each of the rows.
         status: (rows,) of `Status`.
         out: the files that hold them.
-        genome: where they were looked up.
+        genome: the genome they were looked up in.
         skip_bad: rows that are not on the genome are not an error.
         more: comes after the counts.
 

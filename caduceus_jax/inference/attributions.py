@@ -34,8 +34,8 @@ class Target(NamedTuple):
         kind: "likelihood" of a language model; of a fine-tuned model, an output as it is
             ("value"), the log-odds of a class against all others ("odds"), or the mean of a track.
         base_ids: token ids of A, C, G and T.
-        mask_id: of a language model's mask.
-        n_id: of N.
+        mask_id: token id of a language model's mask.
+        n_id: token id of N.
         both_strands: a language model that is not equivariant reads both strands.
         output: index of the fine-tuned model's output.
         scale: units of a step of 1 in that output.

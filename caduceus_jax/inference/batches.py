@@ -163,7 +163,7 @@ def run(
     Args:
         forward: (model, *inputs, **static) -> (rows, ...).
         model: its first argument.
-        batches: of the sequences.
+        batches: batches of the sequences.
         inputs: makes the other arguments of `forward`, arrays with a row per sequence of a batch.
         **static: further arguments, for which it is compiled.
 

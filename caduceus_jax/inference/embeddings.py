@@ -32,7 +32,7 @@ class Reading(NamedTuple):
         tokenizer: the model's.
         strands: "mean" of both strands, both "side by side", or the "first" alone.
         n_blocks: blocks that are run.
-        channels: of one vector.
+        channels: number of channels of one vector.
     """
 
     tokenizer: Tokenizer

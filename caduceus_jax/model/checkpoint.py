@@ -198,7 +198,7 @@ def save_adapter(
         alpha: scales the change.
         base: folder or hub id of the model that was adapted.
         tokenizer: the model's.
-        task: what the outputs mean.
+        task: the meaning of the outputs.
 
     Raises:
         UserError: a path that is not one of this architecture.

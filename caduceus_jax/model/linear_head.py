@@ -34,7 +34,7 @@ class LinearHead(PretrainedModel):
     Args:
         config: the architecture.
         outputs: the head's outputs.
-        task: what the outputs mean.
+        task: the meaning of the outputs.
         dtype: type of activations and matrix products: float32 or bfloat16.
         remat: compute each block again in the backward pass instead of keeping its inside;
             "scans" keeps what its scans returned.
@@ -166,9 +166,9 @@ def stored_head(
 
     Args:
         path: the path of the model, for sentences.
-        stored: what was read there.
-        outputs: that are wanted; None takes those of the stored head, else 2.
-        num_signals: that are wanted; None takes those of the stored model.
+        stored: the stored model.
+        outputs: number of outputs that are wanted; None takes those of the stored head, else 2.
+        num_signals: number of signals that are wanted; None takes those of the stored model.
         rngs: draws a head.
         new_head: draw one even where one is stored.
         tracks: the model predicts tracks, not labels.
@@ -293,7 +293,7 @@ def new_signals(config: CaduceusConfig, num_signals: int) -> nnx.Param | None:
 
     Args:
         config: the architecture.
-        num_signals: that the model reads beside the sequence; 0 for none.
+        num_signals: number of signals that the model reads beside the sequence; 0 for none.
     """
     shape = (num_signals, config.d_model)
     return nnx.Param(jnp.zeros(shape, jnp.float32)) if num_signals else None

@@ -75,7 +75,7 @@ class PretrainedModel(nnx.Module):
             revision: the branch to commit to; the main one by default.
             private: whether a new repository is private; by default as the owner's are.
             token: access token of the hub; by default that of the account that is logged in.
-            commit_message: of the commit.
+            commit_message: message of the commit.
             card: facts for the model card that the files do not tell; without a name it gets that
                 of the repository.
 
@@ -106,7 +106,7 @@ def build(make: Callable[[], M], stored: StoredModel, heads: Mapping[str, Any] |
 
     Args:
         make: calls the model's class.
-        stored: what was read.
+        stored: the stored model.
         heads: parameters of heads by name, in place of the stored ones.
     """
     model = nnx.eval_shape(make)

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Prints the tables.
 
     Args:
-        arguments: of the command line.
+        arguments: arguments of the command line.
 
     Returns:
         The exit status: 0, 1 where a kernel does not compile, 2 where a compiler is missing.

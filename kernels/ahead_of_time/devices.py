@@ -100,9 +100,9 @@ def mesh(devices: int = 1, gpu: str = "h200", hosts: int = 1) -> Mesh:
     JAX must not look for a driver: set `jax_platforms` to "cpu" before.
 
     Args:
-        devices: how many each host has.
+        devices: number of devices per host.
         gpu: which, by its name in `GPUS`.
-        hosts: how many there are.
+        hosts: number of hosts.
 
     Returns:
         A mesh to place abstract arrays on.

@@ -38,7 +38,7 @@ def seconds(cost: Cost, gpu: Gpu, size: Size, dtype: str) -> float:
     """Returns the least time that one kernel needs for one sequence.
 
     Args:
-        cost: of the kernel.
+        cost: the kernel's cost.
         gpu: the device.
         size: sizes of the sequence.
         dtype: type of the sequence.

@@ -60,7 +60,7 @@ def call(
         module: where the kernel is, below `caduceus_jax.kernels`; its WRITES name, for each
             kernel, the arguments that it writes, which come last.
         name: the name of the kernel.
-        program: what it is compiled for.
+        program: the program to compile it for.
         reads: arrays by the names of the kernel's arguments.
         writes: shapes and dtypes by the names of the kernel's arguments.
 

@@ -33,7 +33,7 @@ def default_chunk(length: int, state: int = 16) -> int:
     """Returns the tokens of a chunk; of a short sequence the whole, rounded up to whole lanes.
 
     Args:
-        length: of the sequence.
+        length: length of the sequence.
         state: states of a channel.
     """
     small = target.kind() == _SMALL and state > _STATES_OF_SMALL

@@ -22,7 +22,7 @@ def compiling_for(kind: str) -> Iterator[None]:
     """Makes what is traced inside be compiled for a TPU that need not be here.
 
     Args:
-        kind: what JAX calls it, such as "TPU v4".
+        kind: JAX's name of it, such as "TPU v4".
     """
     token = _named.set(kind)
     try:

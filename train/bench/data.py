@@ -58,7 +58,7 @@ def data(
         genome: FASTA file, or folder made by caduceus-jax prepare.
         out: folder for the results.
         megabases: size of the random genome; 64 by default, and not read with `genome`.
-        seconds: how long each case is timed.
+        seconds: time for which each case is timed.
         cores: threads and processes; by default the cores that there are.
 
     Raises:

@@ -29,7 +29,7 @@ class Peers:
 
     Args:
         client: JAX's client of its key-value store.
-        index: which process this is, from 0.
+        index: number of this process, from 0.
         hosts: the host of every process.
         coordinator: host:port of process 0.
     """
@@ -52,7 +52,7 @@ class Peers:
         """Ends this process, and with the same sentence all others.
 
         Args:
-            sentence: what went wrong in this process.
+            sentence: says what went wrong in this process.
             status: exit status of all processes.
         """
         say(f"{self.name(self._index)} of {len(self._hosts)} ends: {sentence}")

@@ -31,9 +31,9 @@ def meet(address: str, count: int, index: int, about: Message, seconds: float) -
     Args:
         address: host:port of process 0, which must be free there.
         count: number of processes.
-        index: which one this is, from 0.
-        about: what the others are told, as JSON; it must have "host".
-        seconds: how long to wait.
+        index: number of this process, from 0.
+        about: facts that the others are told, as JSON; it must have "host".
+        seconds: time to wait.
 
     Returns:
         The messages of all processes, in their order.

@@ -61,7 +61,7 @@ class Watchdog:
         """Counts the block as progress; the first of its kind is not watched, as it is compiled.
 
         Args:
-            kind: of the work, such as "validation".
+            kind: kind of work, such as "validation".
         """
         with contextlib.nullcontext() if kind in self._compiled else self.paused():
             yield

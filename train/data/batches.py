@@ -35,11 +35,11 @@ class Examples:
     """Makes examples of windows, as narrow as they can be.
 
     Args:
-        windows: where the sequence comes from.
+        windows: windows that the sequence comes from.
         config: masking and strands.
         tokenizer: letters to token ids.
         seed: the seed of the masks and strands.
-        purpose: of the random numbers.
+        purpose: purpose of the random numbers.
     """
 
     windows: Windows
@@ -52,7 +52,7 @@ class Examples:
         """Rows of a batch: `input_ids`, `labels` uint8 and `soft` bool, all (rows, length).
 
         Args:
-            numbers: of each row the window, the example and the mask.
+            numbers: for each row, the window, the example and the mask.
         """
         numbers, length = list(numbers), self.windows.length
         batch = {
@@ -183,10 +183,10 @@ def train_batches(
 
     What an example of a step looks like depends on the seed, the step and its number in the batch
     alone, whatever the number of processes, workers and threads. The place in the data is the
-    step: to continue, say how many were done.
+    step: to continue, pass the number of steps that are done.
 
     Args:
-        windows: where the sequence comes from.
+        windows: windows that the sequence comes from.
         config: masking, strands, weights of the genomes, workers and threads.
         tokenizer: letters to token ids.
         seed: the seed of the order, the strands and the masks.
@@ -242,7 +242,7 @@ def validation_batches(
     The last batch is completed with rows that have nothing to predict.
 
     Args:
-        windows: where the sequence comes from.
+        windows: windows that the sequence comes from.
         config: masking, how many windows, how many masks.
         tokenizer: letters to token ids.
         batch_size: over all processes.

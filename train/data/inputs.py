@@ -37,11 +37,11 @@ class Inputs:
         config: settings of the run.
         mesh: the devices, which share each batch.
         tokenizer: letters to token ids.
-        folder: where the run keeps genomes that it prepares.
+        folder: folder in which the run keeps genomes that it prepares.
 
     Attributes:
         stores: the genomes.
-        splits: which sequence is for what.
+        splits: the genomes and the blocks of each split.
         train: the windows to train on.
         held_out: the windows to validate on.
 

@@ -61,7 +61,7 @@ def mask_tokens(
     Args:
         ids: uint8 token ids of any shape.
         draws: uint32, like `ids`; each decides everything about its token.
-        probability: of a token to be chosen.
+        probability: probability that a token is chosen.
         tokenizer: the vocabulary.
 
     Returns:

@@ -24,7 +24,7 @@ def open_stores(config: DataConfig, folder: pathlib.Path) -> list[Store]:
 
     Args:
         config: names FASTA files and prepared folders.
-        folder: where the run keeps what it prepares; processes share it.
+        folder: folder in which the run keeps what it prepares; processes share it.
 
     Raises:
         UserError: no genome, one that cannot be read, the same twice, or one that is not what it

@@ -216,7 +216,7 @@ def features(
         states: of `embed_windows`.
         table: the variants.
         windows: of `find_windows`.
-        strands: which are averaged: (0, 1), or (0,).
+        strands: the strands to average: (0, 1), or (0,).
         protocol: "paper" gives the tissue as one number, its place in the alphabet; "clean" as
             zeros and a one.
 

@@ -53,7 +53,7 @@ def write_report(folder: pathlib.Path, report: Report, results: Any) -> list[pat
 
     Args:
         folder: made if it does not exist.
-        report: what people read.
+        report: the report.
         results: everything, for programs; numbers that are not finite become null.
 
     Returns:

@@ -90,7 +90,7 @@ class LabelledConfig:
         task: a published task, such as genomic_benchmarks/human_enhancers_cohn, whose files are in
             `folder`; or tracks or genes, with settings of their own. Where it is empty, `train`
             and `test` name files.
-        folder: where published files lie; what is missing there is downloaded if it can be.
+        folder: folder of the published files; what is missing there is downloaded if it can be.
         train: table (.csv, .tsv, either with .gz, or .parquet) or FASTA of training sequences.
         validation: a file to choose the epoch by; by default a part of `train`.
         test: a file of sequences for the result that is reported.
@@ -143,7 +143,7 @@ class FinetuneConfig:
             metrics.jsonl, predictions.tsv, model/ and, with the method lora, adapter/.
         model: folder or hub id of a pretrained model, or of a classifier to continue from; where it
             is empty, `architecture` is trained from scratch.
-        architecture: of a model from scratch.
+        architecture: architecture of a model from scratch.
         data: the labelled sequences.
         optimizer: settings of the optimizer.
         method: "all" trains the whole model; "lora" low-rank changes of its projections (Hu et al.
@@ -163,13 +163,13 @@ class FinetuneConfig:
         protocol: "clean", or "paper" with the original's quirks: padding on the left that the model
             reads, and a schedule that is as long as if the test sequences were trained on too.
             The whole list: https://caduceus-jax.github.io/caduceus-jax/benchmarks-protocols/
-        metric: which validation score chooses the epoch that is tested; null takes the task's.
+        metric: the validation score that chooses the epoch that is tested; null takes the task's.
         epochs: passes over the training sequences.
         patience: stop after so many epochs without a better validation score; null never stops.
         batch_size: sequences a step, over all devices.
         dtype: type of activations and matrix products.
         remat: compute each block again in the backward pass: less memory, more time.
-        seeds: of the validation part, the head, the order and the strands; one result for each.
+        seeds: seeds of the validation part, head, order and strands; one result for each.
     """
 
     out: str = "runs/finetune"

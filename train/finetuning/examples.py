@@ -53,7 +53,7 @@ class Task:
     """Describes what is to be learnt, and from which sequences.
 
     Args:
-        name: what the task is called in reports.
+        name: name of the task in reports.
         kind: "classification", "multi_label", "regression" or "tracks".
         classes: names of the classes, labels, values or tracks, in the order of the outputs; they
             are stored with the model.
@@ -157,7 +157,7 @@ def encode(
     """Encodes sequences as one batch.
 
     Args:
-        examples: what to encode.
+        examples: the examples to encode.
         tokenizer: the vocabulary.
         max_length: tokens of a row; longer sequences lose their end.
         pad: the side on which shorter sequences are padded.
@@ -250,7 +250,7 @@ def batches(
     The last batch of a bucket is completed with rows of weight 0, so that no example is lost.
 
     Args:
-        examples: what to read.
+        examples: the examples to read.
         tokenizer: the vocabulary.
         max_length: tokens of the longest row; longer sequences lose their end.
         batch_size: rows per batch.

@@ -34,7 +34,7 @@ def partition_params(params: nnx.State, config: FinetuneConfig, seed: int) -> Tu
     2022, section 4.1). Layers that are stacked along leading axes each have their own.
 
     Args:
-        params: of a classifier.
+        params: parameters of a classifier.
         config: the method, rank and scale.
         seed: the seed of the drawn factors.
 

@@ -39,7 +39,7 @@ def save(folder: pathlib.Path, progress: Progress) -> None:
 
     Args:
         folder: the seed's folder.
-        progress: where it is.
+        progress: its progress.
     """
     best = progress.best
     about = {

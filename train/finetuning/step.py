@@ -153,7 +153,7 @@ def mean_loss(
     """Averages the loss over the examples that count.
 
     Args:
-        outputs: of the model.
+        outputs: the model's outputs.
         labels: (batch,) class ids, or like the outputs.
         weights: (batch,) 1, or 0 for rows that only fill.
         task: its kind chooses the loss.

@@ -69,9 +69,9 @@ def bounds(
     gates and the optimizer. An all-reduce sends what it adds up twice.
 
     Args:
-        peaks: of the device.
-        costs: of a step on the device.
-        sent: by it in a step.
+        peaks: the device's peaks.
+        costs: costs of a step on the device.
+        sent: bytes that it sends per step.
     """
     found = {
         kind: Bounds(

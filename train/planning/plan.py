@@ -215,7 +215,7 @@ def implementation_for(scan: str, platform: str) -> options.Options:
     """Returns the scan that a run on another platform takes, whatever the default backend is.
 
     Args:
-        scan: as a recipe names it.
+        scan: name of the scan in a recipe.
         platform: "tpu", "gpu" or "cpu".
 
     Raises:

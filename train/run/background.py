@@ -15,7 +15,7 @@ def in_background(function: Callable[..., T], *arguments: Any) -> Future[T]:
     given up when the process ends. Threads of `concurrent.futures` would be waited for.
 
     Args:
-        function: what to call.
+        function: the function to call.
         *arguments: its arguments.
 
     Returns:

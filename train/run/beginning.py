@@ -102,7 +102,7 @@ def first_state(beginning: Beginning, init: Callable[[], TrainState], mesh: Mesh
     """Makes the state before the first step, each array where it will live.
 
     Args:
-        beginning: where the weights come from.
+        beginning: the starting point, with the origin of the weights.
         init: makes a state with random weights.
         mesh: the devices.
 

@@ -34,7 +34,7 @@ def runs(folders: list[pathlib.Path], *, out: pathlib.Path | None = None) -> Non
       caduceus-jax runs runs/a runs/b --out curves.png
 
     Args:
-        folders: of the runs.
+        folders: the runs' folders.
         out: PNG file for the curves of all runs; none is drawn without it.
 
     Raises:

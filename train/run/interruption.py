@@ -45,7 +45,7 @@ class Interruption:
         """Returns the signal to stop on now; all processes ask after every step and get the same.
 
         Args:
-            step: that was done; higher each time.
+            step: the last step that is done; higher each time.
         """
         if processes.count() == 1:
             return self.signal

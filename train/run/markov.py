@@ -66,7 +66,7 @@ def fit_markov(sequences: Iterable[np.ndarray], order: int) -> list[np.ndarray]:
     """Fits a Markov model with add-one counts from both strands.
 
     Args:
-        sequences: as in `order_0_entropy`.
+        sequences: codes of the bases, as for `order_0_entropy`.
         order: bases of context.
 
     Returns:
@@ -89,7 +89,7 @@ def markov_cross_entropy(model: list[np.ndarray], sequences: Iterable[np.ndarray
     Args:
         model: of `fit_markov`. Where fewer bases of context are known, as at a sequence's start,
             a lower order predicts.
-        sequences: as in `order_0_entropy`.
+        sequences: codes of the bases, as for `order_0_entropy`.
 
     Returns:
         Nats per known base.

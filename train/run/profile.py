@@ -12,7 +12,7 @@ class Profile:
 
     Args:
         steps: which.
-        folder: for the trace.
+        folder: folder for the trace.
         say: shows a line.
     """
 

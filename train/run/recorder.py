@@ -18,14 +18,14 @@ class Recorder:
 
     Args:
         config: settings of the run.
-        report: that the lines are written to.
+        report: the report that the lines are written to.
         timeline: the run's time.
         windows: number of windows of an epoch.
         first_step: number of steps done when the run continued.
         stage: number of steps and of windows before the stage that is recorded.
 
     Attributes:
-        skipped_in_a_row: how many of the newest known steps were skipped.
+        skipped_in_a_row: number of the newest known steps that were skipped.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class Report:
             killed after its last checkpoint, are dropped: they will be written again.
         speaks: true in one process of a run.
         wandb: project of Weights & Biases that gets the metrics too; none by default.
-        settings: of the run, for Weights & Biases.
+        settings: the run's settings, for Weights & Biases.
 
     Attributes:
         rows: the metrics so far; null, None, is a number that is not finite.

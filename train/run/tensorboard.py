@@ -46,8 +46,8 @@ class ScalarWriter:
         """Writes the values of a step, and sees that they reach the file.
 
         Args:
-            step: of the values.
-            values: by name; a list of numbers becomes a histogram.
+            step: step of the values.
+            values: values by name; a list of numbers becomes a histogram.
 
         Raises:
             OSError: the file cannot be written.

@@ -49,8 +49,8 @@ def table_writer(
     Args:
         path: the file to write; it is not renamed at the end, so give a temporary one.
         ending: ".parquet", ".tsv" or ".tsv.gz"; null is an empty field in text.
-        encoding: of text.
-        metadata: of a parquet file.
+        encoding: encoding of text.
+        metadata: metadata of a parquet file.
 
     Yields:
         A function that takes a frame; at least one frame is to be written, which may be empty.

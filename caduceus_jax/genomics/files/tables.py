@@ -25,9 +25,9 @@ class Table:
 
     Args:
         frame: its columns; those of a text file are text, as they stand there.
-        name: what errors call the file.
+        name: name of the file in errors.
         lines: number of each row's first line, from 1; None for parquet, whose rows are counted.
-        encoding: of a text file.
+        encoding: encoding of a text file.
 
     Attributes:
         frame: the columns.

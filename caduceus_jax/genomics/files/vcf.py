@@ -135,7 +135,7 @@ def write_vcf(
     """Copies a VCF or BCF file to a VCF file with more INFO fields.
 
     Args:
-        source: what is copied.
+        source: the file that is copied.
         out: the file to write; it is not renamed at the end, so give a temporary one.
         declarations: INFO key -> the rest of its header line, for example
             `Number=A,Type=Float,Description="..."`. Fields of these names that the source already

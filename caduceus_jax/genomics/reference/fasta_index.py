@@ -202,8 +202,8 @@ def fits(read: ReadBytes, size: int, records: Mapping[str, Record]) -> bool:
 
     Args:
         read: bytes of the decompressed file.
-        size: of the decompressed file, in bytes.
-        records: of an index.
+        size: size of the decompressed file, in bytes.
+        records: records of an index.
     """
     end, gaps = 0, []
     for name, record in records.items():

@@ -40,7 +40,7 @@ class HaplotypeTokens:
     Args:
         genome: the genome that they lie on.
         tokenizer: the tokenizer of the model they are for.
-        haplotypes: what they are windows of.
+        haplotypes: the haplotypes that they are windows of.
         starts: (rows,) first base of each, in the haplotype's coordinates; N stands for what is
             outside the contig.
         length: bases of each.
@@ -115,7 +115,7 @@ def extra_left(
     A window of an even length has it on the left.
 
     Args:
-        genome: where the alleles lie.
+        genome: the genome of the alleles.
         contig: (rows,) numbers in `genome.names`.
         start: (rows,) first base of the reference's allele.
         alleles: (rows,) of the alleles of each, the reference's first; any byte besides ACGT
@@ -143,7 +143,7 @@ def widen(
     """Returns an insertion or a deletion with all of the stretch within which it can be moved.
 
     Args:
-        genome: where it lies.
+        genome: the genome that it lies on.
         contig: number of the contig.
         start: first changed base, 0-based.
         ref: the bases that are deleted; empty for an insertion.

@@ -56,7 +56,7 @@ class VariantSource(NamedTuple):
         variants: one row per ALT.
         columns: of the table they came in, or chrom, pos, ref and alt.
         vcf: the file they came in, if it is a VCF.
-        encoding: of a table of text.
+        encoding: encoding of a table of text.
     """
 
     name: str
@@ -166,7 +166,7 @@ def as_sequences(
         edge: what to do with a window that extends past its contig.
         max_length: bases of the longest sequence that is accepted; None for any.
         oriented: read regions on the - strand as its 5' to 3'.
-        column: of a table that has the sequences.
+        column: column of a table that has the sequences.
 
     Returns:
         The sequences; and the table that they came in, if they came in one.

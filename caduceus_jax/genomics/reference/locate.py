@@ -34,7 +34,7 @@ def locate(
         genome: the reference they were called on.
         indels: insertions and deletions can be scored; otherwise they get a status.
         max_ref_mismatch: share of records whose REF may differ from the genome.
-        source: what error messages call the variants.
+        source: name of the variants in error messages.
         declared: lengths of contigs as the variants' header has them.
 
     Returns:

@@ -48,8 +48,8 @@ def of_bases(
     """Returns sequences that are in memory, with the columns name and length.
 
     Args:
-        names: of each row.
-        bases: of each row.
+        names: name of each row.
+        bases: bases of each row.
         what: the rows are.
         **more: columns in place of name and length.
     """
@@ -78,11 +78,11 @@ def around_regions(
     read) and padding (bases of it outside the contig, which are N); with `oriented`, strand.
 
     Args:
-        regions: where they lie.
+        regions: the regions.
         genome: the genome that they lie on.
         context_length: bases around a region's middle, (start + end) // 2 (0-based), which becomes
             index context_length // 2; by default the region as it is.
-        edge: what becomes of a window that reaches beyond its contig: "pad", "shift", "drop" or
+        edge: what to do with a window that extends past its contig: "pad", "shift", "drop" or
             "error".
         max_length: bases of the longest sequence that is accepted.
         oriented: read regions on the - strand as its 5' to 3'.
@@ -127,7 +127,7 @@ def around_records(
     genome has there; their windows are read all the same.
 
     Args:
-        variants: where they lie.
+        variants: the variants.
         genome: the genome that they lie on.
         context_length: bases around the first base of REF, which becomes index
             context_length // 2 (0-based).

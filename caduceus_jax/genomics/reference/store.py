@@ -56,7 +56,7 @@ class Store:
         source: the file that it was made from.
         name: the name of that file.
         sha256: of the contigs and the bases, whatever file they came from.
-        contigs: by name, in the file's order.
+        contigs: contigs by name, in the file's order.
         bases: (bases,) uint8, all contigs.
         unknown: (runs, 2) offsets of the runs of N, ascending; none crosses a contig's end.
 
@@ -109,7 +109,7 @@ def content_digest(bases: Any, contigs: list[Contig]) -> str:
 
     Args:
         bases: a `hashlib.sha256` of `bases.bin`.
-        contigs: in order.
+        contigs: contigs in order.
     """
     names = "".join(f"{contig.name}\t{contig.length}\n" for contig in contigs)
     return hashlib.sha256(bases.digest() + names.encode()).hexdigest()

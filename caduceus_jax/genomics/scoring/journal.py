@@ -42,7 +42,7 @@ class Journal:
     Args:
         file: open for reading and writing, at the first entry.
         size: bytes that may be read; what is beyond is dropped.
-        path: what errors call it.
+        path: its path in errors.
     """
 
     def __init__(self, file: io.FileIO, size: int, path: pathlib.Path = pathlib.Path("journal")):
@@ -81,7 +81,7 @@ def run_record(m: Pretrained, verb: str, **what: Any) -> dict[str, Any]:
 
     Args:
         m: the model and its tokenizer.
-        verb: what is done with it.
+        verb: name of the verb, such as "embed".
         **what: is read, and with which options; frozen options become their fields.
     """
     fields = {

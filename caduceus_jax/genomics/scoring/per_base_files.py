@@ -125,7 +125,7 @@ def write_bases(
 
     Args:
         path: the file to write; it is not renamed at the end, so give a temporary one.
-        ending: of the file's name.
+        ending: ending of the file's name.
         results: of `per_base`.
         tables: makes the table in parts.
         value: of each base of a chunk; NaN is left out.

@@ -56,8 +56,8 @@ def shard_of(
     Args:
         text: "2/4"; "auto", which asks SLURM's array or tasks, or JAX's process variables; None.
         verb: the command.
-        arguments: that it was called with, by name.
-        inputs: what it reads.
+        arguments: arguments that it was called with, by name.
+        inputs: the files that it reads.
 
     Raises:
         UserError: what is not a shard, or an input that only one process can read.
@@ -108,7 +108,7 @@ def open_shard(
     """Opens what keeps a shard; it gets its name when the block is done.
 
     Args:
-        shard: which one.
+        shard: the shard.
         out: the output that it is part of.
         run: of `run_record`.
         restart: begin anew in place of continuing a run that was interrupted.

@@ -65,7 +65,7 @@ def pooled(
     """Returns the mean over each sequence, of the means over what its tiles answer for.
 
     Args:
-        tiles: of the sequences 0 to `rows` - 1.
+        tiles: tiles of the sequences 0 to `rows` - 1.
         vectors: (tiles, channels) the mean over each tile's share.
         rows: number of sequences.
     """
@@ -84,7 +84,7 @@ def stitched(
     """Returns the vectors of one sequence, each from the tile in which it lies most centrally.
 
     Args:
-        tiles: of all sequences.
+        tiles: tiles of all sequences.
         states: number and vectors of each tile of the sequence.
         length: its bases.
     """

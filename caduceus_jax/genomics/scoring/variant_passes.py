@@ -36,7 +36,7 @@ class Scorer(NamedTuple):
 
     Attributes:
         tokenizer: the tokenizer of the model.
-        channels: of the mean embedding of both strands.
+        channels: number of channels of the mean embedding of both strands.
         genome: the genome that the variants lie on.
         options: the verb's options.
         describe: names a row of the variants, for errors.

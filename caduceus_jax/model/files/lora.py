@@ -76,8 +76,8 @@ def merge(tensors: Mapping[str, np.ndarray], adapter: Adapter, *, tied: bool) ->
     """Returns the base model's tensors with an adapter merged into them.
 
     Args:
-        tensors: of the base model, under the original's names.
-        adapter: what to add.
+        tensors: the base model's, under the original's names.
+        adapter: the adapter to add.
         tied: both reading directions of the base model share their projections.
 
     Raises:

@@ -26,7 +26,7 @@ class ModelCard:
         data: what it was trained on, such as genomes and their assemblies.
         tokens: bases seen in training, with repetitions.
         recipe: the recipe or command it was trained with.
-        commit: of the code that trained it.
+        commit: commit of the code that trained it.
         metrics: name -> value on held-out data.
         rc_error: largest difference between the output for a reverse complement and what it
             should be.

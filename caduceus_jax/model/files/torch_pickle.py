@@ -179,7 +179,7 @@ def module_tensors(module: Unknown, prefix: str = "") -> Iterator[tuple[str, Ten
 
     Args:
         module: the stand-in for it.
-        prefix: of the names.
+        prefix: prefix of the names.
     """
     state = module.state if isinstance(module.state, Mapping) else {}
     for group in ("_parameters", "_buffers"):
