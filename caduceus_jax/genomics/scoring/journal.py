@@ -82,7 +82,7 @@ def run_record(m: Pretrained, verb: str, **what: Any) -> dict[str, Any]:
     Args:
         m: the model and its tokenizer.
         verb: name of the verb, such as "embed".
-        **what: is read, and with which options; frozen options become their fields.
+        **what: inputs and options of the run; frozen options become their fields.
     """
     fields = {
         key: dataclasses.asdict(value)
