@@ -140,7 +140,7 @@ def _finished(
 
 @runtime_checkable
 class Work(Protocol[R]):
-    """What a verb computes, divided into blocks that depend on the input and the options alone."""
+    """Computes for a verb, divided into blocks that depend on the input and the options alone."""
 
     forward: Callable[..., jax.Array]
     static: dict[str, Any]
