@@ -263,7 +263,7 @@ _fused_conv = fused.fused_operation(_fused_forward, _fused_backward, ("weight", 
 
 
 def _gradients(plan: _Plan, inputs: _Inputs, grad: jax.Array) -> tuple[jax.Array, ...]:
-    """Gradients of x, and for each sequence those of weight and bias."""
+    """Returns the gradients of x, and for each sequence those of weight and bias."""
     x, weight, bias, runs = inputs
     grad = grad.astype(widened(x.dtype))
     if plan.silu:

@@ -193,7 +193,7 @@ def _outputs(plan: _Plan, x: _Chunk, a, state) -> tuple[jax.Array, jax.Array]:
 
 
 def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, cotangents) -> ScanInputs:
-    """Cotangents of the inputs, None where an input is None."""
+    """Returns the cotangents of the inputs, None where an input is None."""
     grad_y, grad_final = cotangents
     dtype = inputs.compute_dtype
     a, d_skip = _per_channel(inputs)
@@ -228,7 +228,7 @@ _scan = differentiable(_forward, _backward)
 def _gradients(
     plan: _Plan, x: _Chunk, a, d_skip, state, grad, adjoint
 ) -> tuple[jax.Array, Any, Any]:
-    """Gradients of one chunk.
+    """Computes the gradients of one chunk.
 
     Args:
         plan: how.

@@ -196,7 +196,7 @@ def _verdict_file(platform: str) -> pathlib.Path:
 
 
 def _needs(options: Options) -> tuple[str, ...]:
-    """Packages without which an implementation cannot be compiled."""
+    """Returns the packages without which an implementation cannot be compiled."""
     return ("triton", "jax_triton") if isinstance(options, Triton) else ()
 
 

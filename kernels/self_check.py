@@ -70,7 +70,7 @@ def check(options: Options) -> None:
 
 
 def _draw(case: _Case) -> dict[str, np.ndarray]:
-    """Arguments like a trained model's, and cotangents of the results."""
+    """Draws arguments like a trained model's, and cotangents of the results."""
     rng = np.random.default_rng(0)
     tokens, maps = (_BATCH, _LENGTH, _CHANNELS), (_BATCH, _LENGTH, _STATE)
     shapes = {name: tokens for name in ("u", "delta", "grad_y", "x", "grad_conv")}

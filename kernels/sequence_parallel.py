@@ -328,7 +328,7 @@ def _summary(
 
 
 def _pieces(length: int, reverse: bool) -> Iterator[tuple[jax.Array, int]]:
-    """Starts and tokens of the pieces of a shard: whole chunks, and what is left at the end."""
+    """Returns start and length of the pieces of a shard: whole chunks, and the rest at the end."""
     chunk = min(_CHUNK, length)
     whole, left = divmod(length, chunk)
     pieces: list[tuple[Any, int]] = [(jnp.arange(whole) * chunk, chunk)]

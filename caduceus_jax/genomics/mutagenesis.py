@@ -84,7 +84,7 @@ def track_values(chunk: BaseChunk, track: Track) -> Float[np.ndarray, " bases"]:
 
 
 def _ratios(chunk: BaseChunk) -> Float[np.ndarray, "bases 4"]:
-    """Scores of A, C, G and T; NaN for the genome's base and where there is none."""
+    """Returns the scores of A, C, G and T; NaN for the genome's base and where there is none."""
     rows = np.arange(len(chunk.base))
     ratios = chunk.log_probabilities - chunk.log_probabilities[rows, chunk.base][:, None]
     ratios[rows, chunk.base] = np.nan

@@ -134,7 +134,7 @@ def _drawn(frame: polars.DataFrame, strand: str) -> tuple[_Drawn, str]:
 
 
 def _letter_heights(llr: Float[np.ndarray, "bases 4"]) -> Float[np.ndarray, "bases 4"]:
-    """Bits of each letter: the ratios to one base tell all four probabilities."""
+    """Returns the bits of each letter: the ratios to one base tell all four probabilities."""
     odds = np.exp(llr - llr.max(axis=1, keepdims=True))
     return odds / odds.sum(axis=1, keepdims=True) * information(llr)[:, None]
 

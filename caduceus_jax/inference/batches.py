@@ -134,7 +134,7 @@ def _merged(buckets: np.ndarray) -> np.ndarray:
 
 
 def tokens_per_batch(length: int, batch_size: int | None) -> int:
-    """Tokens of a batch of sequences of this length.
+    """Returns the number of tokens of a batch of sequences of this length.
 
     Args:
         length: tokens of each.

@@ -188,7 +188,7 @@ def _elements(implementation: str) -> dict[str, int]:
 
 
 def _compile(gpu: str, function: Callable[..., Any], arguments: Any) -> int:
-    """Its temporary memory in bytes."""
+    """Compiles it, and returns its temporary memory in bytes."""
     mesh = devices.mesh(gpu=gpu)
     there = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     arguments = jax.tree.map(

@@ -56,7 +56,7 @@ def read_schedule(folder: pathlib.Path, kernel: str, patience: float = 30.0) -> 
 
 
 def parse_schedule(text: str) -> Schedule:
-    """Bundles by loop.
+    """Counts the bundles of each loop.
 
     A line is a bundle: its number, a label if it is a jump's target (LB is where a loop's body
     begins), `>` for each loop it is in, and its instructions in braces. Bundles of what follows a

@@ -203,7 +203,7 @@ def _print_memory(chips: list[Chip]) -> None:
 
 
 def estimated_cycles(program: str, trips: tuple[int, ...]) -> int:
-    """Cycles that the compiler notes at each operation of a program, loops multiplied out.
+    """Adds up the cycles that the compiler notes at each operation, loops multiplied out.
 
     Args:
         program: compiled, as text.

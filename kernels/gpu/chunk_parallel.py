@@ -166,7 +166,7 @@ def _forward(plan: Plan, inputs: ScanInputs, known, keep: bool) -> tuple[Any, An
 
 
 def _backward(plan: Plan, inputs: ScanInputs, known, ungated, cotangents) -> ScanInputs:
-    """Returns gradients of the inputs, None where an input is None."""
+    """Returns the gradients of the inputs, None where an input is None."""
     (initial_states, decay), (grad_y, grad_final) = known, cotangents
     lowering = plan.lowering
     checkpointed_states, local = lowering.adjoints(plan, inputs, initial_states, grad_y)

@@ -223,7 +223,7 @@ def _gradients(loop: TokenLoop, refs: dict[str, Any]) -> None:
 def _token_gradients(
     loop: TokenLoop, refs: dict[str, Any], a, d_skip, t, before, h, delta, slope, decay, carry
 ):
-    """Gradients of one token, which led from state `before` to `h`.
+    """Returns the gradients of one token, which led from state `before` to `h`.
 
     `carry` is the adjoint beyond it, and the sums over tokens.
     """

@@ -36,10 +36,10 @@ _LOG1P = {
 
 
 def exp2(bits: int) -> tuple[float, ...]:
-    """Coefficients c_1, c_2, ... of 2^f = 1 + c_1 f + c_2 f^2 + ..."""
+    """Returns the coefficients c_1, c_2, ... of 2^f = 1 + c_1 f + c_2 f^2 + ..."""
     return _EXP2[bits]
 
 
 def log1p(bits: int) -> tuple[float, ...]:
-    """Coefficients c_0, c_1, ... of log(1 + e) = e (c_0 + c_1 e + c_2 e^2 + ...)."""
+    """Returns the coefficients c_0, c_1, ... of log(1 + e) = e (c_0 + c_1 e + c_2 e^2 + ...)."""
     return _LOG1P[bits]

@@ -28,7 +28,7 @@ def mixing_pays() -> bool:
 def mixed_exp2(count: int, coefficients: Sequence[float]) -> tuple[str, str]:
     """Computes 2^x of `count` numbers: all but the last by the special-function unit.
 
-    That unit gives four results a cycle where the others give 32: one result of every few by a
+    That unit gives four results per cycle where the others give 32: one result of every few by a
     polynomial evens the load. Arguments have to be below 127; below -126 the last is 2^-126.
 
     Returns:

@@ -36,7 +36,7 @@ def _load(array, s, at, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _at(array, s, at, p: tl.constexpr):
-    """Pointers to (channels,) of token s, and which of them exist."""
+    """Returns pointers to (channels,) of token s, and which of them exist."""
     if p.reverse:
         t = p.length - 1 - s
     else:

@@ -64,7 +64,7 @@ def _token(i, j: tl.constexpr, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _channels_at(array, t, at, p: tl.constexpr):
-    """Pointers to (channels,) of token t, and which of them exist."""
+    """Returns pointers to (channels,) of token t, and which of them exist."""
     exists = at.inside
     if p.length % p.chunk:
         exists = exists & (t < at.tokens)
@@ -74,7 +74,7 @@ def _channels_at(array, t, at, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _states_at(array, t, at, p: tl.constexpr):
-    """Pointers to (state,) of token t, and whether they exist."""
+    """Returns pointers to (state,) of token t, and whether they exist."""
     n = tl.arange(0, p.state)
     exists = tl.full((p.state,), True, tl.int1)
     if p.length % p.chunk:
@@ -85,7 +85,7 @@ def _states_at(array, t, at, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _tile_at(array, index, at, p: tl.constexpr):
-    """Pointers to the index-th (state, channels), and which of them exist."""
+    """Returns pointers to the index-th (state, channels), and which of them exist."""
     n = tl.arange(0, p.state)
     pointers = array + (index * p.state + n[:, None]) * p.channels + at.channel[None, :]
     pointers = tl.max_contiguous(pointers, [1, 4])
@@ -115,7 +115,7 @@ def _of_group(array, at, p: tl.constexpr):
 @triton.jit
 @no_type_check
 def _of_chunk(array, at, p: tl.constexpr):
-    """Pointers to (channels,) of the whole chunk, and which of them exist."""
+    """Returns pointers to (channels,) of the whole chunk, and which of them exist."""
     return array + at.chunk * p.channels + at.channel, at.inside
 
 
@@ -308,7 +308,7 @@ def selective_scan_gradients(
 @triton.jit
 @no_type_check
 def _token_gradients(inputs, outputs, decay_rate, bias, skip, t, token, carry, at, p: tl.constexpr):
-    """Gradients of one token; `carry` is the adjoint beyond it, and the sums over tokens."""
+    """Computes gradients of a token; `carry` is the adjoint beyond it, and the sums over tokens."""
     u, delta, b, c, z, grad_y, ungated = inputs
     grad_u, grad_delta, grad_z, grad_b, grad_c = outputs
     entered, h, decay, step, slope = token

@@ -54,7 +54,7 @@ def backward(
 
 
 def _backward(plan: Plan, refs: dict[str, Any]) -> None:
-    """Gradients of a chunk. The block of the initial state's gradient is the adjoint state."""
+    """Computes gradients of a chunk. The block of the initial state's gradient is the adjoint state."""
     loop = TokenLoop(plan, refs, backwards=True)
     totals = [n for n in ("grad_a", "grad_d_skip", "grad_delta_bias") if n in refs]
 
@@ -154,7 +154,7 @@ def _round(
 
 
 def _store(loop: TokenLoop, i, sums: dict[str, jax.Array]) -> None:
-    """Gradients of the sequences of a round, of which the sums over states are known."""
+    """Writes the gradients of the sequences of a round, of which the sums over states are known."""
     refs, u, grad = loop.refs, loop.load("u", i), loop.kept("grads", i)
     if "z" in refs:
         y = sums["sums_y"]

@@ -163,7 +163,7 @@ def _prepare(x, weight, bias, reverse: bool, silu: bool, interpret: Any) -> tupl
 
 
 def _pad(*arrays: jax.Array, channels: int) -> list[jax.Array]:
-    """Arrays of three axes with so many channels, the last axis."""
+    """Pads the last axis of arrays of three axes to so many channels."""
     return [jnp.pad(x, ((0, 0), (0, 0), (0, channels - x.shape[2]))) for x in arrays]
 
 
@@ -281,7 +281,7 @@ def _backward(
     x_scratch,
     grad_scratch,
 ) -> None:
-    """Gradients of a chunk: the last of `sums` is the bias's, the others are the filter's rows."""
+    """Computes the gradients of a chunk: the last of `sums` is the bias's, the others the filter's."""
     at = _here(plan, backwards=True)
     x, g = _Tile(x_scratch, low=not plan.reverse), _Tile(grad_scratch, low=plan.reverse)
     _begin(g)
@@ -341,7 +341,7 @@ def _begin(tile: _Tile) -> None:
 
 
 def _real(plan: _Plan, x: jax.Array, first: Any) -> jax.Array:
-    """Tokens from `first` on in float32, with 0 where there are none."""
+    """Returns the tokens from `first` on in float32, with 0 where there are none."""
     x = x.astype(jnp.float32)
     if plan.length % plan.chunk == 0:  # then all exist
         return x

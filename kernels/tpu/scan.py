@@ -54,7 +54,7 @@ def scan(
 
 
 def _padded(inputs: ScanInputs) -> ScanInputs:
-    """Channels to whole lanes, states to whole sublanes: added ones have A, B, C and u of 0.
+    """Pads channels to whole lanes, states to whole sublanes: A, B, C and u are 0 there.
 
     Per-channel arrays become (groups, state, channels) and (groups, 1, channels), states (batch,
     state, channels): what is last fills lanes.
@@ -99,7 +99,7 @@ def _forward(plan: Plan, inputs: ScanInputs, known: None, keep: bool):
 
 
 def _backward(plan: Plan, inputs: ScanInputs, known, initial_states, cotangents) -> ScanInputs:
-    """Returns gradients of the inputs, None where an input is None."""
+    """Returns the gradients of the inputs, None where an input is None."""
     padded, unpad = jax.vjp(_padded, inputs)
     grad_y, grad_final = cotangents
     channels, state = padded.a.shape[2] - inputs.a.shape[1], padded.a.shape[1] - inputs.a.shape[2]

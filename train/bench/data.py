@@ -44,8 +44,8 @@ def data(
 
     For windows of 1,024 and of 131,072 tokens, each in three ways: everything in this one thread;
     in threads (data.threads) and in processes (data.workers), as many as there are cores. Written
-    are data.json and data.md, after each case: tokens a second, the median of five stretches, the
-    least and the greatest; and tokens a second that a core spent on them, which other work on the
+    are data.json and data.md, after each case: tokens per second, the median of five stretches,
+    minimum and maximum; and tokens per second that a core spent on them, which other work on the
     machine changes little.
 
     Without --genome a random one is written and prepared first, and that is timed too.
@@ -119,7 +119,7 @@ def _store(
 
 
 def _timed(windows: Windows, config: DataConfig, rows: int, seconds: float) -> dict[str, float]:
-    """Tokens a second of batches, of which enough to fill all buffers go before."""
+    """Measures tokens per second, after enough batches to fill all buffers."""
     batches = train_batches(windows, config, Tokenizer(), seed=0, batch_size=rows)
     tokens = rows * windows.length
     for _ in range(2 + 4 * config.threads + 2 * config.workers):
@@ -136,7 +136,7 @@ def _timed(windows: Windows, config: DataConfig, rows: int, seconds: float) -> d
 
 
 def _rates(batches: Iterator[Batch], tokens: int, seconds: float) -> tuple[float, float]:
-    """Tokens a second by the clock, and by the time that cores spent on them."""
+    """Returns the tokens per second of wall-clock time, and of the time that cores spent."""
     begun, spent = time.perf_counter(), time.process_time()
     for count in itertools.count(1):
         next(batches)

@@ -49,7 +49,7 @@ class Examples:
     purpose: int
 
     def make(self, numbers: Iterable[tuple[int, int, int]]) -> Batch:
-        """Rows of a batch: `input_ids`, `labels` uint8 and `soft` bool, all (rows, length).
+        """Returns rows of a batch: `input_ids`, `labels` uint8 and `soft` bool, all (rows, length).
 
         Args:
             numbers: for each row, the window, the example and the mask.
@@ -179,7 +179,7 @@ def train_batches(
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[Batch]:
-    """Endless batches: every window once an epoch, in a new order and under new masks each time.
+    """Makes endless batches: every window once per epoch, in a new order and with new masks.
 
     What an example of a step looks like depends on the seed, the step and its number in the batch
     alone, whatever the number of processes, workers and threads. The place in the data is the

@@ -74,7 +74,7 @@ def mask_tokens(
     replaced = round(probability * (_HIDDEN + _REPLACED) * most)
     at = np.flatnonzero(draws < np.uint32(chosen))
     drawn, was = draws.ravel()[at], ids.ravel()[at]
-    # Where in [hidden, replaced) a number lies says by which token, of which all are as likely.
+    # Where in [hidden, replaced) a number lies decides the token; all are equally likely.
     token = (drawn.astype(np.int64) - hidden) * tokenizer.vocab_size // max(replaced - hidden, 1)
     token = np.where(drawn < replaced, token.astype(np.uint8), was)
     read, labels = ids.copy(), np.full_like(ids, tokenizer.pad_id)

@@ -78,7 +78,7 @@ class Windows:
 
 
 def _tiles(block: Block, length: int, stride: int, inward: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends of a block's windows."""
+    """Returns the starts and ends of a block's windows."""
     # A start whose window would add nothing to the one before it is left out.
     last = max(block.end - block.start - length + stride, 1)
     starts = np.arange(block.start, block.start + last, stride)
@@ -112,7 +112,7 @@ def _offsets(store: Store, genome: int, blocks: Sequence[Block]) -> np.ndarray:
 
 
 def _stretches(genome: int, starts: np.ndarray, sizes: np.ndarray, stride: int) -> np.ndarray:
-    """Returns rows of the table of `Windows`, (stretches, 4)."""
+    """Returns the rows of the table of `Windows`, (stretches, 4)."""
     breaks = (np.diff(starts) != stride) | (np.diff(sizes) != 0)
     first = np.flatnonzero(np.concatenate([[len(starts) > 0], breaks]))
     counts = np.diff(np.append(first, len(starts)))

@@ -179,7 +179,7 @@ def window_spans(length: int, pooled: int, *, equivariant: bool, protocol: Proto
 
 
 def _window_means(model: AnyModel, ids: jax.Array, spans: jax.Array) -> jax.Array:
-    """Means (batch, 2, d_model) over each strand's own span."""
+    """Averages states over each strand's own span, (batch, 2, d_model)."""
     hidden, _ = model.caduceus(ids, None, both_strands=True)
     position = jnp.arange(ids.shape[1])[None, None]
     inside = (position >= spans[..., :1]) & (position < spans[..., 1:])

@@ -77,7 +77,7 @@ def _learning_curves(
 
 
 def _predictions(folder: pathlib.Path, summary: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and outputs of the test sequences with the first seed."""
+    """Returns the labels and outputs of the test sequences with the first seed."""
     path = folder / f"seed-{summary['seeds'][0]}" / "predictions.tsv"
     if summary["kind"] == "tracks":
         with np.load(path.with_suffix(".npz")) as stored:

@@ -193,7 +193,7 @@ def _like(values: np.ndarray, array: jax.Array) -> jax.Array:
 
 
 def _positive_weights(config: FinetuneConfig, task: Task) -> np.ndarray | None:
-    """Weights that make every class, or both sorts of every label, count alike."""
+    """Returns weights that make every class, or both sorts of every label, count alike."""
     if config.class_weights == "none":
         return None
     labels = task.train.labels

@@ -33,7 +33,7 @@ _LINKS = {"a100": 300e9, "h100": 450e9, "h200": 450e9, "b200": 900e9, "t4": 16e9
 _LINKS |= dict.fromkeys(("a10", "rtx3090", "l4", "rtx4090"), 32e9)
 _LINKS |= dict.fromkeys(("rtxpro6000", "rtx5090"), 64e9)
 # A multiprocessor of an H100 or H200 computes 16 exponentials in the cycle of 2,048 multiply-adds;
-# those of other GPUs, 16 a cycle of their highest clock.
+# those of other GPUs, 16 per cycle of their highest clock.
 _EXPONENTIALS: dict[str, float] = dict.fromkeys(("h100", "h200"), 989e12 / 256)
 PEAKS: Mapping[str, Peaks] = _TPUS | {
     name: Peaks(

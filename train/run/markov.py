@@ -125,7 +125,7 @@ def _reverse_complement(sequence: np.ndarray) -> np.ndarray:
 
 
 def _pieces(splits: Splits, blocks: list[Block]) -> Iterator[np.ndarray]:
-    """Codes of the blocks' sequence, in pieces."""
+    """Returns the codes of the blocks' sequence, in pieces."""
     pieces = [
         (block, start, min(start + _PIECE, block.end))
         for block in blocks

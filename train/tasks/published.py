@@ -136,7 +136,7 @@ def _class_name(label: str, facts: PublishedTask) -> str:
 
 
 def _class_folders(folder: pathlib.Path, facts: PublishedTask) -> Rows:
-    """Sequences in text files. The order of the classes is known, not that of the folders."""
+    """Reads sequences in text files. The order of the classes is known, not that of the folders."""
     rows = []
     for name in facts.classes:
         for path in sorted((folder / name).glob("*.txt")):

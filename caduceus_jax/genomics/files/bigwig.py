@@ -117,7 +117,7 @@ class BigWig:
         self.missing = 0
 
     def bins(self, contig: str, start: int, end: int, bin_size: int) -> Float[np.ndarray, " bins"]:
-        """Means over bins, 0 where a bin has no value.
+        """Returns the means over bins, 0 where a bin has no value.
 
         Args:
             contig: its name in the file.

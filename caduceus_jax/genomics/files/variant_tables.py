@@ -62,7 +62,7 @@ def _checked(chrom: object, pos: object, ref: object, alt: object) -> int:
 
 
 def frame_of(variants: Variants) -> polars.DataFrame:
-    """Variants as a table: chrom, pos (from 1), ref and alt."""
+    """Returns variants as a table: chrom, pos (from 1), ref and alt."""
     texts = {"chrom": variants.chrom, "ref": variants.ref, "alt": variants.alt}
     series = {name: polars.Series(values, dtype=polars.String) for name, values in texts.items()}
     series["pos"] = polars.Series(variants.position + 1, dtype=polars.Int64)

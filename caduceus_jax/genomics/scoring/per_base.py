@@ -292,7 +292,7 @@ class _Piece(NamedTuple):
 
 
 def _blocks(merged: MergedIntervals, target: int, options: Masking) -> Iterator[list[_Piece]]:
-    """Pieces of about `target` bases together."""
+    """Returns pieces of about `target` bases together."""
     masks, length = options.masks_per_pass, options.context_length
     waiting, bases = [], 0
     for contig, start, end, offset in zip(*merged, merged.offset, strict=True):

@@ -127,7 +127,7 @@ class PredictionWork:
         return self._sequences.frame[part.start : part.stop].with_columns(new)
 
     def _in_units(self, outputs: np.ndarray) -> np.ndarray:
-        """Probabilities of classes, or values as they were before training scaled them."""
+        """Returns probabilities of classes, or values as they were before training scaled them."""
         if self._task.kind == "classification":
             return np.asarray(jax.nn.softmax(outputs, axis=1))
         if self._task.kind == "multi_label":

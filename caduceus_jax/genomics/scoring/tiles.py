@@ -24,7 +24,7 @@ class Tiles(NamedTuple):
 
 
 def cut(lengths: np.ndarray, tile: int, overlap: int) -> Tiles:
-    """Tiles that cover each sequence symmetrically, as few as overlap by at least `overlap`.
+    """Covers each sequence symmetrically by the fewest tiles that overlap by `overlap` or more.
 
     Args:
         lengths: (sequences,) bases of each.

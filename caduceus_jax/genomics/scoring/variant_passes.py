@@ -373,7 +373,7 @@ def _windows(
 
 
 def _updated(sites: polars.DataFrame, changes: polars.DataFrame) -> polars.DataFrame:
-    """Rows with the statuses of those changes that have one."""
+    """Returns the rows with the statuses of those changes that have one."""
     new = changes.select("row", new="status")
     joined = sites.join(new, on="row", how="left", maintain_order="left")
     return joined.with_columns(status=polars.coalesce("new", "status")).drop("new")
