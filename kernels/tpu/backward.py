@@ -54,7 +54,7 @@ def backward(
 
 
 def _backward(plan: Plan, refs: dict[str, Any]) -> None:
-    """Computes gradients of a chunk. The block of the initial state's gradient is the adjoint state."""
+    """Computes gradients of a chunk; the initial state's gradient is the adjoint state."""
     loop = TokenLoop(plan, refs, backwards=True)
     totals = [n for n in ("grad_a", "grad_d_skip", "grad_delta_bias") if n in refs]
 

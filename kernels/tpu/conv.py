@@ -281,7 +281,7 @@ def _backward(
     x_scratch,
     grad_scratch,
 ) -> None:
-    """Computes the gradients of a chunk: the last of `sums` is the bias's, the others the filter's."""
+    """Computes gradients of a chunk: the last of `sums` is the bias's, the others the filter's."""
     at = _here(plan, backwards=True)
     x, g = _Tile(x_scratch, low=not plan.reverse), _Tile(grad_scratch, low=plan.reverse)
     _begin(g)
