@@ -107,9 +107,9 @@ def selective_scan(
             one token to the next, another sequence begins, and the state starts from zero. None
             is one sequence per row.
         implementation: "reference" (the equation, token by token), "chunked" (portable and lean in
-            memory), "pallas_triton" (fused kernels for NVIDIA GPUs; interpreted on a CPU, for
-            tests), "triton" (the same kernels through jax-triton), "mosaic_tpu" (fused kernels for
-            TPUs; interpreted on a CPU, for tests), or an options object such as
+            memory), "triton" (fused kernels for NVIDIA GPUs, through jax-triton), "pallas_triton"
+            (simpler ones in Pallas; interpreted on a CPU, for tests), "mosaic_tpu" (fused kernels
+            for TPUs; interpreted on a CPU, for tests), or an options object such as
             `Chunked(chunk_length=64)`: that one, or an error. None is the fastest that is known to
             be right on the device (`docs/kernels.md`), and "chunked" for what it has no kernel for.
 

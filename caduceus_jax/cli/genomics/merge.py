@@ -26,8 +26,10 @@ def merge(
     machine of the same kind. The shards stay: remove them afterwards.
 
     examples:
-      for i in 1 2 3 4; do caduceus-jax score-variants runs/quickstart calls.vcf.gz \\
-          --genome hg38.fa --out scored.vcf.gz --shard $i/4; done
+      for i in 1 2 3 4; do
+          caduceus-jax score-variants runs/quickstart calls.vcf.gz --genome hg38.fa \\
+              --out scored.vcf.gz --shard $i/4
+      done
       caduceus-jax merge scored.vcf.gz.shard-*-of-4
 
     Args:
