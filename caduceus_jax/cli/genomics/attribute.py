@@ -70,12 +70,12 @@ def attribute(
     are written: the same command continues a run that was interrupted.
 
     examples:
-      caduceus-jax attribute runs/quickstart chrM:77,430-77,509 --genome mito.fa \\
-          --method integrated_gradients --out trna.png trna.tsv
-      caduceus-jax attribute runs/finetune/seed-1/model peaks.bed --genome hg38.fa \\
-          --context-length 1024 --output enhancer --out peaks.npz peaks.bw
-      caduceus-jax attribute runs/finetune/seed-1/model enhancers.fa --method mutagenesis \\
-          --out enhancers.parquet
+      caduceus-jax attribute runs/quickstart chr22:19,710,790-19,711,174 --genome hg19.fa \\
+          --method integrated_gradients --out gp1bb.png gp1bb.tsv
+      caduceus-jax attribute runs/enhancers/seed-1/model peaks.bed --genome hg38.fa \\
+          --context-length 1024 --output LABEL_1 --out peaks.npz peaks.bw
+      caduceus-jax attribute runs/enhancers/seed-1/model promoters.fa --method mutagenesis \\
+          --out promoters.parquet
 
     Args:
         model: folder of a model, of a pretraining run or of a fine-tuned model, or a hub id such

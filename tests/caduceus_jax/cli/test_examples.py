@@ -45,10 +45,11 @@ def test_every_manual_page_has_examples_that_parse(name):
     assert "caduceus-jax " not in signature.description.replace("`caduceus-jax", "`")
 
 
-# Examples that need hours, a network, another machine or a GPU: they are only parsed.
+# Examples that need hours, a network, another machine, a GPU or what another command wrote: they
+# are only parsed.
 PARSED = {
     "pretrain", "finetune", "evaluate", "evaluate eqtl", "evaluate masked", "plan", "runs",
-    "bench scan", "bench model", "bench step", "bench data",
+    "bench scan", "bench model", "bench step", "bench data", "merge",
 }  # fmt: skip
 
 
