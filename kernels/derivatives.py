@@ -265,9 +265,10 @@ def _run_traced(*operands, traced, rule):
     return core.jaxpr_as_fun(traced)(*operands)
 
 
-@_with_tangents.def_abstract_eval
+@_with_tangents.def_effectful_abstract_eval
 def _traced_types(*_, traced, rule):
-    return list(traced.out_avals)
+    # Pallas' interpreter for TPUs has effects, which keep its programs in order.
+    return list(traced.out_avals), traced.effects
 
 
 def _traced_jvp(primals, tangents, *, traced, rule):

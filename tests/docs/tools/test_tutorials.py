@@ -1,9 +1,10 @@
 """Tutorials are executed in a folder of their own, and stored without what differs between runs."""
 
-import nbformat
 import pytest
 
-from docs.tools import tutorials
+nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install -e '.[docs]'")
+pytest.importorskip("nbclient", reason="needs nbclient: pip install -e '.[docs]'")
+from docs.tools import tutorials  # noqa: E402
 
 
 def _stored(path, *sources):
