@@ -8,7 +8,8 @@ from flax import nnx
 import caduceus_jax as cj
 
 _AROUND = {"scale": 1.0, "d_skip": 1.0, "delta_bias": -3.0, "a_log": 1.0}
-
+# Derivatives of a model take much longer to compile than to run: with this half as long.
+QUICK = {"xla_backend_optimization_level": 0}
 
 COMPLEMENT = np.asarray(cj.CaduceusConfig().complement_map)
 

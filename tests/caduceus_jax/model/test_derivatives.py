@@ -13,7 +13,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import caduceus_jax as cj
-from tests.models import classifier, language_model, random_ids, randomised
+from tests.models import QUICK, classifier, language_model, random_ids, randomised
 from tests.tolerances import SCAN_FP32, relative_error
 
 SMALL = {"d_model": 8, "n_layer": 1, "d_state": 4}
@@ -54,7 +54,7 @@ def test_second_derivatives(kind):
     direction = jax.tree.map(lambda p: jnp.cos(jnp.arange(p.size)).reshape(p.shape), model)
     slope = jax.grad(loss)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICK)
     def products(model):
         dot = lambda m: sum(map(jnp.vdot, *map(jax.tree.leaves, (slope(m), direction))))  # noqa: E731
         return jax.grad(dot)(model), jax.jvp(slope, (model,), (direction,))[1]
@@ -64,7 +64,7 @@ def test_second_derivatives(kind):
         assert relative_error(one, other) < 1e-4
     if kind != "ps":
         return
-    step, gradient = 1e-3, jax.jit(slope)
+    step, gradient = 1e-3, jax.jit(slope, compiler_options=QUICK)
     ahead, behind = (gradient(along(model, direction, sign * step)) for sign in (1, -1))
     difference = jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, behind)
     flat = [
@@ -96,7 +96,10 @@ def test_shard_map_as_jax_ships_it(kind):
         return jax.lax.psum(loss(model, ids), "d"), model(ids).logits
 
     sharded = jax.shard_map(local, mesh=mesh, in_specs=(P(), P("d")), out_specs=(P(), P("d")))
-    run = lambda f: jax.jit(jax.value_and_grad(f, has_aux=True))(model, IDS)  # noqa: E731
+
+    def run(f):
+        return jax.jit(jax.value_and_grad(f, has_aux=True), compiler_options=QUICK)(model, IDS)
+
     (value, logits), gradient = run(sharded)
     (expected, whole), single = run(lambda m, ids: (loss(m, ids), m(ids).logits))
     assert relative_error(logits, whole) < SCAN_FP32
