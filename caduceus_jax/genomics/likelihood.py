@@ -1,7 +1,7 @@
 """Probabilities that a model predicts at every base of regions."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, Unpack, get_args
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import polars
@@ -20,7 +20,6 @@ from caduceus_jax.genomics.scoring.per_base import (
 from caduceus_jax.inference.loading import AnyPretrained, as_pretrained
 
 Track = Literal["logp", "entropy", "information"]
-TRACKS: tuple[Track, ...] = get_args(Track)
 
 _LETTERS = np.array([*BASES, "N"])
 _TEXTS = {"chrom": polars.String, "pos": polars.Int64, "ref": polars.String}

@@ -12,7 +12,6 @@ from caduceus_jax.genomics.status import Status
 
 BASES = "ACGT"
 _SEQUENCE = re.compile("[ACGTUNRYSWKMBDHV]+", re.IGNORECASE)
-_BREAKEND = re.compile(r"[\[\]]|^\.|\.$")
 
 
 class Change(NamedTuple):
@@ -27,12 +26,6 @@ class Change(NamedTuple):
 def is_sequence(allele: str) -> bool:
     """Tells whether an allele is written in bases."""
     return _SEQUENCE.fullmatch(allele) is not None
-
-
-def is_symbolic(alt: str) -> bool:
-    """Tells whether an ALT is one of VCF's alternatives to bases: *, <DEL>, a breakend."""
-    breakend = _BREAKEND.search(alt) is not None
-    return alt in ("*", ".") or breakend or (alt[:1], alt[-1:]) == ("<", ">")
 
 
 def change(ref: str, alt: str | None) -> Change:

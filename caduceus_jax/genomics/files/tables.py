@@ -3,7 +3,6 @@
 import codecs
 import csv
 import io
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -201,8 +200,3 @@ def is_frame(value: object) -> bool:
     """Tells whether a value is a polars or pandas frame, or a mapping of columns."""
     pandas = type(value).__module__.partition(".")[0] == "pandas"
     return isinstance(value, polars.DataFrame | polars.LazyFrame | dict) or pandas
-
-
-def ending_of(path: pathlib.Path, endings: Sequence[str]) -> str:
-    """Returns the first of the endings that a file's name has; empty for none."""
-    return next((ending for ending in endings if path.name.endswith(ending)), "")

@@ -94,7 +94,8 @@ class ScoringWork:
 
     def empty(self) -> polars.DataFrame:
         """Returns a table of no rows, with all columns."""
-        return self._passes(range(0)).scores(np.zeros((0, *self._passes(range(0)).item)))
+        passes = self._passes(range(0))
+        return passes.scores(np.zeros((0, *passes.item)))
 
     def _passes(self, part: range) -> Passes:
         sites = self._sites[part.start : part.stop]
