@@ -2,6 +2,8 @@
 
 import pathlib
 
+import numpy as np
+
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.store import Store
 from caduceus_jax.train.data.prepare import write_store
@@ -14,6 +16,14 @@ def fasta(path: pathlib.Path, **records: str) -> pathlib.Path:
     """Writes a FASTA file of these records, each on one line."""
     path.write_text("".join(f">{contig}\n{text}\n" for contig, text in records.items()))
     return path
+
+
+def drawn(lengths: dict[str, int], unknown: int) -> dict[str, str]:
+    """Random contigs; of chr1, base `unknown` (0-based) is N and the next an ambiguity code."""
+    rng = np.random.default_rng(0)
+    contigs = {name: "".join(rng.choice(list("ACGT"), n)) for name, n in lengths.items()}
+    chr1 = contigs["chr1"]
+    return contigs | {"chr1": chr1[:unknown] + "NR" + chr1[unknown + 2 :]}
 
 
 def genome(path: pathlib.Path, records: dict[str, str]) -> Genome:

@@ -1,5 +1,7 @@
 """Small models with random parameters, made without compiling anything."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,9 @@ import caduceus_jax as cj
 _AROUND = {"scale": 1.0, "d_skip": 1.0, "delta_bias": -3.0, "a_log": 1.0}
 # Derivatives of a model take much longer to compile than to run: with this half as long.
 QUICK = {"xla_backend_optimization_level": 0}
+
+SMALL = {"d_model": 8, "n_layer": 1, "d_state": 4}
+KINDS = ("ps", "ph", "classifier", "tracks")  # of `kinds`
 
 COMPLEMENT = np.asarray(cj.CaduceusConfig().complement_map)
 
@@ -69,3 +74,17 @@ def pretrained(**options):
     options = {"d_model": 16, "n_layer": 2, "initializer_range": 1.0} | options
     model = language_model(**options)
     return cj.Pretrained(model, cj.Tokenizer())
+
+
+@functools.cache
+def kinds():
+    """One small model of each kind."""
+    tracks = cj.CaduceusConfig(**SMALL, rcps=True)
+    return {
+        "ps": language_model(**SMALL),
+        "ph": language_model(**SMALL, rcps=False),
+        "classifier": classifier(rc_mode="posthoc", **SMALL),
+        "tracks": randomised(
+            lambda: cj.CaduceusForTracks(tracks, num_tracks=2, bin_size=4, rngs=nnx.Rngs(0))
+        ),
+    }

@@ -11,7 +11,7 @@ from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.scoring import per_base
 from caduceus_jax.genomics.scoring.per_base import entropy
 from caduceus_jax.inference import blocks
-from tests.genomes import COMPLEMENT, write_bed
+from tests.genomes import COMPLEMENT, drawn, write_bed
 from tests.genomes import genome as write_genome
 from tests.models import language_model
 
@@ -21,10 +21,7 @@ LOGP = ["logp_A", "logp_C", "logp_G", "logp_T"]
 
 @pytest.fixture(scope="module")
 def sequences() -> dict[str, str]:
-    rng = np.random.default_rng(0)
-    drawn = {name: "".join(rng.choice(list("ACGT"), n)) for name, n in (("chr1", 90), ("b", 40))}
-    # Bases 30 and 31 (0-based) are unknown.
-    return drawn | {"chr1": drawn["chr1"][:30] + "NR" + drawn["chr1"][32:]}
+    return drawn({"chr1": 90, "b": 40}, unknown=30)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Variant scores: right by hand, the same from either strand, a row for every ALT."""
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,12 +7,11 @@ from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.score_variants import score_variants
-from caduceus_jax.genomics.variant import Variants
 from caduceus_jax.inference import blocks
-from tests.genomes import COMPLEMENT, other
+from tests.genomes import COMPLEMENT, drawn, other
 from tests.genomes import genome as write_genome
-from tests.models import randomised
+from tests.models import language_model
+from tests.variants import make, score
 
 LENGTHS = {"chr1": 200, "chr2": 90}
 CONTEXT = 31
@@ -22,10 +19,7 @@ CONTEXT = 31
 
 @pytest.fixture(scope="module")
 def sequences() -> dict[str, str]:
-    rng = np.random.default_rng(0)
-    drawn = {name: "".join(rng.choice(list("ACGT"), n)) for name, n in LENGTHS.items()}
-    # Base 120 (0-based) is unknown and base 121 an ambiguity code.
-    return drawn | {"chr1": drawn["chr1"][:120] + "NR" + drawn["chr1"][122:]}
+    return drawn(LENGTHS, unknown=120)
 
 
 @pytest.fixture
@@ -34,31 +28,12 @@ def genome(tmp_path, sequences) -> Genome:
 
 
 def build(rcps: bool) -> CaduceusForMaskedLM:
-    config = CaduceusConfig(d_model=16, n_layer=2, rcps=rcps, initializer_range=1.0)
-    return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
+    return language_model(d_model=16, n_layer=2, rcps=rcps, initializer_range=1.0)
 
 
 @pytest.fixture(scope="module")
 def ps() -> CaduceusForMaskedLM:
     return build(rcps=True)
-
-
-class Scores(NamedTuple):
-    status: np.ndarray
-    llr: np.ndarray
-
-
-def score(*arguments, **options) -> Scores:
-    """Status and masked log-likelihood ratio of each row."""
-    frame = score_variants(*arguments, **options)
-    return Scores(frame["status"].to_numpy(), frame["llr"].fill_null(np.nan).to_numpy())
-
-
-def make(*rows: tuple[str, int, str, str | None]) -> Variants:
-    """Variants of one ALT each; positions are 0-based."""
-    chrom, position, ref, alt = zip(*rows, strict=True)
-    number = np.arange(len(rows))
-    return Variants(number, number + 1, list(chrom), np.array(position), list(ref), list(alt))
 
 
 def snvs(sequences: dict[str, str], *positions: int) -> list[tuple[str, int, str, str]]:

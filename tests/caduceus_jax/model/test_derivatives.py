@@ -8,33 +8,20 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-import caduceus_jax as cj
-from tests.models import QUICK, classifier, language_model, random_ids, randomised
+from tests.models import (
+    KINDS,
+    QUICK,
+    SMALL,
+    kinds,
+    language_model,
+    random_ids,
+)
 from tests.tolerances import SCAN_FP32, relative_error
 
-SMALL = {"d_model": 8, "n_layer": 1, "d_state": 4}
 IDS = jnp.asarray(random_ids(8))
-
-
-@functools.cache
-def kinds():
-    """One small model of each kind."""
-    tracks = cj.CaduceusConfig(**SMALL, rcps=True)
-    return {
-        "ps": language_model(**SMALL),
-        "ph": language_model(**SMALL, rcps=False),
-        "classifier": classifier(rc_mode="posthoc", **SMALL),
-        "tracks": randomised(
-            lambda: cj.CaduceusForTracks(tracks, num_tracks=2, bin_size=4, rngs=nnx.Rngs(0))
-        ),
-    }
-
-
-KINDS = ("ps", "ph", "classifier", "tracks")
 # A derivative of a model takes long to compile: two kinds by default, and all of them with --slow.
 COSTLY = ("ps", "classifier", *(pytest.param(k, marks=pytest.mark.slow) for k in ("ph", "tracks")))
 

@@ -1,7 +1,5 @@
 """A model under jax.jit, jax.grad, jax.vmap and jax.export, as research code uses it."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,28 +7,18 @@ import pytest
 from flax import nnx
 
 import caduceus_jax as cj
-from tests.models import classifier, forward, language_model, random_ids, randomised
+from tests.models import (
+    KINDS,
+    SMALL,
+    forward,
+    kinds,
+    language_model,
+    random_ids,
+    randomised,
+)
 from tests.tolerances import SCAN_FP32, relative_error
 
-SMALL = {"d_model": 8, "n_layer": 1, "d_state": 4}
 IDS = jnp.asarray(random_ids(8))
-
-
-@functools.cache
-def kinds():
-    """One small model of each kind."""
-    tracks = cj.CaduceusConfig(**SMALL, rcps=True)
-    return {
-        "ps": language_model(**SMALL),
-        "ph": language_model(**SMALL, rcps=False),
-        "classifier": classifier(rc_mode="posthoc", **SMALL),
-        "tracks": randomised(
-            lambda: cj.CaduceusForTracks(tracks, num_tracks=2, bin_size=4, rngs=nnx.Rngs(0))
-        ),
-    }
-
-
-KINDS = ("ps", "ph", "classifier", "tracks")
 
 
 def test_vmap_is_the_batch():

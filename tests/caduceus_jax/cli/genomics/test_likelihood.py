@@ -12,8 +12,8 @@ from caduceus_jax.genomics.likelihood import likelihood
 from caduceus_jax.genomics.options import Masking
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.scoring import per_base
+from tests.genomes import drawn, write_bed
 from tests.genomes import genome as write_genome
-from tests.genomes import write_bed
 from tests.models import language_model
 
 CONTEXT = 31
@@ -23,10 +23,7 @@ LOGP = ["logp_A", "logp_C", "logp_G", "logp_T"]
 
 @pytest.fixture(scope="module")
 def sequences() -> dict[str, str]:
-    rng = np.random.default_rng(0)
-    drawn = {name: "".join(rng.choice(list("ACGT"), n)) for name, n in (("chr1", 90), ("b", 40))}
-    # Bases 30 and 31 (0-based) are unknown.
-    return drawn | {"chr1": drawn["chr1"][:30] + "NR" + drawn["chr1"][32:]}
+    return drawn({"chr1": 90, "b": 40}, unknown=30)
 
 
 @pytest.fixture

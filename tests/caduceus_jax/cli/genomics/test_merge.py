@@ -1,12 +1,8 @@
 """Shards of every command, merged: the bytes of one run."""
 
-import numpy as np
 import pytest
-from flax import nnx
 
-from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, CaduceusForSequenceClassification
 from caduceus_jax.cli.main import main
-from tests.genomes import fasta, write_bed, write_vcf
 
 COMMANDS = [
     "score-variants LM VCF --out out.vcf --context-length 21",
@@ -17,25 +13,6 @@ COMMANDS = [
     "mutagenesis LM BED --out out.bw --context-length 21",
     "attribute LM BED --out out.npz out.tsv",
 ]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("inputs")
-    config = CaduceusConfig(d_model=8, n_layer=1, initializer_range=1.0)
-    CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)).save_pretrained(folder / "lm")
-    classifier = CaduceusForSequenceClassification(config, rngs=nnx.Rngs(0))
-    classifier.save_pretrained(folder / "classifier")
-    bases = "".join(np.random.default_rng(0).choice(list("ACGT"), 400))
-    turned = bases.translate(str.maketrans("ACGT", "CATG"))
-    records = [f"1\t{p + 1}\t.\t{bases[p]}\t{turned[p]}\t.\t.\t." for p in range(100, 400, 10)]
-    return {
-        "LM": str(folder / "lm"),
-        "CLASSIFIER": str(folder / "classifier"),
-        "GENOME": str(fasta(folder / "genome.fa", **{"1": bases})),
-        "VCF": str(write_vcf(folder / "in.vcf", *records)),
-        "BED": str(write_bed(folder / "in.bed", *(("1", p, p + 9) for p in range(0, 300, 10)))),
-    }
 
 
 def words(text, inputs):

@@ -1,23 +1,19 @@
 """`caduceus-jax score-variants`: every kind of file, before and after errors and interruptions."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
-from flax import nnx
 
-from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, UserError
+from caduceus_jax import CaduceusForMaskedLM, UserError
 from caduceus_jax.cli.genomics.score_variants import score_variants as command
 from caduceus_jax.cli.main import main
 from caduceus_jax.genomics.files.vcf import read_vcf
 from caduceus_jax.genomics.options import VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.score_variants import score_variants
-from caduceus_jax.genomics.variant import Variants
 from tests.genomes import VCF_HEADER as HEADER
+from tests.genomes import drawn, other, write_vcf
 from tests.genomes import genome as write_genome
-from tests.genomes import other, write_vcf
-from tests.models import randomised
+from tests.models import language_model
+from tests.variants import make, score
 
 LENGTHS = {"chr1": 200, "chr2": 90}
 CONTEXT = 31
@@ -25,10 +21,7 @@ CONTEXT = 31
 
 @pytest.fixture(scope="module")
 def sequences() -> dict[str, str]:
-    rng = np.random.default_rng(0)
-    drawn = {name: "".join(rng.choice(list("ACGT"), n)) for name, n in LENGTHS.items()}
-    # Base 120 (0-based) is unknown and base 121 an ambiguity code.
-    return drawn | {"chr1": drawn["chr1"][:120] + "NR" + drawn["chr1"][122:]}
+    return drawn(LENGTHS, unknown=120)
 
 
 @pytest.fixture
@@ -37,36 +30,12 @@ def genome(tmp_path, sequences) -> Genome:
 
 
 def build(rcps: bool) -> CaduceusForMaskedLM:
-    config = CaduceusConfig(d_model=16, n_layer=2, rcps=rcps, initializer_range=1.0)
-    return randomised(lambda: CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)))
+    return language_model(d_model=16, n_layer=2, rcps=rcps, initializer_range=1.0)
 
 
 @pytest.fixture(scope="module")
 def ps() -> CaduceusForMaskedLM:
     return build(rcps=True)
-
-
-class Scores(NamedTuple):
-    status: np.ndarray
-    llr: np.ndarray
-
-
-def score(*arguments, **options) -> Scores:
-    """Status and masked log-likelihood ratio of each row."""
-    frame = score_variants(*arguments, **options)
-    return Scores(frame["status"].to_numpy(), frame["llr"].fill_null(np.nan).to_numpy())
-
-
-def make(*rows: tuple[str, int, str, str | None]) -> Variants:
-    """Variants of one ALT each; positions are 0-based."""
-    chrom, position, ref, alt = zip(*rows, strict=True)
-    number = np.arange(len(rows))
-    return Variants(number, number + 1, list(chrom), np.array(position), list(ref), list(alt))
-
-
-def snvs(sequences: dict[str, str], *positions: int) -> list[tuple[str, int, str, str]]:
-    chr1 = sequences["chr1"]
-    return [("chr1", p, chr1[p], other(chr1[p])) for p in positions]
 
 
 @pytest.fixture
@@ -184,6 +153,7 @@ def test_variants_that_are_not_on_the_genome_are_written_and_status_2(
 
 def test_outputs_that_cannot_be_written_are_refused_at_once(tmp_path, genome, capsys):
     path = write_vcf(tmp_path / "in.vcf")
+    words = ["score-variants", "no-model", str(path), "--genome", str(genome.path), "--out"]
     cases = {
         tmp_path / "out.csv": (
             "the name must end in .vcf or .vcf.gz or .parquet or .tsv or .tsv.gz"
@@ -191,29 +161,11 @@ def test_outputs_that_cannot_be_written_are_refused_at_once(tmp_path, genome, ca
         tmp_path / "no" / "out.vcf": f"{tmp_path / 'no'} is not a directory",
     }
     for out, says in cases.items():
-        words = [
-            "score-variants",
-            "no-model",
-            str(path),
-            "--genome",
-            str(genome.path),
-            "--out",
-            str(out),
-        ]
-        assert main(words) == 2
+        assert main([*words, str(out)]) == 2
         assert capsys.readouterr().err == (
             f"caduceus-jax score-variants: cannot write {out}: {says}\n"
         )
-    words = [
-        "score-variants",
-        "no-model",
-        str(path),
-        "--genome",
-        str(genome.path),
-        "--out",
-        str(path),
-    ]
-    assert main(words) == 2
+    assert main([*words, str(path)]) == 2
     assert capsys.readouterr().err == (
         f"caduceus-jax score-variants: {path} is the input: choose another name for the output\n"
     )
