@@ -200,8 +200,9 @@ def test_values_are_predicted_in_their_own_units(config, folder, tmp_path, capsy
     command = ["predict", str(out / "seed-1" / "model"), str(tmp_path / "gc.csv")]
     assert main([*command, "--out", str(tmp_path / "new.tsv")]) == 0
     header, *new = [t.split("\t") for t in (tmp_path / "new.tsv").read_text().splitlines()]
-    assert header == ["sequence", "gc", "predicted_gc"] and [row[0] for row in new] == rows
-    np.testing.assert_allclose(np.array([row[2] for row in new], float), expected, rtol=1e-4)
+    assert header == ["sequence", "gc", "status", "predicted_gc"]
+    assert [row[0] for row in new] == rows and {row[2] for row in new} == {"ok"}
+    np.testing.assert_allclose(np.array([row[3] for row in new], float), expected, rtol=1e-4)
     wrong = {
         ("--sequence", "dna"): "has no column dna; it has sequence, gc: pass --sequence",
         ("--context-length", "9"): "gc.csv is a table of sequences: --genome and --context-length",
