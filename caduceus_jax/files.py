@@ -19,11 +19,11 @@ def check_local(what: str, path: str | os.PathLike[str]) -> None:
     """Checks that a path is one of this machine's file systems.
 
     Args:
-        what: what the path is for, such as "out"; begins the sentence.
+        what: purpose of the path, such as "out"; begins the sentence.
         path: a path, or the address of an object store.
 
     Raises:
-        UserError: it is an address such as gs://bucket/run.
+        UserError: the path is an address such as gs://bucket/run.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(path)):
         raise UserError(

@@ -35,11 +35,11 @@ class ReleasedModel:
         n_layer: blocks.
         vocab_size: rows of the embedding.
         megabytes: size of the file of weights, in 10^6 bytes.
-        size_from: where `megabytes` comes from: the list of files on the hub, or 4 bytes per
-            parameter where that list was not seen.
+        size_from: source of `megabytes`: the list of files on the hub, or 4 bytes per parameter
+            where that list was not seen.
         weights: name of the file of weights; a .bin is a PyTorch pickle.
-        licence: as tagged on the model's card.
-        purpose: what to use it for.
+        licence: licence on the model's card.
+        purpose: recommended use.
         citation: authors, year and title.
         url: address of the cited paper.
         remark: anything that was found to differ between sources; may be empty.
@@ -207,7 +207,8 @@ def find(name: str) -> ReleasedModel | None:
     """Finds a released model by its short name or its hub id.
 
     Args:
-        name: in upper or lower case; a short name may be written with underscores.
+        name: short name or hub id, in upper or lower case; a short name may be written with
+            underscores.
 
     Returns:
         The model, or None if `name` is neither.

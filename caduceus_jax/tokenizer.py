@@ -92,11 +92,11 @@ class Tokenizer:
         """Reads the tokenizer of a model.
 
         Args:
-            path: what the model's `from_pretrained` takes: a folder, the folder of a run, a file
-                of weights in such a folder, a hub id or a short name. Read are `tokenizer.json` (a
-                character-level tokenizer of the `tokenizers` library), `vocab.json`, `vocab.txt`,
-                or the `characters` of the original's `tokenizer_config.json`; where there are
-                none, the model is taken to have the original's vocabulary.
+            path: a folder, the folder of a run, a file of weights in such a folder, a hub id or a
+                short name. The files read are `tokenizer.json` (a character-level tokenizer of the
+                `tokenizers` library), `vocab.json`, `vocab.txt`, or the `characters` of the
+                original's `tokenizer_config.json`; without any of them, the model is taken to have
+                the original's vocabulary.
             revision: branch, tag or commit of the hub's repository.
             token: access token of the hub; by default that of the account that is logged in.
             cache_dir: folder for downloads.

@@ -54,7 +54,7 @@ def causal_conv1d(
             width - 1, channels), in the order of the sequence: those to the left of x, or to the
             right of it with `reverse`. They belong to the segment of the token beside them. Zeros
             by default.
-        implementation: that of the selective scan beside it. With "triton" the backward pass is
+        implementation: name or options, as for `selective_scan`. With "triton" the backward pass is
             one kernel for NVIDIA GPUs, which reads and writes every array once; with "mosaic_tpu"
             both passes are kernels for TPUs; with every other one, and with `segment_ids`, they are
             XLA's.

@@ -231,11 +231,11 @@ def _gradients(
     """Computes the gradients of one chunk.
 
     Args:
-        plan: how.
+        plan: direction and chunk length of the scan.
         x: the chunk.
         a: (groups, state, channels).
         d_skip: (1, rows, channels), or None.
-        state: where the recurrence enters the chunk, (rows, state, channels).
+        state: (rows, state, channels), the state at the end where the recurrence enters the chunk.
         grad: cotangent of y, (time, rows, channels).
         adjoint: gradient with respect to the state where the recurrence leaves the chunk.
 

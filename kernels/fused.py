@@ -85,9 +85,10 @@ def fused_scan(forward: Forward, backward: Backward, prepare: Prepare | None = N
     """Returns the scan that kernels make, differentiable in every way and batched as one.
 
     Args:
-        forward: as `fused_operation` calls it, with a plan that has `delta_softplus` and `reverse`.
-        backward: as `fused_operation` calls it.
-        prepare: as `fused_operation` calls it.
+        forward: forward pass for `fused_operation`, called with a plan that has `delta_softplus`
+            and `reverse`.
+        backward: backward pass for `fused_operation`.
+        prepare: conversion of the inputs for `fused_operation`.
     """
 
     def portable(plan: Any, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:

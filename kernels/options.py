@@ -125,7 +125,7 @@ class MosaicTPU:
     """Options of `implementation="mosaic_tpu"`: TPUs, and interpreted anywhere for tests.
 
     Args:
-        block: channels a program walks over, a multiple of 128; None takes the largest of 512,
+        block: channels per program, a multiple of 128; None takes the largest of 512,
             384, 256 and 128 that divides the channels.
         chunk_length: tokens per chunk, a multiple of 128; None takes 256, or 128 for sequences
             of up to 128 tokens.
@@ -175,7 +175,7 @@ def resolve(implementation: object, array: object = None) -> Options:
             stands for.
 
     Raises:
-        ValueError: it is neither a known name, nor an options object, nor None.
+        ValueError: the argument is neither a known name, nor an options object, nor None.
     """
     if implementation is None:
         return load("default").options_for(_platform_of(array))

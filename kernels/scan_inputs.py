@@ -135,7 +135,7 @@ def segment_starts(segment_ids: Any, shape: tuple[Any, Any], reverse: bool) -> j
         reverse: the walk is from the last token to the first.
 
     Raises:
-        ValueError: they are not integers, or have another shape.
+        ValueError: segment_ids are not integers, or have another shape.
     """
     segment_ids = jnp.asarray(segment_ids)
     if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
@@ -152,7 +152,8 @@ def checked_array(name: str, x: Any) -> jax.Array:
     """Returns an argument as an array.
 
     Raises:
-        ValueError: it is not an array of real floating-point numbers in a dtype of those offered.
+        ValueError: the argument is not an array of real floating-point numbers in a dtype of those
+            offered.
     """
     try:
         x = jnp.asarray(x)

@@ -287,7 +287,7 @@ def _summary(
     """Returns sum_t exp(A steps after t) k_t x_t over the shard, and the sum of all steps.
 
     Args:
-        plan: how.
+        plan: options of the scan, and its mesh axis.
         inputs: the scan's, for the steps and A.
         arrays: (batch, length, ...) of which x and k are made.
         source: (delta, *pieces of the arrays) -> x (batch, time, channels), k (batch, time, state).

@@ -4,6 +4,7 @@
 """
 
 import ast
+import inspect
 import pathlib
 import re
 from collections import Counter
@@ -19,7 +20,17 @@ FOLDERS = {
 ODD = re.compile(
     r"\bis no [a-z]+(?<!longer)\b(?! than)|\bare no [a-z]|say with --|\bhidden bases|the way out"
     r"|are neither there nor|Those that there are"
+    # "tokens a step" for "tokens per step"
+    r"|\b(?:batches|bytes|channels|elements|operations|sequences|steps|tokens|variants"
+    r"|windows|[GMk]i?B|ms|one|two|three|four|\d) (?:a|an) (?:base|chip|core|device|group|layer"
+    r"|round|row|second|step|tile|token|window)\b"
 )
+# How the description of an argument or attribute does not begin: as a piece of a sentence.
+_PIECE = re.compile(
+    r"(?:as|at|by|for|how|in|of|that|those|to|what|where|whose|with|it|they)\b", re.I
+)
+_SECTION = re.compile(r"^( *)(?:Args|Attributes|Raises):$")
+_ENTRY = re.compile(r"^( *)([\w*]+): (.*)$")
 
 
 def sources():
@@ -121,6 +132,31 @@ def test_functions_and_files_are_short():
 def test_nobody_imports_relatively():
     for path, tree in TREES.items():
         assert not [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level], path
+
+
+def described(docstring):
+    """The arguments, attributes and errors that a docstring lists, with the first line of each."""
+    indent = None
+    for line in inspect.cleandoc(docstring).splitlines():
+        if section := _SECTION.match(line):
+            indent = len(section[1]) + 4
+        elif line and indent and not line.startswith(" " * indent):
+            indent = None
+        elif indent and (entry := _ENTRY.match(line)) and len(entry[1]) == indent:
+            yield entry[2], entry[3]
+
+
+def test_descriptions_do_not_begin_in_mid_sentence():
+    places = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    odd = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {name}: {text}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, places)
+        for name, text in described(ast.get_docstring(node) or "")
+        if _PIECE.match(text)
+    ]
+    assert odd == []
 
 
 def test_plain_english():

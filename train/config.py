@@ -50,7 +50,7 @@ class DataConfig:
         stride: bases from one training window to the next; null is `max_length`, no overlap.
         min_contig: contigs shorter than this are left out; null leaves out those shorter than half
             a window if the genome has longer ones, because such windows are mostly padding.
-        validation_windows: at most this many windows are validated on, spread evenly over the
+        validation_windows: largest number of windows to validate on, spread evenly over the
             held-out sequence; null is 16 million tokens of them, and 0 is all.
         validation_masks: number of different masks each validation window is seen with. They are
             the same in every run and at every step.

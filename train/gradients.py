@@ -90,7 +90,8 @@ def _on_devices(
         function: (params, batch) -> sums.
         mesh: the devices.
         add_up: (sums, how the parameters are split, axes) -> sums over these axes.
-        outputs: how the results are split, from how the parameters are; None: not at all.
+        outputs: (how the parameters are split) -> how the results are split; None does not split
+            them.
     """
     if mesh is None:
         return function

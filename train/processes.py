@@ -214,7 +214,8 @@ def check_same(settings: dict[str, Any]) -> None:
         settings: name -> value, as JSON knows it.
 
     Raises:
-        AgreedError: on all processes; names the first setting and process that differ.
+        AgreedError: settings differ; raised on all processes, it names the first setting and
+            process that differ.
     """
     digests = {
         name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

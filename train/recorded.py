@@ -67,7 +67,7 @@ def check_same_run(
         source: the file or folder that they were read from.
 
     Raises:
-        UserError: it is another run; the message names the first settings that differ.
+        UserError: the folder holds another run; the message names the first settings that differ.
     """
     # What an older version wrote lacks newer settings, which had their defaults then.
     before = {**flat(plain(PretrainConfig())), **flat(dict(recorded))}

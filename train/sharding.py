@@ -60,7 +60,7 @@ def make_mesh(
     across slices, and `sequence` and `tensor` within them.
 
     Args:
-        devices: by default all.
+        devices: the devices; by default all.
         fsdp: number of devices that share parameters and the optimizer's state.
         sequence: number of devices that share the length of each window.
         tensor: number of devices that share the inner channels.
@@ -207,7 +207,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, microbatches: int = 1) -> None
     """Makes sure that a batch splits evenly.
 
     Raises:
-        UserError: it does not.
+        UserError: the batch cannot be divided evenly.
     """
     shares, size = row_shares(mesh), mesh.size // row_shares(mesh)
     if batch_size % (shares * microbatches):
@@ -227,7 +227,7 @@ def share_of_rows(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
 
     Args:
         mesh: the devices.
-        process: by default this one.
+        process: number of the process; by default this one.
 
     Raises:
         UserError: a process holds part of a window that it shares, and others that it does not.

@@ -93,7 +93,8 @@ def make_program(
         config: the settings of the run.
         mesh: the devices.
         tokenizer: the vocabulary.
-        implementation: of the scan and the convolution; by default the one that `config` names.
+        implementation: implementation of the scan and the convolution; by default the one that
+            `config` names.
     """
     if implementation is None and config.scan != "auto":
         implementation = config.scan

@@ -121,7 +121,7 @@ def cases(
         dtype: dtype of the sequences.
         implementations: names of implementations of the scan.
         seed: seed of the inputs.
-        rates: what the machine can do per second, from `measure.rates`.
+        rates: operations and bytes per second of the machine, from `measure.rates`.
         seconds: time for which each case is repeated.
     """
     scan_arguments = lambda: (runs.draw(shape, dtype, seed),)  # noqa: E731

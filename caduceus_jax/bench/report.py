@@ -13,7 +13,7 @@ class Report:
 
     Args:
         path: path of the files, without the ending.
-        head: what is known before the first result: machine, command, seed.
+        head: facts known before the first result: machine, command, seed.
         page: formats the results as a page of Markdown.
     """
 

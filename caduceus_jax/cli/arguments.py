@@ -35,8 +35,8 @@ def parse(prog: str, signature: Signature, words: Sequence[str]) -> Arguments:
     Args:
         prog: the command as it is typed, such as "caduceus-jax embed".
         signature: the command's signature.
-        words: what follows it. Later words win; recipes that are not found as files are looked up
-            among those that are shipped.
+        words: words of the command line after the command's name. Later words win; recipes that are
+            not found as files are looked up among those that are shipped.
 
     Returns:
         The arguments of the function.
@@ -78,7 +78,7 @@ def read_config(config: type[T], words: Sequence[str]) -> T:
         words: options such as `--optimizer.lr 1e-3`, and recipes (`--config quickstart`).
 
     Raises:
-        UserError: as `parse`.
+        UserError: an unknown setting, or a value of the wrong type.
     """
     return parse(config.__name__, config_signature(config), words).keywords["config"]
 

@@ -127,7 +127,7 @@ def load(place: str) -> Any:
     """Imports what stands at module:name.
 
     Raises:
-        UserError: it needs an extra of this package that is not installed.
+        UserError: the command needs an extra of this package that is not installed.
     """
     module, _, name = place.partition(":")
     try:

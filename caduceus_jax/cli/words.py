@@ -66,9 +66,9 @@ def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "--help
     """Says that a name does not exist, and which one was probably meant.
 
     Args:
-        kind: what the name would be, such as "option".
+        kind: kind of name that was expected, such as "option".
         name: the name that was given.
-        known: those that exist; in groups (`optimizer.lr`, `finetune/splice`) or not.
+        known: the names that exist, in groups (`optimizer.lr`, `finetune/splice`) or not.
         otherwise: said where no name is near.
     """
     plain = {other.lstrip("-").replace("-", "_"): other for other in known}

@@ -59,7 +59,7 @@ def attribute(
     around.
 
     Args:
-        m: what `load` returns: a language model, a classifier or a model of tracks.
+        m: model from `load`: a language model, a classifier or a model of tracks.
         sequences: texts of DNA of any lengths; a FASTA file; a table in a file or a polars or
             pandas frame with a column of sequences. Or, with `genome`: a BED file, `Interval`
             objects, texts like "chr1:101-200" (from 1, the last base included), a frame with the
@@ -166,7 +166,7 @@ def attribution_table(
     Args:
         sequences: all of them.
         rows: which of them.
-        attributed: those of the rows that have attributions.
+        attributed: attributions of those rows that have any.
         options: the verb's options.
     """
     found = {one.row: one for one in attributed}

@@ -30,7 +30,7 @@ def embed(
     No vector depends on the other sequences.
 
     Args:
-        m: what `load` returns; any model with a Caduceus backbone.
+        m: model from `load`; any model with a Caduceus backbone.
         sequences: texts of DNA of any lengths; a FASTA file; a table in a file or a polars or
             pandas frame with a column of sequences. Or, with `genome`: a BED file, `Interval`
             objects, texts like "chr1:101-200" (from 1, the last base included), a frame with the
@@ -127,7 +127,7 @@ def embedding(
 
     Args:
         m: the model.
-        sequences: what is embedded.
+        sequences: the sequences to embed.
         options: the verb's options.
         how: hidden states are read.
         **run: the keyword arguments of `run_work`.

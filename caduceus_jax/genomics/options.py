@@ -45,7 +45,7 @@ class Embedding:
         context_length: bases that the model sees around each region's middle, (start + end) // 2
             (0-based), or around each record's position, which becomes index context_length // 2.
             By default a region as it is. Only with a genome.
-        edge: what to do if a window extends past the end of a contig: pad it with N, shift it
+        edge: treatment of a window that extends past the end of a contig: pad it with N, shift it
             inward, drop the region (status crosses_edge), or stop with an error.
         max_length: most bases that are read at once: the longest sequence that is accepted without
             `tile`. Memory grows in proportion.
@@ -97,7 +97,7 @@ class Prediction:
         context_length: bases that the model sees around each region's middle, (start + end) // 2
             (0-based), or around each record's position. By default a region as it is. Only with a
             genome.
-        edge: what to do if a window extends past the end of a contig: pad it with N, shift it
+        edge: treatment of a window that extends past the end of a contig: pad it with N, shift it
             inward, drop the region (status crosses_edge), or stop with an error.
         max_length: bases of the longest sequence that is accepted. The model reads as many of them
             as it was trained on.
@@ -122,8 +122,8 @@ class VariantScoring:
         window: bases around the variant that the modes pll and embedding look at; at most
             `context_length`.
         context_length: bases the model sees, the variant in the middle. Time grows in proportion.
-        edge: what to do if the context extends past the end of a contig: pad it with N, shift
-            it inward, drop the variant (status crosses_edge), or stop with an error.
+        edge: treatment of a context that extends past the end of a contig: pad it with N, shift it
+            inward, drop the variant (status crosses_edge), or stop with an error.
         rc_mode: none reads the + strand alone; posthoc (models that are not equivariant) averages
             both strands; equivariant is for models that are. By default the one of the latter two
             that fits the model.
@@ -170,8 +170,8 @@ class Masking:
         context_length: bases the model sees, the masked one at 0-based index context_length // 2.
             Time grows in proportion. With an odd number the results do not depend on which strand
             the genome is written from.
-        edge: what to do if the context extends past the end of a contig: pad it with N, shift
-            it inward, drop the base (status crosses_edge), or stop with an error.
+        edge: treatment of a context that extends past the end of a contig: pad it with N, shift it
+            inward, drop the base (status crosses_edge), or stop with an error.
         masks_per_pass: bases masked in one pass, spread over the middle half of the context. K of
             them are about K times as fast, and an approximation: with 8 in 1,023, log-probabilities
             of a small human model (64 channels, 4 layers) moved by 0.011 on average and by less
@@ -205,23 +205,25 @@ class Attribution:
 
     Args:
         method: gradient_x_input, gradient, integrated_gradients or mutagenesis.
-        output: of a fine-tuned model: the name or the number (from 0) of the class, value or track
-            that is attributed; by default the only one, or the second of two classes.
-        window: of a language model: bases in the middle of each sequence that are masked together
-            and whose log-probability is attributed; by default none is masked and that of all
-            bases is. Of a model of tracks: bases in the middle over which the mean is taken.
-        baseline: where integrated gradients begin: a quarter of each base (uniform), no base at
-            all (zeros), or N in place of each base (n).
-        steps: of integrated gradients: points on the way from the baseline.
+        output: name or number (from 0) of the class, value or track of a fine-tuned model that is
+            attributed; by default the only one, or the second of two classes.
+        window: bases in the middle of each sequence. A language model masks them together, and
+            their log-probability is attributed; by default no base is masked, and the
+            log-probability of all bases is attributed. For a model of tracks, the mean over them is
+            attributed.
+        baseline: starting point of integrated gradients: a quarter of each base (uniform), no base
+            at all (zeros), or N in place of each base (n).
+        steps: number of points between baseline and sequence at which integrated gradients are
+            evaluated.
         context_length: bases that the model sees around each region's middle, (start + end) // 2
             (0-based), or around each record's position: all of them get attributions. By default
             a region as it is. Only with a genome.
-        edge: what to do if a window extends past the end of a contig: pad it with N, shift it
+        edge: treatment of a window that extends past the end of a contig: pad it with N, shift it
             inward, drop the region (status crosses_edge), or stop with an error.
         max_length: bases of the longest sequence that is accepted.
-        rc_mode: of a language model: none reads the strand as given; posthoc (models that are not
-            equivariant) averages both strands; equivariant is for models that are. By default the
-            one of the latter two that fits the model.
+        rc_mode: strands that a language model reads: none reads the strand as given; posthoc
+            (models that are not equivariant) averages both strands; equivariant is for models that
+            are. By default the one of the latter two that fits the model.
         batch_size: sequences in a forward pass; chosen for the device and the length by default.
     """
 

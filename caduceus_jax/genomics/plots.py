@@ -37,7 +37,7 @@ def check_length(bases: int) -> None:
     """Refuses regions that no picture shows legibly.
 
     Raises:
-        UserError: it has more than 1,000 bases.
+        UserError: the region has more than 1,000 bases.
     """
     if bases > MOST_BASES:
         raise UserError(
@@ -60,10 +60,10 @@ def draw_mutagenesis(
     Rows of the picture have up to 100 bases each.
 
     Args:
-        frame: of `mutagenesis`, of one region.
+        frame: table from `mutagenesis`, of one region.
         strand: "+", or "-" to read the other strand from its 5' end, letters complemented.
         model: name of the model in the title.
-        title: in place of the default, which names the region, the strand and the model.
+        title: title of the figure; by default it names the region, the strand and the model.
 
     Returns:
         matplotlib.figure.Figure.
@@ -147,10 +147,10 @@ def draw_attribution(
     A letter is as high as the attribution of its base; those that are negative hang below the line.
 
     Args:
-        frame: of `attribute`, of one sequence.
+        frame: table from `attribute`, of one sequence.
         model: name of the model in the title.
         method: name of the method in the title.
-        title: in place of the default, which names the sequence, the model and the method.
+        title: title of the figure; by default it names the sequence, the model and the method.
 
     Returns:
         matplotlib.figure.Figure.

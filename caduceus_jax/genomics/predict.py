@@ -28,8 +28,7 @@ def predict(
     """Predicts classes with their probabilities, or values, with a fine-tuned model.
 
     Args:
-        m: what `load` returns for a folder that `caduceus-jax finetune` wrote, or for another
-            classifier.
+        m: model from `load`: a folder that `caduceus-jax finetune` wrote, or another classifier.
         sequences: texts of DNA of any lengths; a FASTA file; a table in a file or a polars or
             pandas frame with a column of sequences. Or, with `genome`: a BED file, `Interval`
             objects, texts like "chr1:101-200" (from 1, the last base included), a frame with the
@@ -96,7 +95,7 @@ def prediction(
 
     Args:
         m: the model.
-        sequences: what is predicted.
+        sequences: the sequences to predict.
         options: the verb's options.
         **run: the keyword arguments of `run_work`.
 
@@ -116,9 +115,9 @@ def with_predictions(
     """Returns a table of sequences with the status of each and its predictions.
 
     Args:
-        table: what the sequences came in.
-        frame: of the work, for the same rows.
-        work: that made it.
+        table: the table that the sequences came in.
+        frame: predictions for the same rows.
+        work: the work that made the predictions.
 
     Raises:
         UserError: the table has columns of these names already.

@@ -116,7 +116,7 @@ def scoring(
         The work, and its parts in order as they are computed: tables of row, status and scores.
 
     Raises:
-        UserError: as `score_variants`.
+        UserError: options that do not fit the model or the mode, or too many reference mismatches.
     """
     options.check_window(mode)
     variants, describe = source.variants, name_row(source.variants, source.name)
@@ -139,7 +139,7 @@ def scored_table(source: VariantSource, rows: range, scores: polars.DataFrame) -
     Args:
         source: the variants.
         rows: which of them, by their numbers from 0.
-        scores: of these rows: row, status and the scores.
+        scores: table of these rows: row, status and the scores.
     """
     position = source.variants.position[rows.start : rows.stop] + 1
     return with_scores(

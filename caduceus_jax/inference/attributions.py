@@ -67,10 +67,10 @@ def attribution_target(
     Args:
         model: a language model, a classifier or a track model.
         tokenizer: the model's; by default the original's.
-        output: of a fine-tuned model: the name or the index (from 0) of a class, value or track;
-            by default the only one, or the second of two classes.
-        rc_mode: of a language model: how strands are read; by default as fits the model.
-        masked: of a language model: mask the bases of a window.
+        output: name or index (from 0) of a class, value or track of a fine-tuned model; by default
+            the only one, or the second of two classes.
+        rc_mode: strands that a language model reads; by default as fits the model.
+        masked: mask the bases of a window; for language models.
 
     Raises:
         UserError: an output that the model does not have, or an option that does not go with it.
@@ -134,11 +134,11 @@ def attributed_batch(
         ids: (batch, length) token ids.
         mask_and_spans: which tokens are real, None where all are; and the first token and the one
             after the last of each window, 0-based.
-        target: of the model.
+        target: the model's output that is attributed.
         method: "gradient" and "gradient_x_input" at the sequence; "integrated_gradients" along the
             straight line from the baseline (Sundararajan et al. 2017); "mutagenesis": the target
             of every changed sequence.
-        baseline: of integrated gradients, where it replaces the bases and no other token: a
+        baseline: baseline of integrated gradients, which replaces the bases and no other token: a
             quarter of each base, no base at all, or N.
         steps: points of integrated gradients, by Gauss and Legendre.
 

@@ -39,8 +39,8 @@ class Block(Generic[R]):
     """Rows of the input that are computed together.
 
     Attributes:
-        rows: how many, for the progress bar.
-        batches: that they run in.
+        rows: number of rows, for the progress bar.
+        batches: the batches that they run in.
         inputs: makes the arguments of the forward pass for a batch.
         item: shape of the result of one row of a batch.
         finish: makes the result of the block from the results of its batches.
@@ -180,10 +180,10 @@ def run_work(
     """Computes the blocks of a work.
 
     Args:
-        model: that computes.
-        work: what is computed.
-        what: the work is, for the progress bar.
-        unit: what is counted there.
+        model: the model that computes.
+        work: the work to compute.
+        what: name of the work on the progress bar.
+        unit: name of its rows on the progress bar.
         progress: show on standard error how far it is.
         journal: has what was computed before, and gets what is computed now.
         of_shards: number of a shard, from 1, and of all; by default everything is computed.
@@ -211,8 +211,8 @@ def shard(weights: Sequence[int], index: int, count: int) -> range:
 
     Args:
         weights: work of each block.
-        index: of the shard, from 1 to `count`.
-        count: of shards.
+        index: number of the shard, from 1 to `count`.
+        count: number of shards.
     """
     total = max(sum(weights), 1)
     middles, reached = [], 0
@@ -259,7 +259,7 @@ def meter(show: bool, total: int, what: str, unit: str) -> Callable[[int], None]
         show: whether there is one.
         total: rows altogether.
         what: the work, for example "embedding".
-        unit: what is counted, for example "sequences".
+        unit: name of the rows, for example "sequences".
     """
     if not show or not total:
         return lambda rows: None

@@ -316,7 +316,8 @@ def pooled_states(
         ids: (batch, length) token ids.
         mask_and_spans: which tokens are real, None where all are; and the half-bases (batch, 2)
             over which the mean is taken, None for all states.
-        strands: what becomes of the two strands, as in `Reading`.
+        strands: "mean" averages the two strands, "side by side" concatenates their channels, and
+            "first" reads the given strand alone.
         n_blocks: blocks that are run.
     """
     padding_mask, spans = mask_and_spans

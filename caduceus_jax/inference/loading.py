@@ -59,8 +59,8 @@ def as_pretrained(m: AnyPretrained) -> Pretrained:
     """Returns a model with its tokenizer, of whatever a caller has.
 
     Args:
-        m: what `load` returns; a model alone, which comes with its own tokenizer or the original's;
-            or what `load` takes.
+        m: model from `load`; a model alone, which comes with its own tokenizer or the original's;
+            or a path, hub id or short name for `load`.
 
     Raises:
         UserError: nothing usable at a path.

@@ -79,21 +79,25 @@ def iterate_masked_log_probabilities(
         ids: (rows, length) token ids.
         positions: (rows,) or (rows, masks) indices of masked tokens, 0-based.
         tokenizer: the model's; by default the original's.
-        rc_mode: as for `masked_log_probabilities`.
+        rc_mode: "equivariant", "posthoc" or "none", as in `masked_log_probabilities`; None chooses
+            by the model.
         batch_size: sequences per batch; by default as many as keep the device busy.
 
     Yields:
         (row, log-probabilities) of every row, in the order of the rows.
 
     Raises:
-        UserError: as `masked_log_probabilities`, before anything is computed.
+        UserError: a position outside its sequence, a mode that contradicts the model, or a
+            tokenizer that is not the model's; raised before anything is computed.
     """
     rows, length = ids.shape
     static = masked_options(model, tokenizer, rc_mode)
     single = positions.ndim == 1
     least = 0 if single else -1
     if len(positions) != rows or not ((least <= positions) & (positions < length)).all():
-        raise UserError(f"positions must be {rows} indices from 0 to {length - 1}, one a sequence")
+        raise UserError(
+            f"positions must be {rows} indices from 0 to {length - 1}, one per sequence"
+        )
     masks = positions[:, None] if single else positions
     batches = plan(np.full(rows, length), batch_size)
     results = run(masked_batch, model, batches, masked_inputs(ids, masks), **static)

@@ -77,8 +77,8 @@ class Caduceus(PretrainedModel):
             and runs no scan again.
         scan: the selective scan; training passes a sharded one.
         conv: the causal convolution; training passes a sharded one.
-        tokenizer: of the sequences that the model is for; by default the original's, where the
-            config is one for it.
+        tokenizer: tokenizer of the sequences that the model is for; by default the original's, if
+            the config fits it.
         both_strands: read the reverse complement too, by default, where the model is not
             equivariant.
         rngs: draws the parameters.
@@ -192,7 +192,7 @@ class Caduceus(PretrainedModel):
                 strand 1 is then what the model makes of the other strand, in the + strand's
                 coordinates. By default as the model was made.
             n_blocks: run only the first ones, followed by the final norm; by default all.
-            added: what else is known of each position, added to the embeddings of both strands.
+            added: values that are added to the embeddings of both strands at each position.
 
         Returns:
             The final state (batch, strand, length, d_model), and None or the blocks' inputs

@@ -133,7 +133,7 @@ def save(
         state: `nnx.state(model, nnx.Param)`, or the model itself.
         tokenizer: the model's; by default the original's, where the architecture can be made for
             it.
-        task: what the outputs of a classifier or track model mean.
+        task: meaning of the outputs of a classifier or track model.
         card: facts for the model card that the files do not tell.
         code: folder with the original's modelling code, which is copied, so that `AutoModel` of
             `transformers` loads the model without a network; by default config.json of a new

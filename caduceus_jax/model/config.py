@@ -29,7 +29,7 @@ class CaduceusConfig:
         rcps: reverse-complement equivariant by parameter sharing (Caduceus-PS). Otherwise the
             model sees one strand (Caduceus-Ph, made invariant afterwards, or not at all).
         bidirectional: one mixer per reading direction (BiMamba); otherwise plain Mamba.
-        bidirectional_strategy: how the two directions' outputs are combined.
+        bidirectional_strategy: combines the two directions' outputs: "add" or "ew_multiply".
         bidirectional_weight_tie: both directions share `in_proj` and `out_proj`.
         rms_norm: RMSNorm; otherwise LayerNorm.
         norm_epsilon: added to the (mean) square before the root.
@@ -43,14 +43,14 @@ class CaduceusConfig:
         dt_rank: rank of the projection to delta; "auto" is ceil(d_model / 16).
         dt_min: smallest initial time step.
         dt_max: largest initial time step.
-        dt_init: how the delta projection is drawn.
-        dt_scale: scales that draw.
+        dt_init: distribution of the initial delta projection: "random" or "constant".
+        dt_scale: scale of that distribution.
         dt_init_floor: lower clamp of the initial time step.
         conv_bias: the convolution has a bias.
         bias: `in_proj` and `out_proj` have biases.
         initializer_range: standard deviation of the embedding (and of a classifier's head).
         rescale_prenorm_residual: divide the initial `out_proj` by sqrt(residuals in the network).
-        n_residuals_per_layer: for that count.
+        n_residuals_per_layer: residuals per block, for that division.
         vocab_size: tokens, before padding to `pad_vocab_size_multiple`.
         pad_vocab_size_multiple: the embedding has the next multiple of this many rows.
         complement_map: complement of each token id, one entry per row of the embedding.

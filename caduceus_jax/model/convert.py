@@ -156,7 +156,7 @@ def reconcile(
     duplicate differs from its twin the model is untied, and used as such with one warning.
 
     Args:
-        config: as it is stored.
+        config: the config in the file.
         tensors: name -> array, with or without duplicates of tied ones.
 
     Returns:
@@ -196,7 +196,7 @@ def complement_maps(config: CaduceusConfig, heads: list[str]) -> dict[str, np.nd
 
     Args:
         config: the architecture.
-        heads: of the model; a language-model head has a buffer of its own.
+        heads: names of the model's heads; a language-model head has a buffer of its own.
     """
     if not config.rcps:
         return {}

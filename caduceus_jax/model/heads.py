@@ -63,8 +63,8 @@ class CaduceusForMaskedLM(PretrainedModel):
             "scans" keeps what its scans returned.
         scan: the selective scan; training passes a sharded one.
         conv: the causal convolution; training passes a sharded one.
-        tokenizer: of the sequences that the model is for; by default the original's, where the
-            config is one for it.
+        tokenizer: tokenizer of the sequences that the model is for; by default the original's, if
+            the config fits it.
         rngs: draws the parameters, distributed as in the original.
     """
 
@@ -121,8 +121,8 @@ class CaduceusForMaskedLM(PretrainedModel):
                 `pytorch_model.bin`), the folder of a pretraining run or of one of its checkpoints,
                 a Lightning `.ckpt` or another file of weights, a hub id, a short name such as
                 caduceus-ps-131k, or what `checkpoint.open_model` returned.
-            dtype: of activations and matrix products: float32 or bfloat16. Stored weights become
-                float32 parameters either way.
+            dtype: type of activations and matrix products: float32 or bfloat16. Stored weights
+                become float32 parameters either way.
             remat: compute each block again in the backward pass instead of keeping its inside;
                 "scans" keeps what its scans returned.
             scan: the selective scan.
@@ -249,9 +249,9 @@ class CaduceusForSequenceClassification(LinearHead):
             linear map of them, zero at first, is added to the embeddings of both strands.
         head_bias: the head has a bias, zero at first. The original's Hugging Face class has none,
             its own fine-tunes (`decoder.0.output_transform`) do.
-        tokenizer: of the sequences that the model is for; by default the original's, where the
-            config is one for it.
-        task: what else is known of the outputs; its pooling, rc_mode and labels are not read.
+        tokenizer: tokenizer of the sequences that the model is for; by default the original's, if
+            the config fits it.
+        task: further facts about the outputs; its pooling, rc_mode and labels are not read.
         rngs: draws the parameters.
 
     Raises:
@@ -326,7 +326,8 @@ class CaduceusForSequenceClassification(LinearHead):
             labels: names of the outputs; by default those recorded with the model.
             new_head: draw a new head even where one is stored; nothing that is recorded with the
                 stored one then counts.
-            dtype: type of activations and matrix products: float32 or bfloat16.
+            dtype: type of activations and matrix products: float32 or bfloat16. Stored weights
+                become float32 parameters either way.
             remat: compute each block again in the backward pass instead of keeping its inside;
                 "scans" keeps what its scans returned.
             scan: the selective scan.

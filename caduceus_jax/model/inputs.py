@@ -44,7 +44,8 @@ def checked(
 
     Args:
         config: the architecture.
-        tokenizer: of the model; tells which tokens the four columns of `inputs_one_hot` are.
+        tokenizer: the model's tokenizer, which tells the tokens of the four columns of
+            `inputs_one_hot`.
         input_ids: (batch, length) integers.
         padding_mask: (batch, length) bool, or numbers that are 0 on padding.
         inputs_one_hot: (batch, length, 4) weights of A, C, G, T, or (batch, length, vocab).
@@ -91,7 +92,7 @@ def embed(
     """Embeds each base on strand 0 and, where `complement` is given, its complement on strand 1.
 
     Args:
-        inputs: what `checked` returned.
+        inputs: the checked inputs, from `checked`.
         embedding: (vocab, d_model).
         config: the architecture.
         tokenizer: tells which tokens the four columns of a one-hot input are.
@@ -131,7 +132,7 @@ def checked_mask(padding_mask: ArrayInput, shape: tuple) -> PaddingMask:
         The mask as bool.
 
     Raises:
-        UserError: it has another shape.
+        UserError: padding_mask has another shape.
     """
     mask = _array("padding_mask", padding_mask)
     if mask.shape != tuple(shape):
@@ -150,7 +151,7 @@ def checked_segments(segment_ids: ArrayInput, shape: tuple) -> SegmentIds:
         shape: (batch, length) of the inputs.
 
     Raises:
-        UserError: it has another shape or type.
+        UserError: segment_ids has another shape or type.
     """
     segments = _array("segment_ids", segment_ids)
     if not jnp.issubdtype(segments.dtype, jnp.integer):
@@ -170,7 +171,7 @@ def check_values(name: str, values: Any, below: int, what: str) -> None:
         name: the name of the argument.
         values: an array, or a tracer.
         below: the integers are from 0 up to this one, which is not among them.
-        what: they are, for the sentence.
+        what: name of the integers in the sentence.
 
     Raises:
         UserError: one is out of range.

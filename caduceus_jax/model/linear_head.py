@@ -217,7 +217,7 @@ def agreed(path: Source, task: TaskDescription | None, **given: Any) -> dict[str
 
     Args:
         path: the path of the model, for sentences.
-        task: what is recorded; None where nothing is.
+        task: the task recorded with the model; None without a record.
         **given: options by name, None where one is left to the record.
 
     Returns:

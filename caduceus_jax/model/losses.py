@@ -95,8 +95,8 @@ def classification_loss(
         logits: (batch, labels).
         labels: (batch,) class ids; (batch,) or (batch, labels) values to regress; (batch, labels)
             zeros and ones for several labels at once.
-        problem_type: by default regression for one output, single-label classification for
-            integer labels, multi-label classification otherwise.
+        problem_type: kind of loss: by default regression for one output, single-label
+            classification for integer labels, multi-label classification otherwise.
 
     Raises:
         UserError: labels whose shape or type does not fit, or a class that is known to be out of

@@ -24,7 +24,7 @@ class PretrainedModel(nnx.Module):
     Attributes:
         config: the architecture.
         tokenizer: the tokenizer that the model was made for; None where it is not known.
-        task: what the outputs mean, for models with a head that was fine-tuned; else None.
+        task: meaning of the outputs of a fine-tuned head; None without one.
     """
 
     config: CaduceusConfig

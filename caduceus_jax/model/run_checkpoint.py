@@ -47,7 +47,8 @@ def verify(folder: pathlib.Path) -> str | None:
     """Finds what is wrong with a checkpoint, naming the file; None where nothing is.
 
     Args:
-        folder: of the checkpoint; size and SHA-256 of every file are held against its manifest.
+        folder: folder of the checkpoint; size and SHA-256 of every file are compared with its
+            manifest.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -102,7 +103,7 @@ def describe(damaged: dict[int, str]) -> str:
     """Says what is wrong with which step, as part of a sentence.
 
     Args:
-        damaged: what is wrong, by step.
+        damaged: the damage of each step's checkpoint.
     """
     return ", ".join(f"{step} ({wrong})" for step, wrong in damaged.items())
 

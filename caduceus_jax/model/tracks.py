@@ -57,9 +57,9 @@ class CaduceusForTracks(LinearHead):
         conv: the causal convolution; training passes a sharded one.
         num_signals: values that are known of each base beside the sequence.
         head_bias: the head has a bias, zero at first.
-        tokenizer: of the sequences that the model is for; by default the original's, where the
-            config is one for it.
-        task: what else is known of the outputs; its bin_size, rc_mode and labels are not read.
+        tokenizer: tokenizer of the sequences that the model is for; by default the original's, if
+            the config fits it.
+        task: further facts about the outputs; its bin_size, rc_mode and labels are not read.
         rngs: draws the parameters.
 
     Raises:

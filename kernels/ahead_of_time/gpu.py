@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Prints the tables.
 
     Args:
-        arguments: of the command line; `--gpu a100` compiles for another GPU than an H200.
+        arguments: command-line arguments; `--gpu a100` compiles for another GPU than an H200.
 
     Returns:
         The exit status: 0, 1 where a kernel spills registers, 2 where something is missing.
@@ -120,7 +120,7 @@ def count_scan(
         implementation: name of the implementation.
         dtype: type of the sequences.
         size: sizes of the sequence.
-        gate: with z.
+        gate: whether the scan is gated by z.
 
     Returns:
         The costs of its kernels, and its temporary memory in bytes.
@@ -150,7 +150,7 @@ def count_convolution(
     if options.convolution is None:
         return [], 0
     memory = _compile(gpu, *_convolution(options, jnp.dtype(dtype), size))
-    # 128 channels, four tokens a round.
+    # 128 channels, four tokens per round.
     return [*assembler.costs({CONVOLUTION: 128 * 4}, GPUS[gpu].architecture)], memory
 
 

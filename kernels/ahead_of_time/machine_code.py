@@ -67,8 +67,8 @@ class Assembler:
         """Reads the cost of each of these kernels among the programs, which are removed.
 
         Args:
-            elements: in one round of the kernel's loop, by the kernel's name.
-            architecture: as assemblers name it, such as "sm_90a".
+            elements: elements per round of each kernel's loop, by the kernel's name.
+            architecture: the architecture's name for assemblers, such as "sm_90a".
         """
         found = {}
         for program in self.programs.rglob("*.ptx"):

@@ -22,7 +22,7 @@ def prepare(folder: str | None) -> None:
     """Tells libtpu where to write its schedules, if anywhere, before anything loads it.
 
     Args:
-        folder: for the compiler's dumps; None for none.
+        folder: folder that the compiler dumps into; None writes no dumps.
     """
     dump = f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true"
     os.environ["LIBTPU_INIT_ARGS"] = dump if folder else ""

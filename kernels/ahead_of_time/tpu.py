@@ -91,8 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Prints the tables.
 
     Args:
-        arguments: of the command line; `--chips v5e v6e` takes these only, `--no-memory` leaves
-            the third table out.
+        arguments: command-line arguments; `--chips v5e v6e` compiles for these chips only,
+            `--no-memory` leaves the third table out.
 
     Returns:
         The exit status: 0, 1 where a bar is missed, 2 where libtpu is missing.
@@ -151,10 +151,10 @@ def kernels(
 
     Args:
         chip: the chip to compile for.
-        folder: where the compiler writes its schedules.
+        folder: folder that the compiler writes its schedules to.
         dtype: type of the sequences.
         size: sizes of the sequence.
-        gate: scan with z.
+        gate: whether the scan is gated by z.
     """
     from caduceus_jax.kernels.tpu.plan import default_block, default_chunk
 
@@ -207,7 +207,7 @@ def estimated_cycles(program: str, trips: tuple[int, ...]) -> int:
 
     Args:
         program: compiled, as text.
-        trips: how often an outer loop runs, a loop within it, and so on.
+        trips: numbers of iterations of an outer loop, of a loop within it, and so on.
     """
     bodies = re.split(r"^(?=(?:ENTRY )?%?[\w.\-]+ .*\{$)", program, flags=re.MULTILINE)
     named = {match[1]: body for body in bodies if (match := re.match(r"(?:ENTRY )?%?(\S+)", body))}
@@ -232,7 +232,7 @@ def compile_scan(
         dtype: type of the sequences.
         implementation: options of the scan.
         size: sizes of the sequence.
-        gate: with z.
+        gate: whether the scan is gated by z.
 
     Returns:
         The compiled program.

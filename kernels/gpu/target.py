@@ -32,7 +32,7 @@ def capability_of(device: Any) -> int:
     """Returns the compute capability of a JAX device, such as 90 for 9.0.
 
     Raises:
-        NotImplementedError: it is not a GPU by NVIDIA.
+        NotImplementedError: the device is not a GPU by NVIDIA.
     """
     text = str(getattr(device, "compute_capability", ""))
     major, _, minor = text.partition(".")

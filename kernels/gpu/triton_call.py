@@ -57,7 +57,7 @@ def call(
     a single number, which no program touches.
 
     Args:
-        module: where the kernel is, below `caduceus_jax.kernels`; its WRITES name, for each
+        module: path of the kernel's module below `caduceus_jax.kernels`; its WRITES name, for each
             kernel, the arguments that it writes, which come last.
         name: the name of the kernel.
         program: the program to compile it for.

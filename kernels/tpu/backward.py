@@ -110,9 +110,9 @@ def _round(
     """Computes the gradients of a round of tokens, walking against the recurrence.
 
     Args:
-        loop: how the program walks over its chunk.
+        loop: walk of the program over its chunk.
         i: the round.
-        adjoint: with respect to the state after the round.
+        adjoint: gradient with respect to the state after the round.
         grad_b: (state, 128), gradients of the rounds before this one, its neighbour's first.
         grad_c: (state, 128), the same for C.
 

@@ -107,7 +107,7 @@ def gradients(
         bias: (groups, channels).
         grad: cotangent of the result, (batch, length, channels).
         reverse: the convolution walks right to left.
-        silu: it ends with SiLU.
+        silu: the convolution ends with SiLU.
         interpret: run on the backend at hand instead of compiling for a TPU.
 
     Returns:

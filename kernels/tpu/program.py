@@ -62,7 +62,7 @@ class KernelCall:
             kernel: called with the plan and the arrays by name.
             reads: names of what it reads; those that this scan does not have are left out.
             writes: names of what it writes.
-            scratch: what it has to itself, by name.
+            scratch: arrays that each program has to itself, by name.
 
         Returns:
             The arrays written, by name.

@@ -9,7 +9,7 @@ from caduceus_jax.cli.arguments import read_config
 from caduceus_jax.configs import recipes, resolve
 from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
 
-# d_model, n_layer, tokens a window, steps, parameters of the released models.
+# d_model, n_layer, tokens per window, steps, parameters of the released models.
 PAPER = {
     "1k_118": (118, 4, 1_024, 10_000, 470_702),
     "1k": (256, 4, 1_024, 10_000, 1_934_592),

@@ -101,7 +101,7 @@ def test_steps_may_be_given_as_they_are():
 
 
 def test_what_enters_a_shard_comes_from_all_before_it():
-    """By hand: one channel, one state, decay 1/2 a token, an impulse at the first token."""
+    """By hand: one channel, one state, decay 1/2 per token, an impulse at the first token."""
     ones = jnp.ones((1, 4, 1))
     arrays = {
         "u": jnp.array([1.0, 0, 0, 0]).reshape(1, 4, 1),

@@ -45,7 +45,7 @@ def digests(windows, config, steps, **options):
 
 def resume(windows, config, before, after):
     """T5; how many iterators were broken and resumed, and how many of these differed."""
-    # As many windows a step as make an epoch end within the batches before the break and after.
+    # As many windows per step as make an epoch end within the batches before the break and after.
     batch_size = 4 * max(1, len(windows) // (4 * before) + 1)
     resumed = differing = 0
     for processes in (1, 2, 4):
@@ -59,7 +59,7 @@ def resume(windows, config, before, after):
                 resumed += 1
                 differing += begun + rest != expected
     epoch = len(windows) / batch_size
-    print(f"{len(windows)} windows, {batch_size} a step: an epoch ends every {epoch:.1f} steps")
+    print(f"{len(windows)} windows, {batch_size} per step: an epoch ends every {epoch:.1f} steps")
     return resumed, differing
 
 

@@ -43,8 +43,8 @@ class Machine:
     """A process as on a machine of its own.
 
     Args:
-        folder: for its boot id, its disk and its log.
-        number: of the machine, from 0.
+        folder: folder of its boot id, its disk and its log.
+        number: number of the machine, from 0.
         namespace: the words of `unshare`; empty: the boot id of this machine, and no own disk.
     """
 
@@ -68,10 +68,10 @@ class Machine:
         """Starts `caduceus-jax WORDS` there.
 
         Args:
-            words: of the command line.
+            words: words of the command line.
             own: a folder that is this machine's own disk, not shared with the others.
             limit: most bytes that a file may have, in KiB; a disk that is full, so to speak.
-            env: what differs in the environment.
+            env: variables of the environment that differ.
         """
         command = shlex.join([sys.executable, "-P", "-m", "caduceus_jax", *words])
         lines = [f"ulimit -f {limit}"] if limit else []

@@ -27,9 +27,9 @@ class Run:
     """One run of a tiny model on a random genome.
 
     Args:
-        folder: that everything is written to.
-        name: of the run within.
-        settings: of the recipe, beside those of every run here.
+        folder: folder that everything is written to.
+        name: name of the run within that folder.
+        settings: settings of the recipe, beside those of every run here.
     """
 
     def __init__(self, folder: pathlib.Path, name: str, **settings: Any):
@@ -74,7 +74,7 @@ class Run:
         """As many processes, of one device each, that train one model.
 
         Args:
-            count: how many.
+            count: number of runs.
             last: words that only the last one is told.
         """
         with socket.socket() as free:

@@ -150,9 +150,9 @@ def _line(row: dict[str, Any]) -> str:
     rate, low, high = (1e-6 * row[f"{end}tokens_per_s"] for end in ("", "min_", "max_"))
     return (
         f"{row['windows']:,} windows of {row['length']:,}, {row['how']}: {rate:.1f} million tokens "
-        f"a second ({low:.1f} - {high:.1f})"
+        f"per second ({low:.1f} - {high:.1f})"
         + (
-            f", {1e-6 * row['tokens_per_core_s']:.1f} a second of a core"
+            f", {1e-6 * row['tokens_per_core_s']:.1f} per second and core"
             if "tokens_per_core_s" in row
             else ""
         )
@@ -174,5 +174,5 @@ def page(results: dict[str, Any]) -> str:
         ]
         for row in results["cases"]
     ]
-    head = ["step", "made in", "million tokens a second", "million tokens a second of a core"]
+    head = ["step", "made in", "million tokens per second", "per core"]
     return "\n".join([*lines, *table(head, cells), ""])

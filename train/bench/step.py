@@ -271,7 +271,7 @@ def _peak(device: Any) -> int:
 
 def page(results: dict[str, Any]) -> str:
     """Writes the results as a page of Markdown."""
-    head = ("model", "window", "windows", "scan", "tokens/s (least - greatest)", "a step, ms")
+    head = ("model", "window", "windows", "scan", "tokens/s (min - max)", "ms per step")
     head += ("peak, GiB", "needed, GiB", "compiling, s", "kernels")
     rows = [_cells(row) for row in results["cases"]]
     notes = [

@@ -52,7 +52,7 @@ class Examples:
         """Returns rows of a batch: `input_ids`, `labels` uint8 and `soft` bool, all (rows, length).
 
         Args:
-            numbers: for each row, the window, the example and the mask.
+            numbers: window, example and mask of each row.
         """
         numbers, length = list(numbers), self.windows.length
         batch = {
@@ -273,7 +273,7 @@ def validated(windows: Windows, config: DataConfig) -> list[int]:
 
     Args:
         windows: the held-out windows.
-        config: how many; by default `VALIDATION_TOKENS` of them.
+        config: settings with the number of windows; by default `VALIDATION_TOKENS` of tokens.
     """
     most = config.validation_windows
     if most is None:
@@ -288,9 +288,9 @@ def prefetch_to_device(
     """Places batches on devices before they are asked for.
 
     Args:
-        batches: on the host.
+        batches: batches on the host.
         place: begins the transfer of one and returns without waiting.
-        count: how many are on their way while one is worked on.
+        count: number of batches on their way while one is worked on.
     """
     source = iter(batches)
     waiting = collections.deque(map(place, itertools.islice(source, count)))

@@ -98,7 +98,7 @@ class Inputs:
         """Checks that a position is one in these data.
 
         Raises:
-            UserError: it is a position in other data.
+            UserError: the position belongs to other data.
         """
         check_data_position(position, self.stores, len(self.train))
 

@@ -33,7 +33,7 @@ _MEGABYTE = 1_000_000
 
 
 def prepare(genome: pathlib.Path, *, out: pathlib.Path) -> None:
-    """Prepares a genome for training: one byte a base in a folder that opens at once.
+    """Prepares a genome for training: one byte per base in a folder that opens at once.
 
     pretrain does this by itself for the FASTA files it is given, into the run's folder. Preparing
     a genome once and naming the folder instead (--data.fasta folder) saves doing it in every run.

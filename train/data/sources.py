@@ -79,7 +79,7 @@ def check_data_position(place: dict[str, Any], stores: list[Store], windows: int
         The step that was done last.
 
     Raises:
-        UserError: it is a place in other data.
+        UserError: the position belongs to other data.
     """
     was, now = place["sources"], [_identity(store) for store in stores]
     if (len(was), place["windows"]) != (len(now), windows):

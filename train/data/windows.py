@@ -18,11 +18,11 @@ class Windows:
 
     Args:
         stores: the genomes.
-        blocks: where windows may lie; none crosses a block's end.
+        blocks: stretches in which windows lie; none crosses a block's end.
         length: tokens of a window.
         stride: bases from one window's start to the next.
-        inward: where a block ends before its last window does, that window is shifted inward;
-            otherwise, and where the block is shorter than a window, N completes it.
+        inward: shift the last window of a block inward if it extends past the block's end;
+            otherwise, and in blocks shorter than a window, N completes it.
         avoid: windows that touch these are left out.
     """
 

@@ -105,7 +105,7 @@ class MaskedEvaluation:
         out: folder of the results: report.html, report.md and results.json.
         contigs: contig, or a list [chr1,chr2], to take windows from; empty takes all.
         context_length: bases per window, all of which the model reads.
-        windows: at most this many windows, spread evenly.
+        windows: largest number of windows, spread evenly.
         mask_probability: share of a window's bases that are masked, all in one pass.
         dtype: type of activations and matrix products.
         batch_size: windows per batch; null chooses it for the device.

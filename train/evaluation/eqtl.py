@@ -121,7 +121,7 @@ def embed_windows(
         model: a pretrained model.
         tokenizer: the model's.
         genome: the genome that the windows lie on.
-        windows: of `find_windows`.
+        windows: windows from `find_windows`.
         folder: gets states.npy and states.json.
         length: bases of a window.
         pooled: bases around the variant over which the mean is taken, an odd number.
@@ -213,9 +213,9 @@ def features(
     """Builds one row of features for each row of the table that has its windows.
 
     Args:
-        states: of `embed_windows`.
+        states: states from `embed_windows`.
         table: the variants.
-        windows: of `find_windows`.
+        windows: windows from `find_windows`.
         strands: the strands to average: (0, 1), or (0,).
         protocol: "paper" gives the tissue as one number, its place in the alphabet; "clean" as
             zeros and a one.

@@ -97,9 +97,9 @@ class LabelledConfig:
         sequence: column of the tables with the sequences.
         label: column of the tables with the labels, or with the values to regress: [a,b] for
             several. In a FASTA file the label is what follows the last | of a header line.
-        kind: what the tables are for: "classification"; "multi_label", any number of labels per
-            sequence, as columns [a,b] of 0 and 1 or as one column of names joined by ; or
-            "regression" of one or several values.
+        kind: kind of labels: "classification"; "multi_label", any number of labels per sequence, as
+            columns [a,b] of 0 and 1 or as one column of names joined by ; or "regression" of one or
+            several values.
         max_length: longest sequence in tokens; null takes the length of the longest training one.
             Longer ones are cut at the end.
         validation_fraction: fraction of the training sequences used for validation when no file is
@@ -149,13 +149,13 @@ class FinetuneConfig:
         method: "all" trains the whole model; "lora" low-rank changes of its projections (Hu et al.
             2022) and the head; "probe" a linear model on its frozen embeddings.
         lora_rank: rank of these changes.
-        lora_alpha: they are scaled by lora_alpha / lora_rank.
+        lora_alpha: low-rank updates are scaled by lora_alpha / lora_rank.
         new_head: draw a new head even if the model has one for the same labels. A head for other
             labels, or for the same ones in another order, is always replaced.
         class_weights: "balanced" makes every class (of several labels, both sorts of each) count
             alike in the training loss, however rare it is.
-        pooling: of the hidden states, before the linear head; null takes what is recorded with a
-            fine-tuned model, else mean.
+        pooling: reduction of a sequence's hidden states to one, before the linear head; null takes
+            the one recorded with a fine-tuned model, or else mean.
         rc_mode: "none"; "augment" trains on either strand with equal odds; "posthoc" does so too,
             and averages the predictions for both strands when it validates and tests;
             "equivariant" goes with models that read both by construction. Null takes
@@ -166,7 +166,7 @@ class FinetuneConfig:
         metric: the validation score that chooses the epoch that is tested; null takes the task's.
         epochs: passes over the training sequences.
         patience: stop after so many epochs without a better validation score; null never stops.
-        batch_size: sequences a step, over all devices.
+        batch_size: sequences per step, over all devices.
         dtype: type of activations and matrix products.
         remat: compute each block again in the backward pass: less memory, more time.
         seeds: seeds of the validation part, head, order and strands; one result for each.

@@ -128,7 +128,7 @@ def check_defined(name: str, labels: np.ndarray, classes: Sequence[str]) -> None
         classes: names of the classes, labels or values.
 
     Raises:
-        UserError: it is not defined; the message says what is missing.
+        UserError: the metric is not defined; the message says what is missing.
     """
     advice = "raise data.validation_fraction, name other data.validation, or choose another metric"
     if name in ("auroc", "auprc"):

@@ -145,8 +145,8 @@ def fit(
 
     Args:
         inputs: (examples, channels) embeddings.
-        labels: of the examples, as `Examples` has them.
-        task: whose kind and classes they are.
+        labels: labels of the examples, in the form of `Examples`.
+        task: the task, with its kind and classes.
         strength: inverse strength of the penalty.
         class_weights: "balanced" counts all classes alike.
 

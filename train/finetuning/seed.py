@@ -220,7 +220,7 @@ def schedule_steps(config: FinetuneConfig, task: Task, epoch_steps: int) -> int:
 
     Args:
         config: the settings; their protocol decides.
-        task: whose sequences the original counts.
+        task: the task, whose sequences the original counts.
         epoch_steps: number of batches of an epoch.
     """
     if config.protocol == "clean":

@@ -53,8 +53,8 @@ class PlanConfig(StepConfig):
     Recipes of pretraining are read, without their data and folders.
 
     Args:
-        topology: what to compile for: a TPU slice such as v5e:16x16 or v5p:8x8x4, h200:8 (GPUs of
-            one machine), or cpu:8; v5e-256, v5p-128 and h200-8 are names of some of them.
+        topology: devices to compile for: a TPU slice such as v5e:16x16 or v5p:8x8x4, h200:8 (GPUs
+            of one machine), or cpu:8; v5e-256, v5p-128 and h200-8 are names of some of them.
         search: also find the largest batch that fits, by compiling: twice as many windows each
             time until they do not fit, then between the two. Where the recipe does not fit, also
             try other divisions by fsdp, sequence, tensor and microbatches with the same batch, and

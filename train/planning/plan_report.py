@@ -20,7 +20,7 @@ def lines(report: dict[str, Any]) -> list[str]:
     sizes = " x ".join(f"{name} {size}" for name, size in report["mesh"].items() if size > 1)
     lines = [
         f"{report['topology']}: {report['devices']} devices{sizes and ', '}{sizes}; "
-        f"{windows:,} window{'s' * (windows > 1)} of {report['tokens_per_window']:,} tokens a "
+        f"{windows:,} window{'s' * (windows > 1)} of {report['tokens_per_window']:,} tokens per "
         f"step, {report['windows_per_group']} {share}",
         f"{verdict}: {size}{' of' * bool(needed)} {report['available_bytes'] / GIB:.2f} GiB on "
         "each device",
@@ -39,7 +39,9 @@ def lines(report: dict[str, Any]) -> list[str]:
             )
             for row in report["collectives"]
         ]
-        lines += _table("collective, and its result on a device", ["a step", "MiB a step"], rows)
+        lines += _table(
+            "collective, and its result on a device", ["per step", "MiB per step"], rows
+        )
     rows = [
         (
             kind,
@@ -77,7 +79,7 @@ def _divided(divisions: list[dict[str, Any]]) -> list[str]:
         fits = "yes" if division.fits else "no"
         seconds = f"{division.compile_seconds:.0f}"
         rows.append((division.words() or "windows only", fits, needed, sent, seconds))
-    heads = ["fits", "GiB", "MiB sent a step", "compiled in s"]
+    heads = ["fits", "GiB", "MiB sent per step", "compiled in s"]
     return _table("division with the same batch", heads, rows) if rows else []
 
 
@@ -88,7 +90,7 @@ def share_of(report: dict[str, Any]) -> str:
         report: the report that `plan` prints as JSON.
     """
     size = report["mesh"]["sequence"] * report["mesh"]["tensor"]
-    return "a device" if size == 1 else f"a group of {size} devices"
+    return "per device" if size == 1 else f"per group of {size} devices"
 
 
 def _predicted(predicted: dict[str, dict[str, float | None]]) -> list[str]:
@@ -100,7 +102,7 @@ def _predicted(predicted: dict[str, dict[str, float | None]]) -> list[str]:
     least = sum(found["least"] or 0 for found in predicted.values())
     heads = ["arithmetic", "exponentials", "memory", "links", "at least"]
     return [
-        *_table("predicted at published peaks, ms a step", heads, rows),
+        *_table("predicted at published peaks, ms per step", heads, rows),
         "",
         f"predicted, not measured: a step takes at least {least:.3g} s, one kind of work after "
         "the other",

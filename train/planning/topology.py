@@ -73,7 +73,7 @@ def find_topology(name: str) -> Topology:
         name: a TPU slice such as "v5e:16x16" or "v5p:8x8x4", GPUs of one machine such as "h200:8",
             or "cpu:8"; several slices or machines with their number in front, "2xv5e:16x16" or
             "4xh200:8". Or, as they are ordered, "v5e-256", "v5p-128" or "h200-8": Google counts the
-            TensorCores of a v4, v5p and 7x, two a chip, and the chips of a v5e and v6e.
+            TensorCores of a v4, v5p and 7x, two per chip, and the chips of a v5e and v6e.
 
     Raises:
         UserError: no such devices, or their compiler is not installed.

@@ -86,7 +86,7 @@ def check_vocabulary(model: CaduceusConfig, tokenizer: Tokenizer) -> None:
     """Checks that a model has the tokens that the data will have.
 
     Raises:
-        UserError: it does not.
+        UserError: the model lacks a token, or has another complement map or padding token.
     """
     size, complement = tokenizer.vocab_size, tuple(tokenizer.complement.tolist())
     if model.vocab_size < size:

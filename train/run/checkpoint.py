@@ -114,7 +114,7 @@ class Checkpoints:
         """Waits until what was saved is complete on disk.
 
         Raises:
-            WriteFailed: it could not be written in the background.
+            WriteFailed: a checkpoint could not be written in the background.
         """
         if self._finishing is None:
             return
@@ -167,7 +167,7 @@ class Checkpoints:
 
         Raises:
             UserError: the checkpoint is of another model.
-            DamagedCheckpoint: it cannot be read, although its bytes were intact before.
+            DamagedCheckpoint: the checkpoint cannot be read, although its bytes were intact before.
         """
         checkpoint = self.folder / str(self.latest)
         return read_state(checkpoint, like), read_run(checkpoint)["place"]
@@ -237,7 +237,7 @@ def read_state(checkpoint: pathlib.Path, like: TrainState) -> TrainState:
 
     Raises:
         UserError: the checkpoint is of another model.
-        DamagedCheckpoint: it cannot be read, although its bytes were intact before.
+        DamagedCheckpoint: the checkpoint cannot be read, although its bytes were intact before.
     """
     path = checkpoint.absolute() / STATE
     with ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler()) as reader:

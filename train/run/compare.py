@@ -55,7 +55,7 @@ def read_run(folder: pathlib.Path) -> Run:
         folder: the run's folder.
 
     Raises:
-        UserError: it does not hold a run.
+        UserError: the folder does not hold a run.
     """
     if not (folder / _CONFIG).is_file():
         raise UserError(f"{folder} does not hold a run: it has no {_CONFIG}")

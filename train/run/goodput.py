@@ -44,7 +44,7 @@ class TimeLedger:
     """Divides a run's time by what it was spent on; every second counts once.
 
     Args:
-        begun: when the run began, on the clock `now`.
+        begun: start of the run, on the clock `now`.
         before: seconds by kind that earlier parts of the same run took.
         now: the clock.
 

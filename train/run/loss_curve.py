@@ -96,7 +96,7 @@ def summary(baselines: Mapping[str, float], rows: list[dict[str, Any]], held_out
     Args:
         baselines: nats per base of the simple models, by name.
         rows: the metrics of the run, one dictionary per line.
-        held_out: what was validated on, such as "9 held-out bases".
+        held_out: the validation sequence, such as "9 held-out bases".
     """
     validated = [row for row in rows if "validation_masked_loss" in row]
     table = [

@@ -23,7 +23,7 @@ def baselines(splits: Splits) -> dict[str, float]:
     """Computes the cross-entropy of the validation sequence under simple models.
 
     Args:
-        splits: of genomes that are read piece by piece.
+        splits: splits of genomes that are read piece by piece.
 
     Returns:
         `order_0_entropy`, of the validation sequence's own composition, which no model that
@@ -87,8 +87,8 @@ def markov_cross_entropy(model: list[np.ndarray], sequences: Iterable[np.ndarray
     """Computes the cross-entropy of sequences, left to right, under a Markov model.
 
     Args:
-        model: of `fit_markov`. Where fewer bases of context are known, as at a sequence's start,
-            a lower order predicts.
+        model: model from `fit_markov`. Where fewer bases of context are known, as at a sequence's
+            start, a lower order predicts.
         sequences: codes of the bases, as for `order_0_entropy`.
 
     Returns:

@@ -31,7 +31,7 @@ class Profile:
 
         Args:
             step: about to be dispatched.
-            state: that it will be given; only here is it waited for.
+            state: state that the step will be given; it is waited for here and nowhere else.
         """
         if (step in self._steps) == self._tracing:
             return

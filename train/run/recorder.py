@@ -58,13 +58,13 @@ class Recorder:
         Args:
             finished: number and metrics of steps, in order; where the newest step is validated,
                 all steps up to it.
-            due: what is due after the newest step.
+            due: the lines that are due after the newest step.
             step: the newest step that was dispatched.
             validate: validates the parameters after that step.
             guard: returns the newest step that was not skipped, and the newest checkpoint's step.
 
         Raises:
-            TooManySkipped: of steps one after the other.
+            TooManySkipped: too many steps in a row were skipped.
         """
         for done, row in finished:
             self._report.advance(done)

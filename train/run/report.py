@@ -154,7 +154,7 @@ def check_wandb() -> Any:
     """Imports the module of Weights & Biases.
 
     Raises:
-        UserError: it is not installed.
+        UserError: wandb is not installed.
     """
     try:
         return importlib.import_module("wandb")

@@ -103,7 +103,7 @@ def local_copy(what: str, path: str, *, folders_only: bool = False) -> pathlib.P
         folders_only: do not copy a file; its place is returned all the same.
 
     Raises:
-        StorageFailed: it is not there, or cannot be read.
+        StorageFailed: the file does not exist, or cannot be read.
     """
     if not is_remote(path):
         return pathlib.Path(path)

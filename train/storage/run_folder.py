@@ -92,7 +92,7 @@ class RunFolder:
         """Writes a complete checkpoint, and the files beside it, to the store.
 
         Args:
-            step: of the checkpoint; those that were removed here are removed there too.
+            step: step of the checkpoint; checkpoints that were removed here are removed there too.
         """
         if not self._remote:
             return

@@ -13,7 +13,7 @@ class PublishedTask(NamedTuple):
     """Describes a published task.
 
     Args:
-        classes: what the labels 0, 1, ... are, in this order everywhere.
+        classes: names of the labels 0, 1, ..., in this order everywhere.
         metric: the score that is published.
         max_length: tokens of the longest sequence that is read.
         scores: published scores, by model.

@@ -55,7 +55,7 @@ class SignalWindows:
     """Signals in windows, read when they are asked for: log(1 + value) of every base.
 
     Args:
-        files: one a signal.
+        files: one file per signal.
         contig: (windows,) names of the contigs.
         start: (windows,) first base, 0-based; may be negative. Outside the contig, and where a
             file has no value, the value is 0.

@@ -77,7 +77,7 @@ def locate(suite: str, name: str, folder: str) -> pathlib.Path:
     """Finds the task's folder: the one in `folder`, or what the hub has of it.
 
     Raises:
-        UserError: it is neither there nor to be had.
+        UserError: the task is neither in the folder nor on the hub.
     """
     here = pathlib.Path(folder) / name
     if folder and here.is_dir():

@@ -72,7 +72,7 @@ def task_of(
         name: the task's.
         parts: "train", and perhaps "validation" and "test".
         config: kind, columns and longest sequence.
-        metric: by default accuracy, or Pearson's correlation.
+        metric: name of the score; by default accuracy, or Pearson's correlation.
         classes: order of the labels; by default that of numbers, or of the alphabet.
 
     Raises:
@@ -249,7 +249,7 @@ def tables_of_folder(data: LabelledConfig, folder: pathlib.Path) -> LabelledConf
 
     Args:
         data: the other settings.
-        folder: with files such as train.csv and test.tsv.gz.
+        folder: folder with files such as train.csv and test.tsv.gz.
 
     Raises:
         UserError: a table to train on or to test on is missing.

@@ -64,7 +64,7 @@ def likelihood(
             `caduceus-jax prepare`.
         out: files to write, one or more: .parquet, .tsv, .tsv.gz or .bw (bigWig). They appear when
             all are complete.
-        track: what bigWig files hold: logp, entropy or information; all writes three files, and
+        track: values in bigWig files: logp, entropy or information; all writes three files, and
             X.bw becomes X.logp.bw, X.entropy.bw and X.information.bw.
         options: the verb's options.
         dtype: type of matrix products and activations.

@@ -70,8 +70,9 @@ def mutagenesis(
             `caduceus-jax prepare`.
         out: files to write, one or more: .parquet, .tsv, .tsv.gz, .bw, .png, .svg or .pdf. They
             appear when all are complete.
-        track: what a bigWig file holds: the mean of the three scores of a base, whose negative is
-            how much the genome's base is preferred, or the minimum, its most harmful change.
+        track: values in a bigWig file: the mean of a base's three scores, whose negative is how
+            much the genome's base is preferred, or the minimum, the score of its most harmful
+            change.
         strand: draw the picture as this strand is read, from its 5' end. Tables and tracks are of
             the + strand.
         options: the verb's options.

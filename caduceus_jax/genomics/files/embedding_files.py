@@ -44,8 +44,8 @@ def embedding_writer(
     Args:
         path: the file to write, under whatever name.
         ending: one of `FORMATS`, which tells how.
-        provenance: what made the embeddings; kept in the metadata of a parquet file, the
-            attributes of an HDF5 file, and `uns` of an AnnData file.
+        provenance: record of the run that made the embeddings; kept in the metadata of a parquet
+            file, the attributes of an HDF5 file, and `uns` of an AnnData file.
 
     Yields:
         A function that takes frames in order. Parquet is written as they come, other formats at

@@ -77,7 +77,7 @@ def iterate_chunks(
         Every record's chunks, none of them empty, in the file's order.
 
     Raises:
-        UserError: as `iterate_fasta` does.
+        UserError: a file that is not FASTA, or a sequence with characters that are not nucleotides.
     """
     source = as_input(path)
     first_line: dict[str, int] = {}  # of each name

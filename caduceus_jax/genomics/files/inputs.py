@@ -38,7 +38,7 @@ class Input:
         path: the file; "-" is standard input.
 
     Attributes:
-        path: as it was given.
+        path: the path as the user gave it.
         name: its name in errors.
         compression: None, "gzip" or "bgzip" (blocks of gzip, read from any of them), as its first
             bytes tell.

@@ -166,7 +166,7 @@ def checked_bases(where: str, sequence: object) -> bytes:
 
     Args:
         where: names the row in errors.
-        sequence: what its cell holds.
+        sequence: the value of the cell.
 
     Raises:
         UserError: not text, none at all, or with characters that are not nucleotides.

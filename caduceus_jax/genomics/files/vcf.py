@@ -140,11 +140,12 @@ def write_vcf(
         declarations: INFO key -> the rest of its header line, for example
             `Number=A,Type=Float,Description="..."`. Fields of these names that the source already
             has, and their declarations, are replaced.
-        fields: for each record, in the source's order, INFO key -> value.
-        provenance: of one more header line, which tells where the fields come from: the key
-            caduceus_jax, and these, of which the first is ID. A line of the same ID is replaced.
+        fields: one dictionary per record, in the source's order: INFO key -> value.
+        provenance: keys and values of one more header line, `##caduceus_jax=<...>`, which tells
+            where the fields come from; the first key is ID. A line of the same ID is replaced.
         compress: write bgzip, which needs pysam.
-        combine: what to write where a record has INFO fields already; by default the new ones.
+        combine: joins the INFO fields that a record already has with the new ones; by default the
+            new ones replace them.
     """
     with source.records() as records, writer(out, compress) as file:
         for line in _header(source.header, declarations, provenance):
@@ -287,7 +288,7 @@ def writer(path: pathlib.Path, compress: bool) -> Iterator[Any]:
 
     Args:
         path: the file.
-        compress: as bgzip, which needs pysam.
+        compress: write bgzip, which needs pysam.
     """
     if not compress:
         with path.open("wb") as file:

@@ -63,7 +63,7 @@ def scan_blocks(source: Input) -> Offsets:
     """Finds out where all blocks of a bgzip file begin, found by walking from one to the next.
 
     Raises:
-        UserError: what should be a block is not.
+        UserError: the file has bytes that are not a bgzip block.
     """
     places, start, content = [], 0, 0
     while start < source.size:

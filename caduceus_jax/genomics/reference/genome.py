@@ -43,8 +43,8 @@ class Genome:
         path: the FASTA file or the folder.
         names: the contigs in the file's order, by the first word of their headers.
         lengths: (contigs,) their lengths in bases.
-        identity: what tells the genome from another: the folder's digest, or the file's size, time
-            of its last change, and its contigs.
+        identity: tells the genome from another: the folder's digest, or the file's size, time of
+            its last change, and its contigs.
 
     Raises:
         UserError: no such file, a pipe, gzip that is not bgzip, or not a FASTA file.
@@ -108,7 +108,7 @@ class Genome:
         same contig, with one warning.
 
         Args:
-            names: as a file has them.
+            names: names of contigs in a file.
             declared: lengths in bases that the file's header gives its contigs.
 
         Returns:
@@ -201,7 +201,7 @@ def find_contig(name: str, known: Mapping[str, int], declared: int | None = None
     is another sequence than MT, which has 16,569.
 
     Args:
-        name: as a file has it.
+        name: name of the contig in a file.
         known: length of each contig of the genome, by name.
         declared: the length that the file's header gives the contig.
 

@@ -17,7 +17,7 @@ Rows = Int[np.ndarray, " rows"]
 
 
 class Haplotypes(NamedTuple):
-    """Alleles on contigs, one a row. The reference is an allele too: the genome's own bases."""
+    """Alleles on contigs, one per row. The reference is an allele too: the genome's own bases."""
 
     contig: Rows  # number in the genome
     start: Rows  # first base that the allele replaces
@@ -107,7 +107,7 @@ def extra_left(
     alleles: list[tuple[bytes, ...]],
     length: int,
 ) -> Bool[np.ndarray, " rows"]:
-    """Finds out on which side a window of an odd length has a base more, for `middle`.
+    """Finds out on which side a window of odd length has one base more, for `middle`.
 
     The side is chosen by the sequences, so that both strands choose the same one: on the left
     where the sequences around, read with the alleles in place, come before their reverse

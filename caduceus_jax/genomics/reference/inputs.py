@@ -54,7 +54,7 @@ class VariantSource(NamedTuple):
     Attributes:
         name: its name in errors.
         variants: one row per ALT.
-        columns: of the table they came in, or chrom, pos, ref and alt.
+        columns: the columns of the variants' table, or chrom, pos, ref and alt.
         vcf: the file they came in, if it is a VCF.
         encoding: encoding of a table of text.
     """
@@ -163,7 +163,7 @@ def as_sequences(
             sequences; or, with a genome, regions or variants in any form.
         genome: the genome that regions and variants lie on.
         context_length: bases around the middle of each region or the position of each record.
-        edge: what to do with a window that extends past its contig.
+        edge: treatment of a window that extends past its contig: "pad", "shift", "drop" or "error".
         max_length: bases of the longest sequence that is accepted; None for any.
         oriented: read regions on the - strand as its 5' to 3'.
         column: column of a table that has the sequences.

@@ -29,7 +29,7 @@ class Sequences:
 
     Attributes:
         what: the rows are, for example "regions".
-        frame: what is known of each row; its first column is `name`.
+        frame: one row per sequence; its first column is `name`.
         status: (rows,) of `Status` as text; OK where there is a sequence.
         lengths: (rows,) bases of each; 0 where a row has no sequence.
         read: the bases of a row (from 0) that is OK.
@@ -82,8 +82,7 @@ def around_regions(
         genome: the genome that they lie on.
         context_length: bases around a region's middle, (start + end) // 2 (0-based), which becomes
             index context_length // 2; by default the region as it is.
-        edge: what to do with a window that extends past its contig: "pad", "shift", "drop" or
-            "error".
+        edge: treatment of a window that extends past its contig: "pad", "shift", "drop" or "error".
         max_length: bases of the longest sequence that is accepted.
         oriented: read regions on the - strand as its 5' to 3'.
         describe: names a row in errors.
@@ -131,7 +130,7 @@ def around_records(
         genome: the genome that they lie on.
         context_length: bases around the first base of REF, which becomes index
             context_length // 2 (0-based).
-        edge: what to do with a window that extends past its contig.
+        edge: treatment of a window that extends past its contig: "pad", "shift", "drop" or "error".
         max_length: bases of the longest sequence that is accepted.
         describe: names a row in errors.
 
@@ -176,7 +175,7 @@ def check_length(where: str, length: int, max_length: int | None) -> None:
     """Refuses a sequence that is too long to be read at once.
 
     Raises:
-        UserError: it is longer than `max_length`.
+        UserError: a sequence is longer than `max_length`.
     """
     if max_length is not None and length > max_length:
         raise UserError(

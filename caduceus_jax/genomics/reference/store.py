@@ -1,6 +1,6 @@
 """Prepared genomes: a folder that opens instantly, however large, and is read through memory maps.
 
-    bases.bin     one uint8 a base, A C G T N, lower case kept; one contig after another
+    bases.bin     one uint8 per base, A C G T N, lower case kept; one contig after another
     unknown.bin   (runs, 2) int64, little endian: first N of a run and the base after it
     index.json    what is in the other two, and which file it was made from
 
@@ -55,7 +55,7 @@ class Store:
         path: the path of that folder.
         source: the file that it was made from.
         name: the name of that file.
-        sha256: of the contigs and the bases, whatever file they came from.
+        sha256: digest of the contigs and the bases, whatever file they came from.
         contigs: contigs by name, in the file's order.
         bases: (bases,) uint8, all contigs.
         unknown: (runs, 2) offsets of the runs of N, ascending; none crosses a contig's end.

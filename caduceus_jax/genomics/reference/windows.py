@@ -43,7 +43,7 @@ def place(
         describe: names a row for the message of "error".
 
     Returns:
-        The windows, one a row. A window with no base on its contig is `out_of_range`.
+        The windows, one per row. A window with no base on its contig is `out_of_range`.
 
     Raises:
         UserError: an unknown `edge`, or a window that reaches out where `edge` is "error".

@@ -81,7 +81,7 @@ def write_attributions(
 
     Args:
         outputs: files and their endings.
-        parts: of the work.
+        parts: parts of the attributions, in order.
         sequences: all of them.
         genome: the genome that they lie on.
         table: makes the table of some rows.

@@ -31,10 +31,10 @@ class Attributed(NamedTuple):
 
     Attributes:
         row: number of the sequence.
-        base: (bases,) the sequence's, an index in ACGT; -1 for N.
+        base: (bases,) indices in ACGT; -1 for N.
         contributions: (bases, 4) of A, C, G and T; NaN where the sequence has N.
         output: the target of the sequence.
-        start: that of its baseline; NaN unless gradients are integrated.
+        start: the target of the baseline; NaN unless gradients are integrated.
     """
 
     row: int
@@ -168,7 +168,7 @@ def completeness_gap(attributed: Attributed) -> float:
     """Computes how far the contributions' sum is from what they explain, as a share of it.
 
     Args:
-        attributed: of integrated gradients.
+        attributed: attributions by integrated gradients.
     """
     known = attributed.base >= 0
     total = attributed.contributions[np.flatnonzero(known), attributed.base[known]].sum()

@@ -41,7 +41,7 @@ class BaseChunk(NamedTuple):
     Attributes:
         chrom: name of the contig, as the region has it.
         contig: its number in the genome, -1 if unknown.
-        start: of the first base, 0-based.
+        start: position of the first base, 0-based.
         status: (bases,) of `Status` as text.
         base: (bases,) the genome's, an index in ACGT; -1 for N.
         log_probabilities: (bases, 4) natural logarithms; NaN unless the status is OK.
@@ -77,7 +77,7 @@ class PerBase:
     """The results at every base of regions.
 
     Attributes:
-        regions: as they were given.
+        regions: the regions in the order of the input.
         genome: the genome that they lie on.
         status: (regions,) of `Status`: OK, unknown_chrom or out_of_range.
         merged: their bases, each once.
@@ -174,7 +174,7 @@ def per_base(
     Args:
         m: a masked language model with its tokenizer.
         genome: the genome that the regions lie on.
-        regions: they may overlap.
+        regions: the regions; they may overlap.
         options: the verb's options.
         folder: keep the results in a file without a name there, 16 bytes per base, and not in
             memory.
@@ -208,7 +208,7 @@ class PerBaseWork:
     Attributes:
         forward: the forward pass.
         static: its keyword arguments.
-        parts: of each block, the numbers of its bases among the merged ones.
+        parts: numbers of each block's bases among the merged ones.
         weights: bases of each block.
         padded: bases so far whose context reaches beyond their contig.
     """

@@ -39,7 +39,7 @@ def check_track_files(
 
     Args:
         outputs: files and their endings.
-        tracks: what a bigWig file can have.
+        tracks: the kinds of values that a bigWig file can have.
 
     Returns:
         Each file with its ending and its track.
@@ -89,7 +89,7 @@ def computed_bases(
     Args:
         verb: the command.
         model: folder, run or hub id.
-        places: of `region_inputs`.
+        places: regions and their identity, from `region_inputs`.
         genome: the genome that the regions lie on.
         options: the verb's options.
         dtype: type of matrix products and activations.
@@ -126,9 +126,9 @@ def write_bases(
     Args:
         path: the file to write; it is not renamed at the end, so give a temporary one.
         ending: ending of the file's name.
-        results: of `per_base`.
+        results: results from `per_base`.
         tables: makes the table in parts.
-        value: of each base of a chunk; NaN is left out.
+        value: computes the value of each base of a chunk; NaN is left out.
     """
     if ending != TRACK:
         with table_writer(path, ending) as write:

@@ -42,7 +42,7 @@ class PredictionWork:
         static: its keyword arguments.
         parts: the rows of each block.
         weights: tokens of each block.
-        columns: that the predictions have.
+        columns: names of the columns of the predictions.
 
     Raises:
         UserError: the model has no head that was fine-tuned, or one of another kind; or its

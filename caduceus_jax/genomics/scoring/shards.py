@@ -60,7 +60,7 @@ def shard_of(
         inputs: the files that it reads.
 
     Raises:
-        UserError: what is not a shard, or an input that only one process can read.
+        UserError: text that does not name a shard, or an input that only one process can read.
     """
     if text is None:
         return None
@@ -110,7 +110,7 @@ def open_shard(
     Args:
         shard: the shard.
         out: the output that it is part of.
-        run: of `run_record`.
+        run: record of the run, from `run_record`.
         restart: begin anew in place of continuing a run that was interrupted.
 
     Raises:
@@ -169,11 +169,11 @@ def write_joined(
 
     Args:
         shards: all of them, in any order.
-        run: of `joined`.
+        run: record of the whole run, from `joined`.
         journal: the file to write.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     ordered = sorted(shards, key=lambda path: _record(path)["shard"][0])
     with replacing(journal) as partial, partial.open("wb") as file:

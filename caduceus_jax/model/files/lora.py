@@ -38,7 +38,7 @@ def read(folder: pathlib.Path) -> Adapter:
     """Reads an adapter.
 
     Args:
-        folder: with adapter_config.json and adapter_model.safetensors or .bin.
+        folder: folder with adapter_config.json and adapter_model.safetensors or .bin.
 
     Raises:
         UserError: the adapter is of a kind that is not supported, or its file is damaged.

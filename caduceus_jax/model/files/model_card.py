@@ -23,7 +23,7 @@ class ModelCard:
 
     Args:
         name: the name of the model; by default that of its folder or run.
-        data: what it was trained on, such as genomes and their assemblies.
+        data: training data, such as genomes and their assemblies.
         tokens: bases seen in training, with repetitions.
         recipe: the recipe or command it was trained with.
         commit: commit of the code that trained it.
@@ -58,7 +58,7 @@ def write(
         folder: the folder of the model.
         config: the architecture.
         parameters: number of parameters.
-        task: what the outputs of a fine-tuned model mean; None for a language model.
+        task: meaning of the outputs of a fine-tuned model; None for a language model.
         card: further facts.
     """
     path = folder / README

@@ -27,7 +27,7 @@ def auto_map(prefix: str = f"{HUB}--") -> dict[str, str]:
     """Returns the entries of config.json about the code.
 
     Args:
-        prefix: of each file; empty for files in the model's own folder.
+        prefix: prefix of each file's name; empty for files in the model's own folder.
     """
     return {name: prefix + place for name, place in _CLASSES.items()}
 
@@ -63,8 +63,8 @@ def described(hf: dict[str, Any], folder: pathlib.Path) -> dict[str, Any]:
 
     Args:
         hf: the parsed config.json.
-        folder: of the exported model; files of the original's code in it are named, and entries
-            for files that are not in it lead to the hub.
+        folder: folder of the exported model; files of the original's code in it are named, and
+            entries for files that are not in it lead to the hub.
     """
     if all((folder / _file(name)).is_file() for name in _CLASSES):
         return hf | {"auto_map": auto_map("")}

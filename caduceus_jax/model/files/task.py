@@ -31,7 +31,7 @@ class TaskDescription:
         kind: "classification" (one label per sequence), "multi_label" (any number of them),
             "regression" (values) or "tracks" (values along the sequence).
         max_length: bases of the longest sequence it was trained on; None where it is not known.
-        pooling: how the states of a sequence become one: "mean", "max", "first" or "last".
+        pooling: reduction of a sequence's states to one: "mean", "max", "first" or "last".
         rc_mode: "posthoc" where a model that is not equivariant reads both strands; None where it
             reads one, or is equivariant.
         padded: shorter sequences are completed on the left with tokens that the model reads, as in

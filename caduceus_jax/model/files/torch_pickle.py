@@ -100,8 +100,8 @@ class Unknown:
     """Stands for an object of a class that this reader does not know; it can do nothing.
 
     Attributes:
-        state: what the class would have been given to restore itself, usually a dictionary.
-        items: what was appended to it, or set under a key.
+        state: the state that the class would have restored itself from, usually a dictionary.
+        items: values that were appended to the object, or set under a key.
     """
 
     name = "?"  # of the class, as the file gives it
@@ -161,8 +161,8 @@ def plain(value: Any) -> Any:
     """Turns settings of a trainer into dictionaries, lists and plain values.
 
     Args:
-        value: from a loaded file. Of objects that are not known their state is taken; a node of
-            OmegaConf counts as what it holds.
+        value: a value of a loaded file. Unknown objects are replaced by their state, and a node of
+            OmegaConf by its content.
     """
     if isinstance(value, Unknown):
         state = value.state if isinstance(value.state, Mapping) else {}

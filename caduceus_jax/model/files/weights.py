@@ -33,7 +33,7 @@ def from_folder(folder: pathlib.Path, stems: tuple[str, ...] = (WEIGHTS, PICKLE)
     """Reads the weights of a folder, whole or in shards.
 
     Args:
-        folder: with one of `stems`, or its index.
+        folder: folder with one of `stems`, or its index.
         stems: names of files of weights, of which the first that is there counts.
 
     Raises:

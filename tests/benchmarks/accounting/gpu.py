@@ -5,8 +5,8 @@
 A part takes no less than its bytes take at the rate of memory, its matrix products at theirs, and
 the scan's kernels what their instructions take to be issued or their special functions to be
 computed; small operations, what it takes to launch them. Parts run one after another. By default
-the rates are those of an H200: 4.0 TB/s, 600 T operations a second in bfloat16, an eighth of that
-in float32, 32.1 T instructions and 4.01 T special functions a second.
+the rates are those of an H200: 4.0 TB/s, 600 T operations per second in bfloat16, an eighth of that
+in float32, 32.1 T instructions and 4.01 T special functions per second.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def parts(
     """Returns what each kind of work takes, by its name.
 
     Args:
-        operations: of the compiled step.
-        rates: of the device.
+        operations: operations of the compiled step.
+        rates: rates of the device.
         counts: instructions and special functions per state element, by the scan's kernel.
     """
     found: dict[str, Part] = collections.defaultdict(Part)
@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("program", type=pathlib.Path, help="that `step.py` wrote")
     parser.add_argument("counts", type=pathlib.Path, help="that `count.py` wrote")
-    parser.add_argument("--tokens", type=int, required=True, help="of a step")
+    parser.add_argument("--tokens", type=int, required=True, help="tokens per step")
     parser.add_argument("--rates", type=float, nargs=4, default=(4.0e12, 600e12, 32.1e12, 4.01e12))
     parser.add_argument("--least", type=float, default=0.002, help="share of what is printed")
     given = parser.parse_args()

@@ -76,7 +76,7 @@ def operations(text: str, trips: int | None = None) -> list[Operation]:
 
     Args:
         text: the compiled program.
-        trips: of loops of which XLA does not note how often they run.
+        trips: numbers of iterations of loops for which XLA does not note them.
     """
     bodies, entry = _parse(text)
 

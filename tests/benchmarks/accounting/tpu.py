@@ -38,8 +38,8 @@ def parts(operations: list[hlo.Operation], chip: tpu.Chip) -> dict[str, Part]:
     """Returns what each kind of work takes, by its name.
 
     Args:
-        operations: of the compiled step.
-        chip: that it was compiled for.
+        operations: operations of the compiled step.
+        chip: the chip that it was compiled for.
     """
     found: dict[str, Part] = collections.defaultdict(Part)
     kernels: dict[str, float] = {}
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("program", type=pathlib.Path, help="that `step.py` wrote")
     parser.add_argument("chip", choices=[chip.name for chip in tpu.CHIPS])
     parser.add_argument("--layers", type=int, required=True, help="of the model")
-    parser.add_argument("--tokens", type=int, required=True, help="of a step, per chip")
+    parser.add_argument("--tokens", type=int, required=True, help="tokens per step and chip")
     parser.add_argument("--least", type=float, default=0.004, help="share of what is printed")
     given = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")

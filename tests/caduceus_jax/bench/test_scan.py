@@ -22,7 +22,7 @@ def test_the_report_is_json_with_times_counts_and_floors(capsys, monkeypatch):
         assert row["floor_share"] == pytest.approx(row["floor_ms"] / row["median_ms"])
         assert row["times_faster"] == pytest.approx(row["reference_ms"] / row["median_ms"])
     # u, delta, z read and y written, B and C read; float32. One exponential a state and token,
-    # three a channel and token.
+    # three per channel and token.
     assert report["forward"]["bytes"] == 4 * (4 * 2 * 64 * 8 + 2 * 2 * 64 * 4)
     assert report["forward"]["exponentials"] == 2 * 64 * 8 * (4 + 3)
     assert report["forward"]["floor_ms"] == pytest.approx(1e3 * 20_480 / 1e9)

@@ -113,7 +113,7 @@ def test_bad_arguments_are_one_sentence(ps):
     with pytest.raises(UserError, match=r"^batch_size is 0; it must be at least 1$"):
         inference.embed(ps, ["ACGT"], batch_size=0)
     ids = np.full((2, 8), 7)
-    with pytest.raises(UserError, match=r"^positions must be 2 indices from 0 to 7, one a sequ"):
+    with pytest.raises(UserError, match=r"^positions must be 2 indices from 0 to 7, one per sequ"):
         inference.masked_log_probabilities(ps, ids, np.array([0, 8]))
 
 

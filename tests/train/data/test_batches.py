@@ -112,7 +112,7 @@ def test_a_run_continues_at_any_step_with_any_number_of_processes_and_workers(wi
 
 
 def test_the_number_of_processes_may_change_within_an_epoch(windows):
-    """T6, short: every window once an epoch, with 4 processes, then 2, then 8."""
+    """T6, short: every window once per epoch, with 4 processes, then 2, then 8."""
     seen = collections.Counter()
     for first, last, processes in ((0, 1, 4), (1, 3, 2), (3, 4, 8)):
         for process in range(processes):

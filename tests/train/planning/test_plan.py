@@ -64,13 +64,13 @@ def test_the_largest_batch_is_found_by_doubling_and_bisecting(monkeypatch, capsy
     assert [attempt["windows"] for attempt in report["tried"]] == tried
     assert report["largest_windows_per_group"] == largest
     if error is not None:
-        hint = "at most 1 window a group of 2 devices" if largest else "use remat blocks"
+        hint = "at most 1 window per group of 2 devices" if largest else "use remat blocks"
         assert hint in str(error.value)
     with refused:
         plan(dataclasses.replace(CONFIG, search=True))
     text = capsys.readouterr().out
     assert text.endswith(
-        f"largest that fits: {largest} window{'s' * (largest != 1)} a group of 2 devices\n"
+        f"largest that fits: {largest} window{'s' * (largest != 1)} per group of 2 devices\n"
     )
     assert "| 2 | yes | 2.00 | 1 |" in text if largest >= 2 else "| 2 | no | 2.00 | 1 |" in text
 

@@ -33,9 +33,9 @@ def test_a_plan_that_does_not_fit_shows_what_was_tried():
     assert "| scans | 2 | 3 | 4 |" in text
     assert "| 1 | no | not said | 2 |" in text
     assert "| fsdp 2, sequence 4 | yes | 8.00 | 3 | 4 |" in text
-    assert text.endswith("largest that fits: 0 windows a group of 4 devices")
+    assert text.endswith("largest that fits: 0 windows per group of 4 devices")
 
 
 def test_who_shares_a_window_is_named():
-    assert share_of(REPORT) == "a group of 4 devices"
-    assert share_of({"mesh": {"sequence": 1, "tensor": 1}}) == "a device"
+    assert share_of(REPORT) == "per group of 4 devices"
+    assert share_of({"mesh": {"sequence": 1, "tensor": 1}}) == "per device"

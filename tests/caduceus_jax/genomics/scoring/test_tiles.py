@@ -156,7 +156,7 @@ def test_the_other_strand_is_tiled_alike(model, overlap):
 
 
 def test_pooled_vectors_need_no_tokens(model, monkeypatch):
-    """What comes from the device is one vector a tile."""
+    """What comes from the device is one vector per tile."""
     seen, fetched = [], batches._fetched
 
     def spy(batch, results):
