@@ -8,7 +8,7 @@ the very numbers of an uninterrupted run in one piece.
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload, runtime_checkable
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from caduceus_jax.progress import track
 
 R = TypeVar("R")
 _FEWEST_BLOCKS = 32
+_MOST_COUNTED = 10_000_000  # rows that a progress bar counts one by one
 
 
 @runtime_checkable
@@ -160,6 +161,35 @@ class Work(Protocol[R]):
         ...
 
 
+class Counts(Sequence[int]):
+    """Numbers that are counted when they are first asked for, such as the work of each block.
+
+    Args:
+        count: counts the number of this index.
+        length: how many numbers there are.
+    """
+
+    def __init__(self, count: Callable[[int], int], length: int):
+        self._count, self._known = count, [-1] * length
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        """Returns one number, or a list of some."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if self._known[index] < 0:
+            self._known[index] = self._count(index)
+        return self._known[index]
+
+
 class Part(NamedTuple, Generic[R]):
     """The result of some consecutive rows, a table for example."""
 
@@ -263,14 +293,19 @@ def meter(show: bool, total: int, what: str, unit: str) -> Callable[[int], None]
     """
     if not show or not total:
         return lambda rows: None
-    bar = track(range(total), total=total, what=what, unit=unit)
+    each = 1
+    if total > _MOST_COUNTED:  # a bar that moves on for every base of a genome costs hours
+        each, unit = 1000, f"thousand {unit}"
+    steps = -(-total // each)
+    bar = track(range(steps), total=steps, what=what, unit=unit)
     state = {"done": 0}
     next(bar, None)  # it begins when it is first asked
 
     def advance(rows: int) -> None:
         """Moves the progress bar on."""
-        for _ in range(rows):
-            state["done"] += 1
+        before, state["done"] = state["done"], state["done"] + rows
+        reached = steps if state["done"] >= total else state["done"] // each
+        for _ in range(before // each, reached):
             next(bar, None)
 
     return advance

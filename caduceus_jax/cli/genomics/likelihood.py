@@ -5,6 +5,7 @@ import pathlib
 from typing import Literal, get_args
 
 from caduceus_jax.genomics.files.output import check_outputs, replacing
+from caduceus_jax.genomics.genome_wide.writing import compute_store, wants_store
 from caduceus_jax.genomics.likelihood import Track, likelihood_tables, track_values
 from caduceus_jax.genomics.options import Masking
 from caduceus_jax.genomics.reference.genome import Genome
@@ -44,9 +45,14 @@ def likelihood(
     the information, 2 bits - entropy, for each base that has one, whatever the number of regions
     it is in.
 
+    A store (.zarr) has the four logarithms at every base as float16, 8 bytes per known base, in
+    one file for each contig: score-variants --scores answers from it, Zarr's readers read it, and
+    in Python cj.ScoreStore. It is what to write for whole genomes, with several --masks-per-pass.
+    The command first says what it will take: passes, time and disk.
+
     Contigs of any length: memory does not grow with them. 16 bytes per base are kept beside the
     first output while the command runs, and as many in a journal (OUT.journal): the same command
-    continues a run that was interrupted.
+    continues a run that was interrupted. For a store that is 8 bytes in the journal alone.
 
     examples:
       caduceus-jax likelihood runs/quickstart chr22:30,000,001-30,002,000 --genome hg38.fa \\
@@ -54,6 +60,8 @@ def likelihood(
       caduceus-jax likelihood runs/quickstart genes.bed --genome hg38.fa \\
           --out genes.parquet genes.bw
       caduceus-jax likelihood runs/quickstart all --genome phage.fa --track all --out phage.bw
+      caduceus-jax likelihood runs/quickstart all --genome phage.fa --masks-per-pass 8 \\
+          --out phage.zarr
 
     Args:
         model: folder of a model or of a pretraining run, or a hub id such as owner/name.
@@ -62,8 +70,8 @@ def likelihood(
             contig's name, or all: every contig.
         genome: FASTA, plain or bgzip (its index, .fai, is made where it is missing), or a folder of
             `caduceus-jax prepare`.
-        out: files to write, one or more: .parquet, .tsv, .tsv.gz or .bw (bigWig). They appear when
-            all are complete.
+        out: files to write, one or more: .parquet, .tsv, .tsv.gz or .bw (bigWig); or a store,
+            .zarr, alone. They appear when all are complete.
         track: values in bigWig files: logp, entropy or information; all writes three files, and
             X.bw becomes X.logp.bw, X.entropy.bw and X.information.bw.
         options: the verb's options.
@@ -75,10 +83,16 @@ def likelihood(
         skip_bad: exit with status 0 although regions are not on the genome.
 
     Raises:
-        UserError: an input cannot be used, or regions are not on the genome (then the outputs are
-            written first).
+        UserError: an input cannot be used, a store of that name is another run's, or regions are
+            not on the genome (then the outputs are written first).
     """
     part = shard_of(shard, "likelihood", locals(), [regions])
+    if wants_store(out):
+        reference = Genome(genome)
+        how = {"dtype": dtype, "out": out[0], "restart": restart, "shard": part}
+        places = region_inputs(regions, reference)
+        compute_store(model, places, reference, options, skip_bad=skip_bad, **how)
+        return
     outputs = check_outputs(out, FORMATS, (regions, genome))
     tracks: tuple[Track, ...] = get_args(Track) if track == "all" else (track,)
     files = check_track_files(outputs, tracks)

@@ -43,12 +43,24 @@ class Journal:
         file: open for reading and writing, at the first entry.
         size: bytes that may be read; what is beyond is dropped.
         path: its path in errors.
+        dtype: type of the numbers that it keeps.
     """
 
-    def __init__(self, file: io.FileIO, size: int, path: pathlib.Path = pathlib.Path("journal")):
-        self._file, self._size, self._path = file, size, path
+    def __init__(
+        self,
+        file: io.FileIO,
+        size: int,
+        path: pathlib.Path = pathlib.Path("journal"),
+        dtype: str = "<f4",
+    ):
+        self._file, self._size, self._path, self._dtype = file, size, path, dtype
         self._synced = time.monotonic()
         self.replayed = self.appended = 0  # batches
+
+    @property
+    def kept(self) -> int:
+        """Returns the bytes that an earlier run left."""
+        return self._size - self._file.tell()
 
     def next(self) -> Float[np.ndarray, " values"] | None:
         """Returns the values of the next batch that is kept; None where it is to be computed."""
@@ -60,15 +72,15 @@ class Journal:
                 values = self._file.read(length)
                 if zlib.crc32(values) == crc:
                     self.replayed += 1
-                    return np.frombuffer(values, "<f4")
+                    return np.frombuffer(values, self._dtype)
         self._file.seek(start)
         self._file.truncate()
         self._size = start
         return None
 
     def append(self, values: Float[np.ndarray, "..."]) -> None:
-        """Keeps the float32 values of a batch; they outlive the process, and soon the machine."""
-        data = np.ascontiguousarray(values, "<f4").tobytes()
+        """Keeps the values of a batch; they outlive the process, and soon the machine."""
+        data = np.ascontiguousarray(values, self._dtype).tobytes()
         _write(self._file, _ENTRY.pack(len(data), zlib.crc32(data)) + data, self._path)
         self.appended += 1
         if time.monotonic() - self._synced > _SECONDS_BETWEEN_SYNCS:
@@ -116,6 +128,7 @@ def open_journal(
     *,
     restart: bool = False,
     keep: pathlib.Path | None = None,
+    dtype: str = "<f4",
 ) -> Iterator[Journal]:
     """Opens the journal of a run, which continues what is there; removes it when the block is done.
 
@@ -127,6 +140,7 @@ def open_journal(
             not continued.
         restart: discard the journal that is there.
         keep: rename the journal to this when the block is done, in place of removing it.
+        dtype: type of the numbers that it keeps; another than float32 belongs into `run`.
 
     Raises:
         UserError: the file is another run's journal, is not a journal at all, or is in use by
@@ -144,7 +158,7 @@ def open_journal(
         size = file.seek(0, os.SEEK_END)
         if size > first:
             log.info(f"continuing from {path}, what an earlier run computed")
-        journal = Journal(file, size, path)
+        journal = Journal(file, size, path, dtype)
         file.seek(first)
         try:
             yield journal

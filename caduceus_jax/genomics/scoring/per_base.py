@@ -22,7 +22,7 @@ from caduceus_jax.genomics.reference.genome import Genome, TokenWindows
 from caduceus_jax.genomics.reference.windows import centred, place
 from caduceus_jax.genomics.status import Status
 from caduceus_jax.inference.batches import Batch, Shapes, tokens_per_batch
-from caduceus_jax.inference.blocks import Block, run_work
+from caduceus_jax.inference.blocks import Block, Counts, run_work
 from caduceus_jax.inference.loading import Pretrained
 from caduceus_jax.inference.masked import masked_batch, masked_inputs, masked_options
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # Bases that are worked on, or written, at a time.
 _CHUNK = 1 << 15
-_BATCHES_PER_BLOCK, _FEWEST_BLOCKS = 8, 32
+_BATCHES_PER_BLOCK, _FEWEST_BLOCKS, _MOST_PASSES = 8, 32, 1 << 16
 _INDEX = np.full(256, -1, np.int64)
 _INDEX[list(BASES.encode())] = range(4)
 
@@ -209,7 +209,8 @@ class PerBaseWork:
         forward: the forward pass.
         static: its keyword arguments.
         parts: numbers of each block's bases among the merged ones.
-        weights: bases of each block.
+        masks_per_pass: bases masked in one pass.
+        weights: known bases of each block, counted when they are asked for.
         padded: bases so far whose context reaches beyond their contig.
     """
 
@@ -218,7 +219,7 @@ class PerBaseWork:
         self.forward: Callable[..., Any] = masked_batch
         model: Any = m.model
         self.static: dict[str, Any] = masked_options(model, m.tokenizer, options.rc_mode)
-        self.padded = 0
+        self.padded, self.masks_per_pass = 0, options.masks_per_pass
         merged, length = results.merged, options.context_length
         # Found out before the work; nothing but the two ends can reach out.
         for end in (merged.start, merged.end - 1):
@@ -232,14 +233,26 @@ class PerBaseWork:
         target = max(merged.bases // _FEWEST_BLOCKS, _BATCHES_PER_BLOCK * batch)
         self._pieces = list(_blocks(merged, min(target, _CHUNK), options))
         self.parts = [range(group[0].offset, group[-1].end_offset) for group in self._pieces]
-        self.weights = [len(part) for part in self.parts]
-        passes = -(-merged.bases // options.masks_per_pass)
+        # N takes no pass: shards of equal work differ in bases.
+        self.weights = Counts(self._known, len(self.parts))
+        # Their number matters while it is below a batch's.
+        passes = min(-(-merged.bases // options.masks_per_pass), max(batch, _MOST_PASSES))
         self._shapes = Shapes(np.full(max(passes, 1), length), options.batch_size)
 
     def blocks(self, numbers: range) -> Iterator[Block[np.ndarray]]:
         """Yields the blocks of these numbers; the result of each is (bases, 4)."""
         for number in numbers:
             yield self._block(number)
+
+    def passes(self, number: int) -> int:
+        """Counts the forward passes of a block, at most."""
+        some = _passes(self._genome, self._pieces[number], self._options.masks_per_pass)
+        return len(some.centre)
+
+    def _known(self, number: int) -> int:
+        pieces = self._pieces[number]
+        found = (_bases(self._genome, piece.contig, piece.start, piece.end) for piece in pieces)
+        return sum(int(np.count_nonzero(base >= 0)) for base in found)
 
     def _block(self, number: int) -> Block[np.ndarray]:
         options, part = self._options, self.parts[number]

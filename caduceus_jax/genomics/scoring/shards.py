@@ -103,7 +103,7 @@ def _plain(value: Any) -> object:
 
 @contextlib.contextmanager
 def open_shard(
-    shard: Shard, out: pathlib.Path, run: Mapping[str, Any], *, restart: bool
+    shard: Shard, out: pathlib.Path, run: Mapping[str, Any], *, restart: bool, dtype: str = "<f4"
 ) -> Iterator[Journal]:
     """Opens what keeps a shard; it gets its name when the block is done.
 
@@ -112,6 +112,7 @@ def open_shard(
         out: the output that it is part of.
         run: record of the run, from `run_record`.
         restart: begin anew in place of continuing a run that was interrupted.
+        dtype: type of the numbers that it keeps.
 
     Raises:
         UserError: the file is another run's.
@@ -121,7 +122,7 @@ def open_shard(
     if done.exists() and not journal.exists():
         done.replace(journal)
     mine = {**run, "shard": list(shard.numbers), "command": dict(shard.command)}
-    with open_journal(journal, mine, restart=restart, keep=done) as opened:
+    with open_journal(journal, mine, restart=restart, keep=done, dtype=dtype) as opened:
         yield opened
 
 
