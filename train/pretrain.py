@@ -13,7 +13,8 @@ from caduceus_jax.tokenizer import Tokenizer
 from caduceus_jax.train import processes
 from caduceus_jax.train.cluster.lease import Lease
 from caduceus_jax.train.cluster.watchdog import Watchdog
-from caduceus_jax.train.config import PretrainConfig, as_list, plain
+from caduceus_jax.train.config import PretrainConfig, plain
+from caduceus_jax.train.data.config import as_list
 from caduceus_jax.train.evaluation.eval_tasks import EvalTasks
 from caduceus_jax.train.recorded import check_same_run, read_config
 from caduceus_jax.train.run.beginning import RECORDED, Beginning, begin

@@ -8,7 +8,8 @@ import jax
 import optax
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
+from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
+from caduceus_jax.train.data.config import DataConfig
 
 # What a stage may set, beside its steps.
 OPTIMIZER = ("lr", "lr_init", "lr_min", "schedule", "warmup_fraction", "decay_fraction")

@@ -21,8 +21,8 @@ import time
 import numpy as np
 
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.train.config import DataConfig
 from caduceus_jax.train.data.batches import train_batches
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.data.masking import letter_table
 from caduceus_jax.train.data.sources import make_data_position, open_stores
 from caduceus_jax.train.data.splits import read_splits

@@ -15,7 +15,8 @@ from flax import nnx
 
 import caduceus_jax as cj
 from caduceus_jax.kernels import Reference
-from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
+from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.planning.collectives import collectives
 from caduceus_jax.train.sharding import abstract, init_sharded, make_mesh, shard_batch
 from caduceus_jax.train.step import make_program

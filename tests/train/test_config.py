@@ -4,19 +4,9 @@ import pytest
 import yaml
 
 from caduceus_jax import CaduceusConfig, UserError
-from caduceus_jax.train.config import (
-    DataConfig,
-    OptimizerConfig,
-    PretrainConfig,
-    as_list,
-)
+from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.recorded import check_same_run, read_config, save_config
-
-
-def test_names_are_a_list_however_they_are_given():
-    assert as_list("") == []
-    assert as_list("chrM") == ["chrM"]
-    assert as_list(["chrI", "chrII"]) == ["chrI", "chrII"]
 
 
 def test_a_saved_config_is_a_recipe_and_the_same_run(tmp_path):
@@ -99,28 +89,6 @@ def test_a_setting_that_an_older_recording_lacks_had_its_default(tmp_path):
         (lambda: PretrainConfig(profile_steps="10"), "profile_steps is 10; it is first:end"),
         (lambda: PretrainConfig(profile_steps="0:3"), "profile_steps is 0:3"),
         (lambda: PretrainConfig(profile_steps="13:10"), "profile_steps is 13:10"),
-        (lambda: DataConfig(mask_probability=1.5), "data.mask_probability is 1.5"),
-        (lambda: DataConfig(validation_fraction=0.0), "data.validation_fraction is 0.0"),
-        (lambda: DataConfig(soft_mask_weight=-0.1), "data.soft_mask_weight is -0.1"),
-        (lambda: DataConfig(stride=0), "data.stride is 0"),
-        (lambda: DataConfig(workers=-1), "data.workers is -1"),
-        (lambda: DataConfig(interval_length=0), "data.interval_length is 0"),
-        (
-            lambda: DataConfig(fasta=["a.fa", "b.fa"], weights=[1.0]),
-            "data.weights has 1 numbers, and there are 2 genomes",
-        ),
-        (
-            lambda: DataConfig(fasta="a.fa", weights=[0.0]),
-            r"data.weights is \[0.0\]; each is above",
-        ),
-        (
-            lambda: DataConfig(intervals="a.bed", test_contigs="chrI"),
-            "data.intervals says what is held out, so",
-        ),
-        (
-            lambda: DataConfig(validation_contigs="chrI", test_contigs=["chrI"]),
-            "chrI is both in",
-        ),
         (lambda: OptimizerConfig(lr=0.0), "optimizer.lr is 0.0"),
         (lambda: OptimizerConfig(warmup_fraction=1.0), "optimizer.warmup_fraction is 1.0"),
     ],

@@ -12,8 +12,9 @@ from flax import nnx
 import caduceus_jax as cj
 from caduceus_jax.model.run_checkpoint import read_run
 from caduceus_jax.train import pretrain as module
-from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
+from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
 from caduceus_jax.train.data import inputs
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.pretrain import pretrain
 from caduceus_jax.train.recorded import check_same_run
 from caduceus_jax.train.run.interruption import Interruption

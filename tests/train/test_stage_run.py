@@ -8,7 +8,8 @@ import pytest
 
 import caduceus_jax as cj
 from caduceus_jax.errors import UserError
-from caduceus_jax.train.config import DataConfig, PretrainConfig
+from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.stage_run import set_up
 from caduceus_jax.train.stages import stages_of
 

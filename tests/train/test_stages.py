@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import caduceus_jax as cj
-from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
+from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.pretrain import pretrain
 from caduceus_jax.train.run.interruption import Interruption
 from caduceus_jax.train.run.report import read_metrics

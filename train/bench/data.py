@@ -19,8 +19,8 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.reference.store import Store
 from caduceus_jax.markdown import table
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.train.config import DataConfig
 from caduceus_jax.train.data.batches import Batch, train_batches
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.data.prepare import write_store
 from caduceus_jax.train.data.splits import Block
 from caduceus_jax.train.data.windows import Windows

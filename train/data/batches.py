@@ -17,7 +17,7 @@ from absl import flags
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.train.config import DataConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.data.masking import CounterRng, letter_table, mask_tokens
 from caduceus_jax.train.data.windows import Windows
 

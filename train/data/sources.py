@@ -10,7 +10,7 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.files import file_digest
 from caduceus_jax.genomics.reference.store import BASES, Source, Store
 from caduceus_jax.train import processes
-from caduceus_jax.train.config import DataConfig, as_list
+from caduceus_jax.train.data.config import DataConfig, as_list
 from caduceus_jax.train.data.prepare import write_store
 from caduceus_jax.train.storage.remote import local_copy
 

@@ -10,7 +10,7 @@ from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.genomics.reference.store import Store
-from caduceus_jax.train.config import DataConfig, as_list
+from caduceus_jax.train.data.config import DataConfig, as_list
 from caduceus_jax.train.split_names import split_of
 from caduceus_jax.train.storage.remote import local_copy
 

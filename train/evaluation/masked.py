@@ -13,7 +13,7 @@ from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.genomics.files.inputs import open_binary
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.tokenizer import Tokenizer
-from caduceus_jax.train.config import as_list
+from caduceus_jax.train.data.config import as_list
 from caduceus_jax.train.evaluation.config import MaskedEvaluation
 from caduceus_jax.train.evaluation.report import Report, markdown, write_report
 

@@ -14,7 +14,7 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bigwig import BigWig
 from caduceus_jax.genomics.files.tables import Table, read_table
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.train.config import as_list
+from caduceus_jax.train.data.config import as_list
 from caduceus_jax.train.finetuning.config import LabelledConfig
 from caduceus_jax.train.finetuning.examples import Examples, Task
 from caduceus_jax.train.split_names import split_of

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from caduceus_jax import Tokenizer, UserError
-from caduceus_jax.train.config import DataConfig
 from caduceus_jax.train.data.batches import (
     genome_weights,
     prefetch_to_device,
     train_batches,
     validation_batches,
 )
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.data.sources import make_data_position
 from caduceus_jax.train.data.splits import Block
 from caduceus_jax.train.data.windows import Windows

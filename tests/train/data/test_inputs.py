@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 import caduceus_jax as cj
-from caduceus_jax.train.config import DataConfig, PretrainConfig
+from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.data.inputs import Inputs
 from caduceus_jax.train.sharding import make_mesh
 

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from caduceus_jax import UserError
-from caduceus_jax.train.config import DataConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.data.sources import (
     check_data_position,
     make_data_position,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from caduceus_jax import UserError
-from caduceus_jax.train.config import DataConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.data.splits import Block, bases, merged, read_splits, without
 from caduceus_jax.train.data.windows import Windows
 from tests.genomes import prepared

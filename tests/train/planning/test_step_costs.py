@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from caduceus_jax import CaduceusConfig
-from caduceus_jax.train.config import DataConfig, PretrainConfig
+from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.planning.step_costs import step_costs
 
 # Two windows of four tokens; d_model 8, so 16 inner channels, rank 1, and 16 tokens to predict.

@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 
 import caduceus_jax as cj
-from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
+from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.pretrain import pretrain
 from caduceus_jax.train.run.beginning import begin, check_vocabulary, first_state
 from caduceus_jax.train.run.report import read_metrics

@@ -2,7 +2,8 @@ import fsspec
 import pytest
 
 import caduceus_jax as cj
-from caduceus_jax.train.config import DataConfig, PretrainConfig
+from caduceus_jax.train.config import PretrainConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.storage import remote
 from caduceus_jax.train.storage.remote import StorageFailed, check_address, is_remote, local_copy
 

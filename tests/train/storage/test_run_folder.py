@@ -13,7 +13,8 @@ import pytest
 
 import caduceus_jax as cj
 from caduceus_jax.train.cluster.lease import InUse
-from caduceus_jax.train.config import DataConfig, OptimizerConfig, PretrainConfig
+from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
+from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.pretrain import pretrain
 from caduceus_jax.train.run.interruption import Interruption
 from caduceus_jax.train.storage import run_folder as module
