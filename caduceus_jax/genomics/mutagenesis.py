@@ -1,18 +1,18 @@
 """In-silico saturation mutagenesis."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import polars
 from jaxtyping import Float
 
+from caduceus_jax.genomics.finetuned.mutations import Track, mutations
 from caduceus_jax.genomics.options import Masking, MaskingFields, chosen, takes_fields
 from caduceus_jax.genomics.reference.inputs import AnyGenome, AnyRegions, as_genome, as_intervals
 from caduceus_jax.genomics.scoring.per_base import BASES, BaseChunk, PerBase, per_base
 from caduceus_jax.inference.loading import AnyPretrained, as_pretrained
-
-Track = Literal["mean", "minimum"]
+from caduceus_jax.model.heads import CaduceusForMaskedLM
 
 _LETTERS = np.array(list(BASES))
 _TEXTS = dict.fromkeys(("ref", "alt", "status"), polars.String)
@@ -31,9 +31,11 @@ def mutagenesis(
 ) -> polars.DataFrame:
     """Scores every single-base change of regions: in-silico saturation mutagenesis.
 
-    The score is that of `score_variants` in mode "llr": log p(alt) - log p(ref) where the base is
-    masked, given the sequence around it. Negative scores mean that the change is less expected
-    there than the genome's base.
+    The score is that of `score_variants`. Of a language model it is that of mode "llr":
+    log p(alt) - log p(ref) where the base is masked, given the sequence around it; negative scores
+    mean that the change is less expected there than the genome's base. Of a fine-tuned model it is
+    that of mode "output": what the change does to the model's outputs for the sequence around it,
+    one pass for each change and one for the genome's sequence.
 
     Args:
         m: the model with its tokenizer, from `load`.
@@ -48,11 +50,13 @@ def mutagenesis(
 
     Returns:
         Three rows per base in the order A, C, G, T, region by region in the order given: chrom,
-        pos (from 1), ref, alt, status and llr (natural logarithm, float32), null unless the status
-        is ok. An N of the genome has one row without alt.
+        pos (from 1), ref, alt, status and llr (natural logarithm, float32) or, of a fine-tuned
+        model, the columns of `score_variants`, null unless the status is ok. An N of the genome has
+        one row without alt.
 
     Raises:
-        UserError: an input cannot be read, or an option makes no sense.
+        UserError: an input cannot be read, or an option makes no sense or does not go with the
+            model.
 
     Examples:
         >>> import caduceus_jax as cj
@@ -61,8 +65,10 @@ def mutagenesis(
         [(21, 'A', 'C'), (21, 'A', 'G'), (21, 'A', 'T')]
     """
     options, reference = chosen(Masking, options, fields), as_genome(genome)
-    places = as_intervals(regions, reference)
-    results = per_base(as_pretrained(m), reference, places, options, progress=progress)
+    places, m = as_intervals(regions, reference), as_pretrained(m)
+    if not isinstance(m.model, CaduceusForMaskedLM):
+        return polars.concat(mutations(m, reference, places, options, progress=progress).tables())
+    results = per_base(m, reference, places, options, progress=progress)
     return polars.concat(mutagenesis_tables(results))
 
 

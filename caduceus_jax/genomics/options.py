@@ -20,7 +20,7 @@ from caduceus_jax.inference.attributions import Baseline, Method
 from caduceus_jax.inference.strands import RcMode
 
 Pooling = Literal["mean", "center", "window", "none"]
-Mode = Literal["llr", "pll", "embedding"]
+Mode = Literal["llr", "pll", "embedding", "output"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -122,6 +122,7 @@ class VariantScoring:
         window: bases around the variant that the modes pll and embedding look at; at most
             `context_length`.
         context_length: bases the model sees, the variant in the middle. Time grows in proportion.
+            Of a fine-tuned model the default is what it was trained on, where its folder tells.
         edge: treatment of a context that extends past the end of a contig: pad it with N, shift it
             inward, drop the variant (status crosses_edge), or stop with an error.
         rc_mode: none reads the + strand alone; posthoc (models that are not equivariant) averages
@@ -148,14 +149,18 @@ class VariantScoring:
                 f"max_ref_mismatch is {self.max_ref_mismatch:g}; it is a share, from 0 to 1"
             )
 
-    def check_window(self, mode: Mode) -> None:
+    def check_window(self, mode: Mode | None) -> None:
         """Checks what depends on the mode.
+
+        Args:
+            mode: None where the model is to choose it.
 
         Raises:
             UserError: an unknown mode, or a window that does not fit into the context.
         """
-        _check_choice("mode", mode, Mode)
-        if mode != "llr" and not 1 <= self.window <= self.context_length:
+        if mode is not None:
+            _check_choice("mode", mode, Mode)
+        if mode in ("pll", "embedding") and not 1 <= self.window <= self.context_length:
             raise UserError(
                 f"window is {self.window}; it must be from 1 to context_length, which is "
                 f"{self.context_length}"
@@ -169,7 +174,8 @@ class Masking:
     Args:
         context_length: bases the model sees, the masked one at 0-based index context_length // 2.
             Time grows in proportion. With an odd number the results do not depend on which strand
-            the genome is written from.
+            the genome is written from. Of a fine-tuned model the default is what it was trained on,
+            where its folder tells.
         edge: treatment of a context that extends past the end of a contig: pad it with N, shift it
             inward, drop the base (status crosses_edge), or stop with an error.
         masks_per_pass: bases masked in one pass, spread over the middle half of the context. K of

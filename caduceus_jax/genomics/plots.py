@@ -52,33 +52,40 @@ def draw_mutagenesis(
     strand: Literal["+", "-"] = "+",
     model: str = "",
     title: str | None = None,
+    column: str = "llr",
 ) -> "Figure":
     """Draws every single-base change of a region under what the model predicts there.
 
     The logo's stacks are as high as the model is certain: 2 bits less the entropy of its four
-    probabilities, each letter in proportion to its own. In the heat map a dot marks the reference.
-    Rows of the picture have up to 100 bases each.
+    probabilities, each letter in proportion to its own. Of a fine-tuned model the logo shows the
+    reference, each base as high as the mean of its three changes is low: what the model's output
+    owes to it. In the heat map a dot marks the reference. Rows of the picture have up to 100 bases
+    each.
 
     Args:
         frame: table from `mutagenesis`, of one region.
         strand: "+", or "-" to read the other strand from its 5' end, letters complemented.
         model: name of the model in the title.
         title: title of the figure; by default it names the region, the strand and the model.
+        column: what is drawn; of a fine-tuned model, one of the columns that it gives.
 
     Returns:
         matplotlib.figure.Figure.
 
     Raises:
-        UserError: several contigs, bases that do not follow one another, none, or too many.
+        UserError: no such column, several contigs, bases that do not follow one another, none, or
+            too many.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    drawn, chrom = _drawn(frame, strand)
+    drawn, chrom = _drawn(frame, strand, column)
     bases = len(drawn.position)
     rows = -(-bases // _BASES_A_ROW)
     a_row = max(-(-bases // rows), _FEWEST_A_ROW)
-    logo = _letter_heights(drawn.llr)
+    likelihood = column == "llr"
+    logo = _letter_heights(drawn.llr) if likelihood else _owed_heights(drawn)
+    said = "information\n(bits)" if likelihood else "-mean of\nchanges"
     width = max(a_row * _INCHES_A_BASE + _INCHES_BESIDE, 6.5)
     layout = ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.02, hspace=0.0, wspace=0.0)
     figure = Figure(figsize=(width, 0.7 + 2.15 * rows), dpi=150, layout=layout)
@@ -89,25 +96,30 @@ def draw_mutagenesis(
     heights = [1.0, 0.62, 0.12] * rows
     axes = figure.subplots(3 * rows, 1, gridspec_kw={"height_ratios": heights}, squeeze=False)[:, 0]
     scale = float(np.nanmax(np.abs(drawn.llr), initial=0.0)) or 1.0
-    highest = max(float(np.nanmax(logo.sum(axis=1), initial=0.0)) * 1.05, 0.01)
+    limits = _limits(logo)
     images = []
     for row in range(rows):
         above, below, gap = axes[3 * row : 3 * row + 3]
         gap.set_axis_off()
         part = slice(row * a_row, min((row + 1) * a_row, bases))
         some = _Drawn(*(column[part] for column in drawn))
-        _draw_logo(above, logo[part], (0.0, highest), a_row, "information\n(bits)")
+        _draw_logo(above, logo[part], limits, a_row, said)
+        if not likelihood:
+            above.axhline(0, color="0.5", linewidth=0.5, zorder=0)
         images.append(_draw_heat_map(below, some, scale, a_row))
         _label_positions(below, some.position, a_row, width)
     read = ", - strand from its 5' end" if strand == "-" else ""
     axes[3 * rows - 2].set_xlabel(f"position, from 1{read}; dots: the reference", fontsize=9)
     bar = figure.colorbar(images[-1], ax=list(axes), fraction=0.02, pad=0.01, aspect=18 + 10 * rows)
-    bar.set_label("log p(alt) - log p(ref), nats", fontsize=9)
+    text = "log p(alt) - log p(ref), nats" if likelihood else column.replace("_", " ")
+    bar.set_label(text, fontsize=9)
     bar.ax.tick_params(labelsize=8)
     return figure
 
 
-def _drawn(frame: polars.DataFrame, strand: str) -> tuple[_Drawn, str]:
+def _drawn(frame: polars.DataFrame, strand: str, column: str) -> tuple[_Drawn, str]:
+    if column not in frame.columns:
+        raise UserError(f"the table has no column {column}; it has {', '.join(frame.columns)}")
     if strand not in ("+", "-"):
         raise UserError(f"strand is {strand!r}; it is + or -")
     chroms = frame["chrom"].unique().to_list()
@@ -123,7 +135,7 @@ def _drawn(frame: polars.DataFrame, strand: str) -> tuple[_Drawn, str]:
     alt = np.array([index.get(base, -1) for base in frame["alt"].to_list()])
     llr = np.full((len(position), 4), np.nan)
     change = alt >= 0
-    llr[row[change], alt[change]] = frame["llr"].fill_null(np.nan).to_numpy()[change]
+    llr[row[change], alt[change]] = frame[column].fill_null(np.nan).to_numpy()[change]
     scored = ~np.isnan(llr).all(axis=1)
     llr[scored, reference[scored]] = 0.0
     if strand == "-":
@@ -137,6 +149,23 @@ def _letter_heights(llr: Float[np.ndarray, "bases 4"]) -> Float[np.ndarray, "bas
     """Returns the bits of each letter: the ratios to one base tell all four probabilities."""
     odds = np.exp(llr - llr.max(axis=1, keepdims=True))
     return odds / odds.sum(axis=1, keepdims=True) * information(llr)[:, None]
+
+
+def _owed_heights(drawn: _Drawn) -> Float[np.ndarray, "bases 4"]:
+    """Returns the heights of the reference's letters: what the output loses without each."""
+    heights = np.zeros(drawn.llr.shape)
+    scored = np.flatnonzero(~np.isnan(drawn.llr).any(axis=1))
+    # The reference itself changes nothing, so that the sum is that of three.
+    heights[scored, drawn.reference[scored]] = -drawn.llr[scored].sum(axis=1) / 3
+    return heights
+
+
+def _limits(heights: Float[np.ndarray, "bases 4"]) -> tuple[float, float]:
+    """Returns the ends of an axis on which all letters are seen."""
+    heights = np.nan_to_num(heights)
+    above = float(np.maximum(heights, 0).sum(axis=1).max(initial=0)) * 1.05
+    below = float(np.minimum(heights, 0).sum(axis=1).min(initial=0)) * 1.05
+    return below, above if above > below else 0.01
 
 
 def draw_attribution(

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 import polars
 
 from caduceus_jax.genomics.files.variant_tables import with_scores
+from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted
 from caduceus_jax.genomics.options import (
     Mode,
     VariantScoring,
@@ -33,13 +34,13 @@ def score_variants(
     m: AnyPretrained,
     variants: AnyVariants,
     genome: AnyGenome,
-    mode: Mode = "llr",
+    mode: Mode | None = None,
     *,
     options: VariantScoring | None = None,
     progress: bool = False,
     **fields: Unpack[VariantScoringFields],
 ) -> polars.DataFrame:
-    """Scores variants with a language model.
+    """Scores variants with a language model or a fine-tuned model.
 
     The modes are
 
@@ -51,6 +52,8 @@ def score_variants(
                  window minus that over REF's. For insertions and deletions too.
       embedding  distance between the mean embeddings of the window with ALT and with REF,
                  Euclidean (l2) and cosine (1 - cos). For insertions and deletions too.
+      output     of a fine-tuned model: its output for the context with ALT minus that for the
+                 context with REF. For insertions and deletions too.
 
     Negative llr and pllr mean that ALT is less expected there than REF (natural logarithms). Scores
     do not depend on the strand that the genome is written from, nor on where in a repeat an
@@ -63,19 +66,24 @@ def score_variants(
             texts like "chr1:123:A>G"; tuples (chrom, pos, ref, alt).
         genome: the reference that the variants were called on: a `Genome`, a FASTA file (plain or
             bgzip), or a folder of `caduceus-jax prepare`.
-        mode: "llr", "pll" or "embedding".
+        mode: "llr", "pll", "embedding" or "output"; by default "llr" of a language model and
+            "output" of a fine-tuned one.
         options: all of the following in one value; those that are also passed replace its own.
         progress: show on standard error how far it is.
         **fields: options.
 
     Returns:
         One row per ALT in the order given: the table's columns (of other inputs chrom, pos, ref and
-        alt; pos is counted from 1), status, and llr, pllr, or l2 and cosine (float32), null unless
-        the status is ok.
+        alt; pos is counted from 1), status, and scores (float32), null unless the status is ok:
+        llr; pllr; l2 and cosine; or, of a fine-tuned model, for each class difference_p_CLASS
+        (p(ALT) - p(REF)) and log_odds_ratio_CLASS (natural logarithm), for each value
+        difference_NAME (ALT minus REF, in the units of the values), and for each track
+        difference_NAME, the mean over all bins, and largest_difference_NAME, that of the bin where
+        it is largest in size.
 
     Raises:
         UserError: an input cannot be read, REF differs from the genome too often, or an option
-            makes no sense.
+            makes no sense or does not go with the model.
 
     Examples:
         >>> import caduceus_jax as cj
@@ -98,17 +106,17 @@ def scoring(
     m: Pretrained,
     source: VariantSource,
     genome: Genome,
-    mode: Mode,
+    mode: Mode | None,
     options: VariantScoring,
     **run: Any,
 ) -> tuple[ScoringWork, Iterator[Part]]:
     """Scores variants in parts, for outputs that are larger than memory.
 
     Args:
-        m: a language model with its tokenizer.
+        m: a language model or a fine-tuned model with its tokenizer.
         source: the variants.
         genome: the genome that they lie on.
-        mode: "llr", "pll" or "embedding".
+        mode: "llr", "pll", "embedding" or "output"; None for the model's usual one.
         options: the verb's options.
         **run: the keyword arguments of `run_work`.
 
@@ -118,6 +126,7 @@ def scoring(
     Raises:
         UserError: options that do not fit the model or the mode, or too many reference mismatches.
     """
+    mode, options = fitted(m, mode, options)
     options.check_window(mode)
     variants, describe = source.variants, name_row(source.variants, source.name)
     sites = locate(
@@ -128,7 +137,8 @@ def scoring(
         source=source.name,
         declared=source.declared,
     )
-    scorer = Scorer(m.tokenizer, m.model.config.d_model, genome, options, describe)
+    outputs = Outputs.of(m) if mode == "output" else None
+    scorer = Scorer(m.tokenizer, m.model.config.d_model, genome, options, describe, outputs)
     work = ScoringWork(scorer, m.model, sites, variants.record, mode)
     return work, run_work(m.model, work, what="scoring", unit="variants", **run)
 

@@ -98,14 +98,23 @@ def attribution_target(
     if masked and not tracks:
         raise UserError("window is for language models and for models of tracks")
     names = task.labels or tuple(f"LABEL_{i}" for i in range(model.score.shape[0]))
-    index = _index(output, names)
+    index = output_index(output, names)
     kind = "track" if tracks else "odds" if task.kind == "classification" else "value"
     scale = task.scale[index] if task.scale else 1.0
     centre = task.centre[index] if task.centre else 0.0
     return Target(kind, **ids, output=index, scale=scale, centre=centre)
 
 
-def _index(output: str | int | None, names: tuple[str, ...]) -> int:
+def output_index(output: str | int | None, names: tuple[str, ...]) -> int:
+    """Returns the index of an output that is meant by its name or its number.
+
+    Args:
+        output: name or number (from 0); None for the only output, or the second of two.
+        names: of the outputs.
+
+    Raises:
+        UserError: the model has no such output, or has several and none was named.
+    """
     if output is None and len(names) <= 2:
         return len(names) - 1
     if isinstance(output, str) and output in names:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars
@@ -16,6 +17,7 @@ from caduceus_jax.genomics.files.table_files import check_columns, table_writer
 from caduceus_jax.genomics.files.variant_tables import vcf_lines
 from caduceus_jax.genomics.files.vcf import Vcf, write_vcf
 from caduceus_jax.genomics.files.vcf_index import index_vcf, remove_indexes
+from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted
 from caduceus_jax.genomics.options import Mode, VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.inputs import VariantSource, as_variants
@@ -41,7 +43,8 @@ _DESCRIPTIONS = {
     "l2": "Euclidean distance between the mean embeddings of a window with ALT and with REF",
     "cosine": "Cosine distance between the mean embeddings of a window with ALT and with REF",
 }
-_STATUS = "CADUCEUS_STATUS"
+_PREFIX = "CADUCEUS_"
+_STATUS = f"{_PREFIX}STATUS"
 
 
 def score_variants(
@@ -50,7 +53,7 @@ def score_variants(
     *,
     genome: str,
     out: pathlib.Path,
-    mode: Mode = "llr",
+    mode: Mode | None = None,
     options: VariantScoring = VariantScoring(),
     dtype: Literal["float32", "bfloat16"] = "float32",
     tabix: bool = False,
@@ -60,7 +63,7 @@ def score_variants(
 ) -> None:
     """Scores the variants of a VCF, or of a table, with a model.
 
-    There are three modes:
+    There are four modes:
 
       llr        log p(ALT) - log p(REF): the changed bases are masked, and the model is asked for
                  REF's and ALT's given the sequence around them. One forward pass serves all ALTs
@@ -72,6 +75,8 @@ def score_variants(
                  allele. For insertions and deletions too.
       embedding  distance between the mean embeddings of the --window with ALT and with REF,
                  Euclidean (l2) and cosine (1 - cos). For insertions and deletions too.
+      output     of a fine-tuned model: its output for the --context-length bases with ALT minus
+                 that with REF. Two passes for a variant. For insertions and deletions too.
 
     Negative llr and pllr mean that ALT is less expected there than REF.
 
@@ -95,6 +100,13 @@ def score_variants(
     been run has a score. Tables get the columns status and llr, pllr, or l2 and cosine, one row per
     ALT, besides chrom, pos (from 1), ref, alt. Fields of an earlier run in another mode stay.
 
+    A fine-tuned model reads strands as in predict, and gives these columns (INFO fields, in capital
+    letters, after CADUCEUS_; and CADUCEUS_STATUS_OUTPUT): of each class difference_p_CLASS, its
+    probability with ALT minus that with REF, and log_odds_ratio_CLASS, the same of its log-odds; of
+    each value difference_NAME, in the units of the values; of each track difference_NAME, the mean
+    over all bins of the context, and largest_difference_NAME, that of the bin where it is largest
+    in size.
+
     What is computed is kept in a journal beside the output (OUT.journal) until the output is
     written: the same command continues a run that was interrupted, to the very bytes that it would
     have written.
@@ -104,11 +116,14 @@ def score_variants(
           --out scored.vcf.gz --tabix
       caduceus-jax score-variants runs/quickstart indels.tsv --genome hg38.fa --mode pll \\
           --out scored.tsv
+      caduceus-jax score-variants runs/enhancers/seed-1/model calls.vcf.gz --genome hg38.fa \\
+          --out effects.tsv
       bcftools view -r chr22 calls.bcf | caduceus-jax score-variants runs/quickstart - \\
           --genome hg38.fa --out chr22.parquet
 
     Args:
-        model: folder of a model or of a pretraining run, or a hub id such as owner/name.
+        model: folder of a model, of a pretraining run or of a fine-tuned model, or a hub id such as
+            owner/name.
         variants: VCF (plain, gzip or bgzip), BCF, or a table with the columns chrom, pos (from 1),
             ref and alt, one row per ALT, further columns stay: .parquet, .tsv or .csv (plain or
             gzip). A pipe may be named, and - is standard input.
@@ -116,7 +131,8 @@ def score_variants(
             is made where it is missing), or a folder of `caduceus-jax prepare`.
         out: file to write: .vcf, .vcf.gz (bgzip), .parquet, .tsv or .tsv.gz. It appears when it
             is complete. A VCF written from a table has the four columns alone.
-        mode: llr, pll or embedding, as described above.
+        mode: llr, pll, embedding or output, as described above; by default llr of a language model
+            and output of a fine-tuned one.
         options: the verb's options.
         dtype: type of matrix products and activations.
         tabix: also write the index of a .vcf.gz: .tbi, or .csi where a contig has more than 2^29
@@ -140,6 +156,7 @@ def score_variants(
     options.check_window(mode)
     use_cores()
     m = load(model, dtype)
+    mode, options = fitted(m, mode, options)
     read = Input(variants)
     source, reference = as_variants(read), Genome(genome)
     if not ending.startswith(".vcf"):
@@ -164,7 +181,11 @@ def score_variants(
         with replacing(out) as partial:
             if ending.startswith(".vcf"):
                 titles = _provenance(mode, model, genome, options)
-                _write_vcf(partial, source, reference, mode, seen, titles, ending == ".vcf.gz")
+                outputs = Outputs.of(m) if mode == "output" else None
+                fields = _fields_of(mode, outputs)
+                _write_vcf(
+                    partial, source, reference, (mode, fields), seen, titles, ending == ".vcf.gz"
+                )
             else:
                 with table_writer(partial, ending, encoding=source.encoding) as write:
                     write(scored_table(source, range(0), work.empty()))
@@ -196,17 +217,17 @@ def _write_vcf(
     path: pathlib.Path,
     source: VariantSource,
     genome: Genome,
-    mode: Mode,
+    fields: tuple[Mode, Mapping[str, tuple[str, str]]],
     parts: Iterable[Part[polars.DataFrame]],
     titles: Mapping[str, str],
     compress: bool,
 ) -> None:
-    vcf = source.vcf or _vcf_of(source, genome)
+    vcf, mode = source.vcf or _vcf_of(source, genome), fields[0]
     write_vcf(
         vcf,
         path,
-        _declarations(mode),
-        _fields(source, mode, parts),
+        _declarations(*fields),
+        _fields(source, *fields, parts),
         provenance=titles,
         compress=compress,
         combine=lambda there, new: _combined(there, new, mode),
@@ -222,12 +243,24 @@ def _vcf_of(source: VariantSource, genome: Genome) -> Vcf:
     return Vcf.of_lines(vcf_lines(source.variants, contigs, declared))
 
 
-def _declarations(mode: Mode) -> dict[str, str]:
+def _fields_of(mode: Mode, outputs: Outputs | None) -> dict[str, tuple[str, str]]:
+    """Returns the columns that a mode gives -> the INFO field of each, and its description."""
+    if outputs is None:
+        return {name: (f"{_PREFIX}{name.upper()}", _DESCRIPTIONS[name]) for name in SCORES[mode]}
+    fields: dict[str, tuple[str, str]] = {}
+    taken: set[str] = set()
+    for column in outputs.columns:
+        key = _PREFIX + re.sub("[^A-Z0-9]", "_", column.upper())
+        while key in taken:  # names that differ in what no INFO key may have
+            key += "_"
+        taken.add(key)
+        fields[column] = key, outputs.describe(column).replace("\\", "/").replace('"', "'")
+    return fields
+
+
+def _declarations(mode: Mode, fields: Mapping[str, tuple[str, str]]) -> dict[str, str]:
     """Returns the header lines of the INFO fields that a mode writes."""
-    numbers = {
-        f"CADUCEUS_{name.upper()}": f'Number=A,Type=Float,Description="{_DESCRIPTIONS[name]}"'
-        for name in SCORES[mode]
-    }
+    numbers = {key: f'Number=A,Type=Float,Description="{text}"' for key, text in fields.values()}
     any_mode = "For each ALT: ok if any mode has a score, otherwise why not"
     this_mode = f"For each ALT: ok if mode {mode} has a score, otherwise why not"
     return numbers | {
@@ -238,7 +271,7 @@ def _declarations(mode: Mode) -> dict[str, str]:
 
 def _provenance(mode: Mode, model: str, genome: str, options: VariantScoring) -> dict[str, str]:
     used = dataclasses.asdict(options)
-    if mode == "llr":
+    if mode in ("llr", "output"):
         del used["window"]
     made: dict[str, Any] = {"ID": mode, "Version": __version__, "Model": model, "Genome": genome}
     made |= {name.title().replace("_", ""): value for name, value in used.items()}
@@ -246,28 +279,31 @@ def _provenance(mode: Mode, model: str, genome: str, options: VariantScoring) ->
 
 
 def _fields(
-    source: VariantSource, mode: Mode, parts: Iterable[Part[polars.DataFrame]]
+    source: VariantSource,
+    mode: Mode,
+    names: Mapping[str, tuple[str, str]],
+    parts: Iterable[Part[polars.DataFrame]],
 ) -> Iterator[dict[str, str]]:
     """Yields the INFO fields of each record."""
     for part in parts:
         record = source.variants.record[part.rows.start : part.rows.stop]
         status = part.frame["status"].to_list()
-        columns = {name: part.frame[name].to_list() for name in SCORES[mode]}
+        columns = {key: part.frame[name].to_list() for name, (key, _) in names.items()}
         begins = np.flatnonzero(np.diff(record, prepend=-1)).tolist()
         for first, last in zip(begins, [*begins[1:], len(record)], strict=True):
             fields = {}
-            for name, column in columns.items():
+            for key, column in columns.items():
                 values = column[first:last]
                 if any(value is not None for value in values):
                     texts = ("." if value is None else f"{value:.6g}" for value in values)
-                    fields[f"CADUCEUS_{name.upper()}"] = ",".join(texts)
+                    fields[key] = ",".join(texts)
             text = ",".join(status[first:last])
             yield fields | {_STATUS: text, f"{_STATUS}_{mode.upper()}": text}
 
 
 def _combined(there: Mapping[str, str], new: Mapping[str, str], mode: Mode) -> Mapping[str, str]:
     """Combines the statuses of all modes: ok where one has a score, otherwise this run's."""
-    others = [f"{_STATUS}_{other.upper()}" for other in SCORES if other != mode]
+    others = [f"{_STATUS}_{other.upper()}" for other in get_args(Mode) if other != mode]
     statuses = new[_STATUS].split(",")
     for earlier in (there[key].split(",") for key in others if key in there):
         if len(earlier) == len(statuses):

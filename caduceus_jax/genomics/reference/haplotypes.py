@@ -106,13 +106,15 @@ def extra_left(
     start: Rows,
     alleles: list[tuple[bytes, ...]],
     length: int,
+    *,
+    even_too: bool = False,
 ) -> Bool[np.ndarray, " rows"]:
-    """Finds out on which side a window of odd length has one base more, for `middle`.
+    """Finds out on which side a window has one base more, for `middle`.
 
     The side is chosen by the sequences, so that both strands choose the same one: on the left
     where the sequences around, read with the alleles in place, come before their reverse
     complements in the alphabet. (Where they are equal, both strands show the model the same.)
-    A window of an even length has it on the left.
+    A window of an even length has it on the left unless `even_too`.
 
     Args:
         genome: the genome of the alleles.
@@ -121,13 +123,14 @@ def extra_left(
         alleles: (rows,) of the alleles of each, the reference's first; any byte besides ACGT
             stands for something that both strands have.
         length: bases of the window.
+        even_too: choose the side of windows of an even length by the sequences, too.
     """
     left = np.ones(len(start), bool)
-    if length % 2 == 0:
+    if length % 2 == 0 and not even_too:
         return left
     flank = length // 2 + 1
     for row, (number, first) in enumerate(zip(contig.tolist(), start.tolist(), strict=True)):
-        if all(len(allele) % 2 for allele in alleles[row]):
+        if all(len(allele) % 2 == length % 2 for allele in alleles[row]):
             continue
         end = first + len(alleles[row][0])
         before = genome.bases(number, first - flank, first).tobytes()

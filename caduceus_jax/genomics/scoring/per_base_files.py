@@ -83,7 +83,8 @@ def computed_bases(
     out: pathlib.Path,
     restart: bool,
     shard: Shard | None = None,
-) -> Iterator[PerBase]:
+    compute: Callable[..., Any] = per_base,
+) -> Iterator[Any]:
     """Runs a command on every base of regions; the journal is removed when the block is done.
 
     Args:
@@ -96,6 +97,7 @@ def computed_bases(
         out: the first output, beside which the journal is kept.
         restart: begin anew in place of continuing a run that was interrupted.
         shard: compute this part alone, and keep it.
+        compute: computes the results, with the arguments of `per_base`.
 
     Yields:
         The results.
@@ -108,10 +110,10 @@ def computed_bases(
     if shard is not None:
         with open_shard(shard, out, record, restart=restart) as journal:
             run["of_shards"] = shard.numbers
-            yield per_base(m, genome, regions, options, journal=journal, **run)
+            yield compute(m, genome, regions, options, journal=journal, **run)
         return
     with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:
-        yield per_base(m, genome, regions, options, journal=journal, **run)
+        yield compute(m, genome, regions, options, journal=journal, **run)
 
 
 def write_bases(

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from polars import col
 
 from caduceus_jax.genomics.files.alleles import BASES
-from caduceus_jax.genomics.options import VariantScoring
+from caduceus_jax.genomics.finetuned.outputs import Outputs
+from caduceus_jax.genomics.options import Mode, VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome, TokenWindows
 from caduceus_jax.genomics.reference.haplotypes import (
     Haplotypes,
@@ -40,6 +41,7 @@ class Scorer(NamedTuple):
         genome: the genome that the variants lie on.
         options: the verb's options.
         describe: names a row of the variants, for errors.
+        outputs: of a fine-tuned model, where these are compared.
     """
 
     tokenizer: Tokenizer
@@ -47,6 +49,7 @@ class Scorer(NamedTuple):
     genome: Genome
     options: VariantScoring
     describe: Callable[[int], str]
+    outputs: Outputs | None = None
 
 
 class Passes(Protocol):
@@ -60,7 +63,7 @@ class Passes(Protocol):
     """
 
     tokens: TokenRows
-    extra: np.ndarray
+    extra: Any
     item: tuple[int, ...]
     padded: int
 
@@ -144,10 +147,10 @@ class MaskedRatio:
         here = np.arange(len(row))
         np.add.at(llr, row, chosen[here, new] - chosen[here, old])
         found = scored.select("row").with_columns(llr=polars.Series(llr, dtype=polars.Float32))
-        return _joined(self._sites, self._changes, found, ("llr",))
+        return joined_scores(self._sites, self._changes, found, ("llr",))
 
 
-class _Alleles:
+class Alleles:
     """The sequences that a score compares, those that several variants share only once.
 
     Args:
@@ -234,7 +237,7 @@ class PseudoRatio:
     """
 
     def __init__(self, scorer: Scorer, sites: polars.DataFrame):
-        options, alleles = scorer.options, _Alleles(scorer, sites)
+        options, alleles = scorer.options, Alleles(scorer, sites)
         bases = alleles.tokens(alleles.window, options.window)[np.arange(len(alleles.window))]
         index = np.full(len(scorer.tokenizer.complement), -1, np.int64)
         index[list(scorer.tokenizer.base_ids)] = range(4)
@@ -265,7 +268,7 @@ class PseudoRatio:
             pllr=polars.Series((total[alt] - total[ref]).astype(np.float32)),
         )
         scored = found.filter(_OK).select("row", "pllr")
-        return _joined(self._alleles.sites, found.select("row", "status"), scored, ("pllr",))
+        return joined_scores(self._alleles.sites, found.select("row", "status"), scored, ("pllr",))
 
 
 class EmbeddingDistance:
@@ -277,7 +280,7 @@ class EmbeddingDistance:
     """
 
     def __init__(self, scorer: Scorer, sites: polars.DataFrame):
-        options, alleles = scorer.options, _Alleles(scorer, sites)
+        options, alleles = scorer.options, Alleles(scorer, sites)
         first = alleles.window - alleles.context
         spans = np.stack([first, first + options.window], axis=1)
         self._alleles, self.padded = alleles, alleles.padded
@@ -296,10 +299,10 @@ class EmbeddingDistance:
             cosine=polars.Series(cosine.astype(np.float32)),
         )
         none = changes.select("row", status=polars.lit(Status.OK.value))
-        return _joined(self._alleles.sites, none, scored, ("l2", "cosine"))
+        return joined_scores(self._alleles.sites, none, scored, ("l2", "cosine"))
 
 
-PASSES: dict[str, Callable[[Scorer, polars.DataFrame], Any]] = {
+PASSES: dict[Mode, Callable[[Scorer, polars.DataFrame], Any]] = {
     "llr": MaskedRatio,
     "pll": PseudoRatio,
     "embedding": EmbeddingDistance,
@@ -328,7 +331,9 @@ def _with_alleles(scorer: Scorer, changes: polars.DataFrame) -> polars.DataFrame
     contig = changes["contig"].to_numpy()
     start = np.array([w[0] for w in widened], np.int64)
     pairs: list[tuple[bytes, ...]] = [(ref.encode(), alt.encode()) for _, ref, alt in widened]
-    left = extra_left(scorer.genome, contig, start, pairs, length)
+    # Fine-tuned models are trained on windows of an even length, too.
+    even_too = scorer.outputs is not None
+    left = extra_left(scorer.genome, contig, start, pairs, length, even_too=even_too)
     sides = [
         polars.DataFrame(
             {
@@ -338,10 +343,10 @@ def _with_alleles(scorer: Scorer, changes: polars.DataFrame) -> polars.DataFrame
                 "start": polars.Series(start, dtype=polars.Int64),
                 "end": polars.Series(start + [len(w[1]) for w in widened], dtype=polars.Int64),
                 "allele": polars.Series([w[1 + side] for w in widened], dtype=polars.String),
-                # It decides where a base is left over; of an odd allele none is.
+                # It decides where a base is left over; elsewhere it is nothing.
                 "left": polars.Series(
                     [
-                        bool(m) or len(pair[side]) % 2 == 1
+                        bool(m) or (length - len(pair[side])) % 2 == 0
                         for m, pair in zip(left, pairs, strict=True)
                     ],
                     dtype=polars.Boolean,
@@ -379,7 +384,7 @@ def _updated(sites: polars.DataFrame, changes: polars.DataFrame) -> polars.DataF
     return joined.with_columns(status=polars.coalesce("new", "status")).drop("new")
 
 
-def _joined(
+def joined_scores(
     sites: polars.DataFrame,
     changes: polars.DataFrame,
     scored: polars.DataFrame,

@@ -1,6 +1,7 @@
 """Scores of variants in blocks, each a table of consecutive rows.
 
-There are three: the masked and the pseudo-log-likelihood ratio, and the embedding distance.
+There are four: the masked and the pseudo-log-likelihood ratio, the embedding distance, and the
+change of a fine-tuned model's outputs.
 """
 
 import logging
@@ -11,6 +12,8 @@ import numpy as np
 import polars
 from jaxtyping import Int
 
+from caduceus_jax.genomics.finetuned import outputs
+from caduceus_jax.genomics.finetuned.effects import OutputChange
 from caduceus_jax.genomics.options import Mode
 from caduceus_jax.genomics.scoring.variant_passes import (
     PASSES,
@@ -33,6 +36,10 @@ SCORES: dict[Mode, tuple[str, ...]] = {
     "pll": ("pllr",),
     "embedding": ("l2", "cosine"),
 }
+_PASSES: dict[Mode, Callable[[Scorer, polars.DataFrame], Any]] = {
+    **PASSES,
+    "output": OutputChange,
+}
 _BATCHES_PER_BLOCK = 4
 _MOST_PASSES = 1 << 12  # of a block
 
@@ -45,7 +52,7 @@ class ScoringWork:
         model: a language model.
         sites: the changes that variants make, of `locate`.
         record: (rows,) number of each row's record; records are not divided.
-        mode: "llr", "pll" or "embedding".
+        mode: "llr", "pll", "embedding", or "output" where the scorer has outputs.
 
     Attributes:
         forward: the forward pass.
@@ -70,9 +77,11 @@ class ScoringWork:
         self.static: dict[str, Any]
         self.forward, self.static = _forward(model, scorer, mode)
         ok = (sites["status"] == Status.OK.value).to_numpy()
-        per_row = {"llr": 1, "pll": 2 * options.window, "embedding": 2}[mode]
+        per_row = {"llr": 1, "pll": 2 * options.window, "embedding": 2, "output": 2}[mode]
         work = np.where(ok, per_row, 0)
         length = options.context_length
+        if scorer.outputs is not None:
+            length = scorer.outputs.run_length(length)
         batch = tokens_per_batch(length, options.batch_size) // length
         most = max(_MOST_PASSES, batch)
         self.parts = blocks.cut(work, min(_BATCHES_PER_BLOCK * batch, most), most, record)
@@ -99,7 +108,7 @@ class ScoringWork:
 
     def _passes(self, part: range) -> Passes:
         sites = self._sites[part.start : part.stop]
-        return PASSES[self._mode](self._scorer, sites)
+        return _PASSES[self._mode](self._scorer, sites)
 
     def _block(self, part: range) -> Block[polars.DataFrame]:
         passes = self._passes(part)
@@ -127,10 +136,14 @@ def _forward(model: AnyModel, scorer: Scorer, mode: Mode) -> tuple[Any, dict[str
     if mode == "embedding":
         how = reading(model, scorer.tokenizer, rc_mode=rc_mode)
         return pooled_states, {"strands": how.strands, "n_blocks": how.n_blocks}
+    if mode == "output":
+        return outputs.forward, {}
     return masked_batch, masked_options(model, scorer.tokenizer, rc_mode)  # pyright: ignore
 
 
 def _inputs(passes: Passes) -> Inputs:
+    if isinstance(passes, OutputChange):
+        return lambda batch: (np.asarray(passes.tokens[batch.rows], np.int32), None)
     if not isinstance(passes, EmbeddingDistance):
         return masked_inputs(passes.tokens, passes.extra)
 

@@ -111,3 +111,17 @@ def test_long_regions_are_split_into_rows():
 def test_what_cannot_be_drawn(frame, options, says):
     with pytest.raises(UserError, match=f"^{says}"):
         draw_mutagenesis(frame, **options)
+
+
+def test_a_fine_tuned_models_letters_are_as_high_as_the_output_owes_to_them():
+    frame = make("AC").rename({"llr": "log_odds_ratio_x"})
+    frame = frame.with_columns(log_odds_ratio_x=polars.Series([-3.0, -6.0, 0.0, 2.0, 1.0, 0.0]))
+    for strand, order in (("+", [0, 1]), ("-", [1, 0])):
+        figure = draw_mutagenesis(frame, strand=strand, column="log_odds_ratio_x")
+        found = {column: (low, high) for column, low, high in letters(figure.axes[0])}
+        assert found[order[0]] == pytest.approx((0, 3)) and found[order[1]] == pytest.approx(
+            (-1, 0)
+        )
+        assert figure.axes[-1].get_ylabel() == "log odds ratio x"
+    with pytest.raises(UserError, match="has no column llr; it has chrom"):
+        draw_mutagenesis(frame)

@@ -6,15 +6,17 @@ import numpy as np
 import polars
 import pytest
 
+import caduceus_jax as cj
 from caduceus_jax import CaduceusForMaskedLM, UserError
 from caduceus_jax.cli.arguments import parse
 from caduceus_jax.cli.genomics.mutagenesis import mutagenesis as command
+from caduceus_jax.cli.main import main
 from caduceus_jax.cli.signature import signature
 from caduceus_jax.genomics.mutagenesis import mutagenesis
 from caduceus_jax.genomics.options import Masking
 from caduceus_jax.genomics.reference.genome import Genome
 from tests import genomes
-from tests.models import language_model
+from tests.models import kinds, language_model
 
 CONTEXT = 31
 OPTIONS = Masking(context_length=CONTEXT)
@@ -113,3 +115,26 @@ def test_the_command_line_takes_the_other_strand():
     parsed = parse("mutagenesis", signature(command), words).keywords
     assert parsed["strand"] == "-"
     assert list(map(str, parsed["out"])) == ["a.tsv", "b.png"]
+
+
+def test_a_fine_tuned_models_changes_as_a_table_a_track_and_a_picture(tmp_path, genome, capsys):
+    pybigwig = pytest.importorskip("pyBigWig")
+    path = str(tmp_path / "tracks")
+    kinds()["tracks"].save_pretrained(path)
+    out = [tmp_path / name for name in ("a.tsv", "a.bw", "a.png")]
+    words = ["mutagenesis", path, "chr1:21-30", "--genome", str(genome.path)]
+    words += ["--context-length", "16", "--output", "1", "--out", *map(str, out)]
+    assert main(words) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("regions: 1 ok; 10 bases")
+    expected = mutagenesis(cj.load(path), "chr1:21-30", genome, context_length=16)
+    frame = polars.read_csv(out[0], separator="\t", schema=expected.schema)
+    column = "difference_LABEL_1"
+    np.testing.assert_allclose(frame[column].drop_nulls(), expected[column].drop_nulls(), atol=1e-6)
+    means = expected.group_by("pos", maintain_order=True).agg(polars.col(column).mean())
+    with pybigwig.open(str(out[1])) as file:
+        found = np.array(file.values("chr1", 20, 30))
+    np.testing.assert_allclose(found, means[column].fill_null(np.nan).to_numpy(), atol=1e-6)
+    assert out[2].read_bytes().startswith(b"\x89PNG")
+    words[words.index("--output") + 1] = "LABEL_9"
+    assert main(words) == 2
+    assert "the model's outputs are: LABEL_0, LABEL_1" in capsys.readouterr().err

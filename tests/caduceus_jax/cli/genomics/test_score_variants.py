@@ -1,18 +1,21 @@
 """`caduceus-jax score-variants`: every kind of file, before and after errors and interruptions."""
 
 import numpy as np
+import polars
 import pytest
 
+import caduceus_jax as cj
 from caduceus_jax import CaduceusForMaskedLM, UserError
 from caduceus_jax.cli.genomics.score_variants import score_variants as command
 from caduceus_jax.cli.main import main
 from caduceus_jax.genomics.files.vcf import read_vcf
 from caduceus_jax.genomics.options import VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.model.files.task import TaskDescription
 from tests.genomes import VCF_HEADER as HEADER
 from tests.genomes import drawn, other, write_vcf
 from tests.genomes import genome as write_genome
-from tests.models import language_model
+from tests.models import classifier, language_model
 from tests.variants import make, score
 
 LENGTHS = {"chr1": 200, "chr2": 90}
@@ -88,7 +91,6 @@ def test_command_writes_a_vcf(tmp_path, folder, genome, sequences, capsys, name)
 
 
 def test_command_writes_parquet(tmp_path, folder, genome, sequences):
-    polars = pytest.importorskip("polars")
     ref = sequences["chr1"][50]
     path = write_vcf(
         tmp_path / "in.vcf",
@@ -125,7 +127,7 @@ def test_no_record_in_no_record_out(tmp_path, folder, genome, capsys, name):
     )
     assert capsys.readouterr().err == f"variants: none; written to {out}\n"
     if name.endswith("parquet"):
-        assert pytest.importorskip("polars").read_parquet(out).shape == (0, 6)
+        assert polars.read_parquet(out).shape == (0, 6)
     else:
         assert read_vcf(out).alt == []
 
@@ -185,3 +187,56 @@ def test_an_error_leaves_the_earlier_output_alone(tmp_path, folder, genome, monk
         command(folder, str(path), genome=str(genome.path), out=out)
     assert out.read_text() == "of yesterday"
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+@pytest.fixture
+def classifier_folder(tmp_path) -> str:
+    model = classifier(num_labels=2, d_model=8, n_layer=1, d_state=4)
+    model.task = TaskDescription(labels=("a b", "a-b"), max_length=40)
+    model.save_pretrained(str(tmp_path / "classifier"))
+    return str(tmp_path / "classifier")
+
+
+def test_a_fine_tuned_model_writes_what_changes(
+    tmp_path, classifier_folder, folder, genome, sequences, capsys
+):
+    chr1 = sequences["chr1"]
+    rows = [(p, chr1[p - 1], other(chr1[p - 1])) for p in (60, 70)]
+    path = write_vcf(
+        tmp_path / "in.vcf", *(f"chr1\t{p}\t.\t{r}\t{a},<DEL>\t.\t.\tDP=7" for p, r, a in rows)
+    )
+    out, table = tmp_path / "out.vcf", tmp_path / "out.tsv"
+    words = ["score-variants", classifier_folder, str(path), "--genome", str(genome.path)]
+    assert main([*words, "--out", str(table)]) == 0
+    said = capsys.readouterr().err
+    assert "the model sees 40 bases at a time" in said
+    expected = cj.score_variants(cj.load(classifier_folder), path, genome, context_length=40)
+    columns = ["difference_p_a b", "log_odds_ratio_a b", "difference_p_a-b", "log_odds_ratio_a-b"]
+    assert expected.columns[5:] == columns
+    found = polars.read_csv(table, separator="\t")
+    np.testing.assert_allclose(found[columns[1]][0], expected[columns[1]][0], atol=1e-6)
+    assert main([*words, "--out", str(out)]) == 0
+    lines = [line for line in out.read_text().splitlines() if not line.startswith("##")]
+    first = info(lines[1])
+    assert first["CADUCEUS_STATUS_OUTPUT"] == first["CADUCEUS_STATUS"] == "ok,symbolic"
+    # Keys that would be equal are told apart.
+    for key, column in (("A_B", columns[1]), ("A_B_", columns[3])):
+        value, nothing = first[f"CADUCEUS_LOG_ODDS_RATIO_{key}"].split(",")
+        np.testing.assert_allclose(float(value), expected[column][0], rtol=1e-4)
+        assert nothing == "."
+    # Likelihoods of a language model stand beside it.
+    again = ["score-variants", folder, str(out), "--genome", str(genome.path), "--context-length"]
+    assert main([*again, "31", "--out", str(tmp_path / "both.vcf")]) == 0
+    both = info((tmp_path / "both.vcf").read_text().splitlines()[-1])
+    assert {"CADUCEUS_LLR", "CADUCEUS_LOG_ODDS_RATIO_A_B", "CADUCEUS_STATUS_OUTPUT"} <= both.keys()
+
+
+def test_modes_that_do_not_go_with_the_model(tmp_path, classifier_folder, folder, genome, capsys):
+    path = write_vcf(tmp_path / "in.vcf")
+    out = ["--genome", str(genome.path), "--out", str(tmp_path / "out.tsv")]
+    assert main(["score-variants", classifier_folder, str(path), *out, "--mode", "llr"]) == 2
+    assert "--mode is llr, which reads a language-model head" in capsys.readouterr().err
+    assert main(["score-variants", folder, str(path), *out, "--mode", "output"]) == 2
+    assert "--mode is output, which is for fine-tuned models" in capsys.readouterr().err
+    assert main(["score-variants", classifier_folder, str(path), *out, "--rc-mode", "none"]) == 2
+    assert "--rc-mode is for language models" in capsys.readouterr().err

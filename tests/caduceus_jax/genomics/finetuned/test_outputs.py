@@ -1,0 +1,106 @@
+"""What the outputs of fine-tuned models are called, and how those of two windows are compared."""
+
+import numpy as np
+import pytest
+
+import caduceus_jax as cj
+from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted, forward
+from caduceus_jax.genomics.options import Masking, VariantScoring
+from caduceus_jax.model.files.task import TaskDescription
+from tests.models import classifier, kinds, random_ids
+
+
+def outputs(kind, names, **more) -> Outputs:
+    return Outputs(TaskDescription(kind=kind, **more), names, kind == "tracks", 4)
+
+
+def described(**task) -> cj.Pretrained:
+    model = classifier()
+    model.task = TaskDescription(**task)
+    return cj.Pretrained(model, cj.Tokenizer())
+
+
+def test_classes_change_by_probability_and_by_log_odds():
+    found = outputs("classification", ("a", "b", "c"))
+    assert found.columns[:2] == ("difference_p_a", "log_odds_ratio_a")
+    ref, alt = np.array([[0.0, 1.0, 2.0]]), np.array([[1.0, 1.0, -2.0]])
+    before, after = (np.exp(x) / np.exp(x).sum() for x in (ref, alt))
+    changes = found.changes(ref, alt)[0]
+    np.testing.assert_allclose(changes[::2], (after - before)[0], atol=1e-6)
+    odds = np.log(after / (1 - after)) - np.log(before / (1 - before))
+    np.testing.assert_allclose(changes[1::2], odds[0], atol=1e-6)
+
+
+def test_labels_change_each_by_itself_and_certain_ones_stay_finite():
+    found = outputs("multi_label", ("a", "b"))
+    changes = found.changes(np.array([[-800.0, 0.0]]), np.array([[800.0, 0.0]]))
+    np.testing.assert_array_equal(changes, [[1, 1600, 0, 0]])
+    classes = outputs("classification", ("a", "b"))
+    changes = classes.changes(np.array([[-800.0, 0.0]]), np.array([[800.0, 0.0]]))
+    np.testing.assert_array_equal(changes, [[1, 1600, -1, -1600]])
+
+
+def test_values_and_tracks_change_in_their_units():
+    values = outputs("regression", ("x", "y"), centre=(5.0, 6.0), scale=(2.0, 10.0))
+    np.testing.assert_allclose(values.changes(np.zeros((1, 2)), np.ones((1, 2))), [[2, 10]])
+    np.testing.assert_allclose(values.values(np.ones((1, 2), np.float32)), [[7, 16]])
+    tracks = outputs("tracks", ("x",), bin_size=4, scale=(3.0,))
+    assert tracks.columns == ("difference_x", "largest_difference_x")
+    assert tracks.shape(12) == (3, 1)
+    ref, alt = np.zeros((1, 3, 1)), np.array([[[1.0], [-4.0], [0.0]]])
+    np.testing.assert_allclose(tracks.changes(ref, alt), [[-3, -12]])
+    assert tracks.changes(ref[:0], alt[:0]).shape == (0, 2)
+
+
+def test_columns_are_described_and_outputs_named_or_numbered():
+    classes = outputs("classification", ("p_a", "b"))
+    assert classes.describe("difference_p_p_a").startswith("Probability of p_a")
+    assert classes.column(None) == "log_odds_ratio_b" == classes.column("1")
+    tracks = outputs("tracks", ("x", "y", "z"))
+    assert tracks.describe("largest_difference_x").startswith("Change of x")
+    assert (
+        tracks.describe("difference_y") == "Mean of y over the window with ALT minus that with REF"
+    )
+    assert tracks.column("z") == "difference_z"
+    with pytest.raises(UserError, match="the model's outputs are: x, y, z"):
+        tracks.column(None)
+
+
+def test_the_context_is_what_the_model_was_trained_on_unless_it_is_set():
+    assert fitted(described(), None, VariantScoring()) == ("output", VariantScoring())
+    trained = described(max_length=500)
+    assert fitted(trained, None, Masking())[1].context_length == 500
+    assert fitted(trained, "output", VariantScoring(context_length=99))[1].context_length == 99
+    with pytest.raises(UserError, match="more than the 500 bases that the model was trained on"):
+        fitted(trained, None, VariantScoring(context_length=501))
+    tracks = cj.Pretrained(kinds()["tracks"], cj.Tokenizer())
+    assert fitted(tracks, None, VariantScoring())[1].context_length == 1020
+    with pytest.raises(UserError, match="not a multiple of the model's bins of 4"):
+        fitted(tracks, None, VariantScoring(context_length=22))
+
+
+def test_modes_and_options_that_a_model_does_not_have_are_refused():
+    language = cj.Pretrained(kinds()["ps"], cj.Tokenizer())
+    assert fitted(language, None, VariantScoring())[0] == "llr"
+    with pytest.raises(UserError, match="mode is output, which is for fine-tuned models"):
+        fitted(language, "output", VariantScoring())
+    for mode in ("llr", "pll"):
+        with pytest.raises(UserError, match=f"mode is {mode}, which reads a language-model head"):
+            fitted(described(), mode, VariantScoring())
+    assert fitted(described(), "embedding", VariantScoring())[0] == "embedding"
+    with pytest.raises(UserError, match="rc_mode is for language models"):
+        fitted(described(), None, VariantScoring(rc_mode="none"))
+    with pytest.raises(UserError, match="was not fine-tuned"):
+        Outputs.of(language)
+
+
+def test_padded_models_run_at_their_full_length():
+    padded = outputs("classification", ("a", "b"), max_length=30, padded=True)
+    assert padded.run_length(20) == 30
+    assert outputs("classification", ("a", "b"), max_length=30).run_length(20) == 20
+
+
+def test_forward_gives_logits():
+    model, ids = kinds()["tracks"], random_ids(8)
+    assert forward(model, ids, None).shape == (2, 2, 2)
