@@ -68,6 +68,11 @@ def summarise(
         )
 
 
+def tell_how_to_read_scores() -> None:
+    """Logs where it is written what scores mean."""
+    log.info("how to read the scores: https://caduceus-jax.github.io/caduceus-jax/reading-scores/")
+
+
 def counted(status: np.ndarray) -> str:
     """Counts the rows of each status, in words."""
     counts = [(int((status == s).sum()), s) for s in Status]

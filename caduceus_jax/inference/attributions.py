@@ -123,6 +123,8 @@ def output_index(output: str | int | None, names: tuple[str, ...]) -> int:
     if 0 <= number < len(names):
         return number
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    if output is None:
+        raise UserError(f"the model has several outputs, of which `output` names one: {listed}")
     raise UserError(f"output is {output!r}; the model's outputs are: {listed}")
 
 

@@ -1,5 +1,6 @@
 """Embeddings: the hidden states of many sequences, pooled or one per token."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -13,9 +14,12 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.inference.batches import Batch, Inputs, Lengths, Shapes, run
 from caduceus_jax.inference.loading import AnyModel, checked_tokenizer
 from caduceus_jax.inference.strands import RcMode, resolve_rc_mode
+from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.model.typing import PaddingMask, TokenIds
 from caduceus_jax.progress import track
 from caduceus_jax.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 Pooling = Literal["mean", "center", "window"]
 AnySequence = str | bytes | memoryview | np.ndarray
@@ -67,6 +71,8 @@ def reading(
     if concatenate and rc_mode == "none":
         raise UserError("concatenate needs both strands, and rc_mode is 'none': leave one out")
     tokenizer = checked_tokenizer(model, tokenizer, both_strands=rc_mode != "none")
+    if not isinstance(model, CaduceusForMaskedLM):
+        log.info("the model was fine-tuned: its hidden states are read, without the head")
     strands = "first" if rc_mode == "none" else "side by side" if concatenate else "mean"
     width = model.config.d_model * (2 if concatenate else 1)
     return Reading(tokenizer, strands, resolve_layer(model, layer), width)

@@ -120,8 +120,8 @@ def masked_options(
     """
     if not isinstance(model, CaduceusForMaskedLM):
         raise UserError(
-            f"a {type(model).__name__} has no language-model head, which predicts masked bases: "
-            "load a masked language model"
+            "the model was fine-tuned and has no language-model head, which predicts masked bases: "
+            "name a masked language model, such as the one that it was fine-tuned from"
         )
     rc_mode = resolve_rc_mode(model.config, rc_mode, scores=True)
     tokenizer = checked_tokenizer(model, tokenizer, both_strands=rc_mode != "none")

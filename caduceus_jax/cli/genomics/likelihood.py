@@ -43,7 +43,8 @@ def likelihood(
     unknown_chrom or out_of_range, in the one row of a region that is not on the genome. The other
     columns are empty then. A bigWig file has the value of one of the columns logp and entropy, or
     the information, 2 bits - entropy, for each base that has one, whatever the number of regions
-    it is in.
+    it is in. How to read them:
+    https://caduceus-jax.github.io/caduceus-jax/reading-scores/
 
     A store (.zarr) has the four logarithms at every base as float16, 8 bytes per known base, in
     one file for each contig: score-variants --scores answers from it, Zarr's readers read it, and

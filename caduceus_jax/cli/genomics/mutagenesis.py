@@ -55,6 +55,7 @@ def mutagenesis(
     the base is masked, given the sequence around it: negative scores mean that the change is less
     expected there than the genome's base. Of a fine-tuned model it is what the change does to the
     model's outputs for the --context-length bases around it, in the columns of score-variants.
+    How to read scores: https://caduceus-jax.github.io/caduceus-jax/reading-scores/
 
     One computation writes any of these:
     a table (.parquet, .tsv), three rows per base: chrom, pos (from 1), ref, alt, status, scores. An

@@ -25,7 +25,7 @@ from caduceus_jax.genomics.score_variants import scored_table, scoring
 from caduceus_jax.genomics.scoring.journal import open_journal, run_record
 from caduceus_jax.genomics.scoring.shards import finish, open_shard, shard_of
 from caduceus_jax.genomics.scoring.variant_scores import SCORES
-from caduceus_jax.genomics.status import summarise
+from caduceus_jax.genomics.status import Status, summarise, tell_how_to_read_scores
 from caduceus_jax.inference.blocks import Part
 from caduceus_jax.inference.loading import load
 from caduceus_jax.version import __version__
@@ -78,7 +78,9 @@ def score_variants(
       output     of a fine-tuned model: its output for the --context-length bases with ALT minus
                  that with REF. Two passes for a variant. For insertions and deletions too.
 
-    Negative llr and pllr mean that ALT is less expected there than REF.
+    Negative llr and pllr mean that ALT is less expected there than REF. No threshold separates
+    harmless from harmful; which comparisons are honest, and how much context to give:
+    https://caduceus-jax.github.io/caduceus-jax/reading-scores/
 
     The model always sees --context-length bases with the allele in the middle, REF's or ALT's:
     more of the genome on both sides makes up for a deletion. What REF and ALT share at their ends
@@ -197,6 +199,8 @@ def score_variants(
     if tabix:
         index_vcf(out)
     status = np.concatenate([np.empty(0, np.str_), *statuses])
+    if (status == Status.OK).any():
+        tell_how_to_read_scores()
     names = [
         f"{c}:{p + 1}"
         for c, p in zip(source.variants.chrom, source.variants.position.tolist(), strict=True)

@@ -192,7 +192,8 @@ def per_base(
         values[part.rows.start : part.rows.stop] = part.frame
     if work.padded:
         log.info(
-            f"the contexts of {work.padded:,} bases reach beyond a contig's end, where N is read"
+            f"the contexts of {work.padded:,} bases extend past the end of a contig and are padded "
+            "with N"
         )
     return results
 

@@ -22,7 +22,7 @@ from caduceus_jax.genomics.reference.inputs import as_intervals, is_path
 from caduceus_jax.genomics.scoring.journal import open_journal, run_record
 from caduceus_jax.genomics.scoring.per_base import BaseChunk, PerBase, per_base
 from caduceus_jax.genomics.scoring.shards import Shard, open_shard
-from caduceus_jax.genomics.status import Status, counted, summarise
+from caduceus_jax.genomics.status import Status, counted, summarise, tell_how_to_read_scores
 from caduceus_jax.inference.loading import load
 
 log = logging.getLogger(__name__)
@@ -156,4 +156,6 @@ def summarise_bases(results: PerBase, out: Sequence[pathlib.Path], *, skip_bad: 
     bases = f"; {results.merged.bases:,} bases" + (f", {counted(others)}" if len(others) else "")
     names = results.regions.name
     genome = results.genome.path
+    if len(others) < len(status):
+        tell_how_to_read_scores()
     summarise("regions", names, results.status, out, genome, skip_bad=skip_bad, more=bases)

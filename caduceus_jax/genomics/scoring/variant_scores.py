@@ -99,7 +99,9 @@ class ScoringWork:
     def report_padding(self) -> None:
         """Logs how many windows reached beyond their contigs."""
         if self.padded:
-            log.info(f"{self.padded:,} windows reach beyond a contig's end, where N is read")
+            log.info(
+                f"{self.padded:,} windows extend past the end of a contig and are padded with N"
+            )
 
     def empty(self) -> polars.DataFrame:
         """Returns a table of no rows, with all columns."""

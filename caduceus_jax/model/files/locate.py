@@ -8,6 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from caduceus_jax import models
 from caduceus_jax.errors import UserError
+from caduceus_jax.model.files import weights as weight_files
 
 Path = str | os.PathLike[str]
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
@@ -47,7 +48,7 @@ def locate(
         if (candidate / CONFIG).is_file() or (candidate / ADAPTER_CONFIG).is_file():
             return candidate
     if folder.is_dir():
-        raise UserError(f"{folder} has no config.json: it is not a model's folder")
+        raise UserError(f"{folder} has no config.json: it is not a model's folder{_inside(folder)}")
     name = models.resolve(folder.as_posix())
 
     def download(patterns: list[str]) -> pathlib.Path:
@@ -71,8 +72,19 @@ def locate(
     except (HfHubHTTPError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"{name} does not exist here, and could not be fetched from the hub ({reason})"
+            f"{name} does not exist here, and could not be fetched from the hub ({reason}): to "
+            "work offline, name a folder with the model's files"
         ) from None
     if not any((snapshot / file).is_file() for file in (CONFIG, ADAPTER_CONFIG)):
         raise UserError(f"{name} on the hub has no config.json: it is not a model")
     return snapshot
+
+
+def _inside(folder: pathlib.Path) -> str:
+    """Names the models in a folder that is not one: files of weights, or folders with a config."""
+    found = [path.name for path in weight_files.files_in(folder)]
+    found += sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+    if not found:
+        return ""
+    more = ", ..." if len(found) > 3 else ""
+    return f"; name what is in it, {', '.join(found[:3])}{more}"

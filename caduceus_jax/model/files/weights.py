@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ Tensors = dict[str, np.ndarray]
 # Where trainers put a model's tensors beside the rest of their state, the likeliest first.
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "params")
 _SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".tar")
+# What trainers write beside a model's weights, under the same endings.
+_STATE_OF_TRAINERS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*")
 
 
 class Checkpoint(NamedTuple):
@@ -33,11 +36,12 @@ def from_folder(folder: pathlib.Path, stems: tuple[str, ...] = (WEIGHTS, PICKLE)
     """Reads the weights of a folder, whole or in shards.
 
     Args:
-        folder: folder with one of `stems`, or its index.
+        folder: folder with one of `stems`, or its index, or a single file of weights of another
+            name.
         stems: names of files of weights, of which the first that is there counts.
 
     Raises:
-        UserError: there are none, or a file is missing or damaged.
+        UserError: there are none, several of other names, or a file is missing or damaged.
     """
     for name in stems:
         if (folder / name).is_file():
@@ -48,7 +52,23 @@ def from_folder(folder: pathlib.Path, stems: tuple[str, ...] = (WEIGHTS, PICKLE)
             for shard in _shards(index):
                 tensors |= from_file(shard).tensors
             return tensors
-    raise UserError(f"{folder} has a config.json but no {' and no '.join(stems)}")
+    others = files_in(folder)
+    if len(others) == 1:
+        log.info("the weights are read from %s", others[0])
+        return from_file(others[0]).tensors
+    missing = f"{folder} has a config.json but no {' and no '.join(stems)}"
+    if others:
+        missing += f": name one of its files, {', '.join(path.name for path in others)}"
+    raise UserError(missing)
+
+
+def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Lists the files of a folder that may hold a model's weights, by their endings."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix in _SUFFIXES and not _STATE_OF_TRAINERS.fullmatch(path.name)
+    )
 
 
 def from_file(path: pathlib.Path) -> Checkpoint:

@@ -36,6 +36,20 @@ def test_other_processes_are_silent(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
+def test_a_library_that_configures_logging_does_not_double_it():
+    code = """
+import logging
+from caduceus_jax.cli.log import shown_log
+with shown_log():
+    logging.info("configures the root logger where it has no handler")
+    logging.getLogger("caduceus_jax.x").warning("ours")
+    logging.getLogger("jax.y").warning("theirs")
+    logging.getLogger("jax.y").info("not this")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "warning: ours\ntheirs\n")
+
+
 def test_the_library_alone_shows_nothing():
     code = "import logging, caduceus_jax; logging.getLogger('caduceus_jax').info('x')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -140,7 +140,7 @@ def test_every_base_is_computed_once(tmp_path, genome, ps, monkeypatch):
 def test_the_ends_of_contigs(genome, sequences, ps, logp_at, capsys):
     b = sequences["b"]
     padded = run(ps, genome, "b:1-40")
-    assert "the contexts of 30 bases reach beyond a contig's end, where N is read\n" in (
+    assert "the contexts of 30 bases extend past the end of a contig and are padded with N\n" in (
         capsys.readouterr().err
     )
 

@@ -7,10 +7,11 @@ from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError
 from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.score_variants import score_variants
 from caduceus_jax.inference import blocks
 from tests.genomes import COMPLEMENT, drawn, other
 from tests.genomes import genome as write_genome
-from tests.models import language_model
+from tests.models import classifier, language_model
 from tests.variants import make, score
 
 LENGTHS = {"chr1": 200, "chr2": 90}
@@ -153,7 +154,7 @@ def test_the_ends_of_contigs(genome, sequences, ps, capsys):
     rows = make(*snvs(sequences, 2, 199, 100))
     padded = score(ps, rows, genome, context_length=CONTEXT)
     said = capsys.readouterr().err
-    assert "2 windows reach beyond a contig's end, where N is read\n" in said
+    assert "2 windows extend past the end of a contig and are padded with N\n" in said
     chr1 = sequences["chr1"]
     ids = Tokenizer().encode("N" * 13 + chr1[:18])
     ids[15] = 3
@@ -225,3 +226,12 @@ def test_real_variants_match_their_genome(shared, tmp_path, ps):
     scored = score(ps, variants, Genome(path), context_length=CONTEXT, max_ref_mismatch=0.0)
     assert set(scored.status.tolist()) == {"ok"}
     assert np.isfinite(scored.llr).all()
+
+
+def test_embeddings_of_a_classifier_are_read_without_its_head(genome, sequences, caplog):
+    chr1 = sequences["chr1"]
+    variants = make(("chr1", 50, chr1[50], other(chr1[50])))
+    model, options = classifier(d_model=16, n_layer=1), {"context_length": CONTEXT, "window": 7}
+    found = score_variants(model, variants, genome, mode="embedding", **options)
+    assert found["status"].to_list() == ["ok"] and found["l2"][0] > 0
+    assert "its hidden states are read, without the head" in caplog.text

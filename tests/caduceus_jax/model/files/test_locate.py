@@ -78,3 +78,24 @@ def test_folders(tmp_path, golden):
         locate(tmp_path)
     with pytest.raises(cj.UserError, match="is not a hub id such as owner/name"):
         locate(tmp_path / "a" / "b" / "c")
+
+
+def test_a_folder_of_models_names_them(tmp_path):
+    for name in ("last.ckpt", "optimizer.pt", "training_args.bin", "notes.txt"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(cj.UserError, match=r"; name what is in it, last\.ckpt$"):
+        locate(tmp_path)
+    for step in (500, 1000, 1500):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "config.json").write_text("{}")
+    with pytest.raises(cj.UserError, match=r"last\.ckpt, checkpoint-1000, .*1500, \.\.\.$"):
+        locate(tmp_path)
+
+
+def test_without_a_network_a_folder_is_asked_for(monkeypatch):
+    def fails(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
+    with pytest.raises(cj.UserError, match="to work offline, name a folder with the model's files"):
+        locate("owner/name")

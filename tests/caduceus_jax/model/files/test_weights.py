@@ -104,3 +104,15 @@ class TestShards:
         (tmp_path / "model.safetensors.index.json").write_text(index)
         with pytest.raises(cj.UserError, match=message):
             weights.from_folder(tmp_path)
+
+
+def test_a_single_file_of_another_name_is_the_weights(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(cj.UserError, match=r"no pytorch_model\.bin$"):
+        weights.from_folder(tmp_path)
+    save_file(TENSORS, tmp_path / "last.safetensors")
+    torch_files.zipped(tmp_path / "optimizer.pt", OPTIMIZER)
+    assert weights.from_folder(tmp_path).keys() == TENSORS.keys()
+    torch_files.zipped(tmp_path / "best.ckpt", TENSORS)
+    with pytest.raises(cj.UserError, match=r"one of its files, best\.ckpt, last\.safetensors$"):
+        weights.from_folder(tmp_path)
