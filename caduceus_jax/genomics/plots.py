@@ -67,7 +67,8 @@ def draw_mutagenesis(
         strand: "+", or "-" to read the other strand from its 5' end, letters complemented.
         model: name of the model in the title.
         title: title of the figure; by default it names the region, the strand and the model.
-        column: what is drawn; of a fine-tuned model, one of the columns that it gives.
+        column: name of the column to draw; for a fine-tuned model, one of the columns of its
+            outputs.
 
     Returns:
         matplotlib.figure.Figure.

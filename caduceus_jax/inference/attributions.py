@@ -110,7 +110,7 @@ def output_index(output: str | int | None, names: tuple[str, ...]) -> int:
 
     Args:
         output: name or number (from 0); None for the only output, or the second of two.
-        names: of the outputs.
+        names: names of the outputs.
 
     Raises:
         UserError: the model has no such output, or has several and none was named.

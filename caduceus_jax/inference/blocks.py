@@ -166,7 +166,7 @@ class Counts(Sequence[int]):
 
     Args:
         count: counts the number of this index.
-        length: how many numbers there are.
+        length: number of numbers.
     """
 
     def __init__(self, count: Callable[[int], int], length: int):

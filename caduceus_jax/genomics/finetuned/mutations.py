@@ -32,12 +32,12 @@ class Mutations:
 
     Args:
         bases: the regions.
-        outputs: of the model.
+        outputs: the model's outputs.
 
     Attributes:
         bases: the regions; in place of log-probabilities they hold the changes to A, C, G and T,
             (bases, 4 * columns): 0 for the genome's base, NaN where there is none.
-        outputs: of the model.
+        outputs: the model's outputs.
     """
 
     def __init__(self, bases: PerBase, outputs: Outputs):
@@ -67,8 +67,8 @@ class Mutations:
         """Finds out what a bigWig file has for each base of a chunk: NaN where there is none.
 
         Args:
-            chunk: of `bases`.
-            column: of the table.
+            chunk: a chunk of `bases`.
+            column: name of a column of the table.
             track: the "mean" of a base's three changes, or their "minimum".
         """
         four = self._values(chunk)[:, :, self.outputs.columns.index(column)].copy()
@@ -111,7 +111,7 @@ def mutations(
     Args:
         m: a fine-tuned model with its tokenizer.
         genome: the genome that the regions lie on.
-        regions: they may overlap.
+        regions: the regions; they may overlap.
         options: the verb's options.
         **run: the keyword arguments of `run_work`.
 

@@ -29,7 +29,7 @@ class Outputs:
 
     Args:
         task: the model's description of its outputs.
-        names: of the classes, values or tracks.
+        names: names of the classes, values or tracks.
         tracks: the outputs are values along the sequence.
         pad_id: token that completes shorter sequences, where the model was trained so.
     """
@@ -180,7 +180,7 @@ def fitted(m: Pretrained, mode: Mode | None, options: Options) -> tuple[Mode, Op
 
     Args:
         m: any model with a head, with its tokenizer.
-        mode: what was asked for; None for the model's usual one.
+        mode: the mode that was asked for; None for the model's usual one.
         options: the verb's options.
 
     Returns:

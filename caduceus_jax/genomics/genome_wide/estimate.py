@@ -20,8 +20,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         passes: forward passes, about.
-        seconds: on this machine, once compiled; None where the work is too small to tell.
-        megabytes: of scores, about.
+        seconds: seconds on this machine, once compiled; None where the work is too small to tell.
+        megabytes: approximate size of the scores.
     """
 
     passes: int
@@ -41,9 +41,9 @@ def estimate(model: Any, work: PerBaseWork, numbers: range) -> Estimate:
     """Estimates what it takes to compute some blocks.
 
     Args:
-        model: that computes.
-        work: what is computed.
-        numbers: of the blocks.
+        model: the model that computes.
+        work: the work to compute.
+        numbers: numbers of the blocks.
     """
     step = max(len(numbers) // _SAMPLED, 1)
     sample = numbers[step // 2 :: step]
@@ -88,8 +88,8 @@ def say_estimate(model: Any, work: PerBaseWork, of_shard: range, kept: int) -> N
     """Logs what a run will take.
 
     Args:
-        model: that computes.
-        work: what is computed.
+        model: the model that computes.
+        work: the work to compute.
         of_shard: numbers of the blocks that this process computes.
         kept: bytes that an earlier run has kept of them.
     """

@@ -30,9 +30,9 @@ class StoredContig(NamedTuple):
     """Tells of one contig of a store.
 
     Attributes:
-        name: as the genome has it.
-        length: in bases.
-        folder: of its array, within the store.
+        name: the genome's name of the contig.
+        length: number of bases.
+        folder: folder of its array, within the store.
         bases: SHA-256 of its bases, upper case.
         scores: SHA-256 of the file of its scores.
     """
@@ -52,7 +52,7 @@ class ScoreStore:
 
     Attributes:
         path: the path of the folder.
-        run: what the scores were computed from: model, genome, options, versions.
+        run: record of the computation: model, genome, options, versions.
         contigs: the contigs that have scores, by name.
 
     Raises:
@@ -110,7 +110,7 @@ class ScoreStore:
         """Returns the log-probabilities of A, C, G and T at bases of many contigs.
 
         Args:
-            names: of the genome's contigs.
+            names: names of the genome's contigs.
             contigs: (rows,) numbers in `names`.
             positions: (rows,) 0-based, on their contigs.
 
@@ -128,11 +128,11 @@ class ScoreStore:
         """Checks that the scores are those of a model and of some options.
 
         Args:
-            run: of `run_record`.
+            run: record from `run_record`.
             options: name and value of each option that scores depend on.
 
         Raises:
-            UserError: they are another's.
+            UserError: the scores are another run's.
         """
         if run["model"] != self.run["model"]:
             raise UserError(
@@ -203,7 +203,7 @@ def write_group(
 
     Args:
         folder: the store.
-        run: what they were computed from.
+        run: record of the computation: model, genome, options, versions.
         contigs: contigs that have scores, in the genome's order.
     """
     content = {

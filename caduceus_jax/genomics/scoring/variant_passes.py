@@ -41,7 +41,7 @@ class Scorer(NamedTuple):
         genome: the genome that the variants lie on.
         options: the verb's options.
         describe: names a row of the variants, for errors.
-        outputs: of a fine-tuned model, where these are compared.
+        outputs: outputs of a fine-tuned model, where these are compared.
     """
 
     tokenizer: Tokenizer
