@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from caduceus_jax import model as model
     from caduceus_jax.genomics.attribute import attribute as attribute
     from caduceus_jax.genomics.embed import embed as embed
+    from caduceus_jax.genomics.genome_wide.store import ScoreStore as ScoreStore
     from caduceus_jax.genomics.interval import Interval as Interval
     from caduceus_jax.genomics.interval import Intervals as Intervals
     from caduceus_jax.genomics.likelihood import likelihood as likelihood
@@ -59,6 +60,7 @@ _PLACES = {
     "Intervals": "caduceus_jax.genomics.interval:Intervals",
     "MaskedLMOutput": "caduceus_jax.model.heads:MaskedLMOutput",
     "Pretrained": "caduceus_jax.inference.loading:Pretrained",
+    "ScoreStore": "caduceus_jax.genomics.genome_wide.store:ScoreStore",
     "SequenceClassifierOutput": "caduceus_jax.model.heads:SequenceClassifierOutput",
     "Tokenizer": "caduceus_jax.tokenizer:Tokenizer",
     "TracksOutput": "caduceus_jax.model.tracks:TracksOutput",
@@ -91,6 +93,7 @@ __all__ = [
     "Intervals",
     "MaskedLMOutput",
     "Pretrained",
+    "ScoreStore",
     "SequenceClassifierOutput",
     "Tokenizer",
     "TracksOutput",

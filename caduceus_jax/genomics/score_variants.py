@@ -1,12 +1,16 @@
 """Scores of variants."""
 
 from collections.abc import Iterator
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import polars
 
+from caduceus_jax.genomics.files.inputs import AnyPath
 from caduceus_jax.genomics.files.variant_tables import with_scores
 from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted
+from caduceus_jax.genomics.genome_wide.background import Background
+from caduceus_jax.genomics.genome_wide.comparison import Comparison
+from caduceus_jax.genomics.genome_wide.lookup import open_scores
 from caduceus_jax.genomics.options import (
     Mode,
     VariantScoring,
@@ -17,6 +21,7 @@ from caduceus_jax.genomics.options import (
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.inputs import (
     AnyGenome,
+    AnyRegions,
     AnyVariants,
     VariantSource,
     as_genome,
@@ -37,6 +42,11 @@ def score_variants(
     mode: Mode | None = None,
     *,
     options: VariantScoring | None = None,
+    scores: AnyPath | None = None,
+    null: Literal["matched"] | None = None,
+    null_size: int = 200,
+    null_regions: AnyRegions | None = None,
+    null_seed: int = 0,
     progress: bool = False,
     **fields: Unpack[VariantScoringFields],
 ) -> polars.DataFrame:
@@ -69,6 +79,14 @@ def score_variants(
         mode: "llr", "pll", "embedding" or "output"; by default "llr" of a language model and
             "output" of a fine-tuned one.
         options: all of the following in one value; those that are also passed replace its own.
+        scores: a store of this model, genome and context_length, written by `caduceus-jax
+            likelihood`: single-base substitutions are looked up there in mode llr, and what it does
+            not have is computed.
+        null: "matched" compares each single-base substitution with random ones of the same
+            trinucleotide context and change, on either strand, drawn from the genome.
+        null_size: number drawn for each of the 96 kinds of change (and each type of region).
+        null_regions: regions; variants are compared within the type of their region, its name.
+        null_seed: seed of the draw.
         progress: show on standard error how far it is.
         **fields: options.
 
@@ -79,7 +97,8 @@ def score_variants(
         (p(ALT) - p(REF)) and log_odds_ratio_CLASS (natural logarithm), for each value
         difference_NAME (ALT minus REF, in the units of the values), and for each track
         difference_NAME, the mean over all bins, and largest_difference_NAME, that of the bin where
-        it is largest in size.
+        it is largest in size. With `null` also NAME_quantile of
+        each: the share of the background that scores lower.
 
     Raises:
         UserError: an input cannot be read, REF differs from the genome too often, or an option
@@ -96,10 +115,18 @@ def score_variants(
     """
     options = chosen(VariantScoring, options, fields)
     source, reference = as_variants(variants), as_genome(genome)
-    work, parts = scoring(as_pretrained(m), source, reference, mode, options, progress=progress)
-    scores = polars.concat([work.empty(), *(part.frame for part in parts)])
+    pretrained = as_pretrained(m)
+    mode, options = fitted(pretrained, mode, options)
+    compared = Comparison(
+        None if scores is None else open_scores(scores, pretrained, mode, options, reference),
+        Background(null, null_size, null_regions, null_seed),
+    )
+    work, parts = scoring(
+        pretrained, source, reference, mode, options, compared=compared, progress=progress
+    )
+    found = polars.concat([compared.empty(work), *(part.frame for part in parts)])
     work.report_padding()
-    return scored_table(source, range(len(scores)), scores)
+    return scored_table(source, range(len(found)), found)
 
 
 def scoring(
@@ -108,6 +135,8 @@ def scoring(
     genome: Genome,
     mode: Mode | None,
     options: VariantScoring,
+    *,
+    compared: Comparison = Comparison(),
     **run: Any,
 ) -> tuple[ScoringWork, Iterator[Part]]:
     """Scores variants in parts, for outputs that are larger than memory.
@@ -118,6 +147,7 @@ def scoring(
         genome: the genome that they lie on.
         mode: "llr", "pll", "embedding" or "output"; None for the model's usual one.
         options: the verb's options.
+        compared: store and background of the scores.
         **run: the keyword arguments of `run_work`.
 
     Returns:
@@ -128,7 +158,7 @@ def scoring(
     """
     mode, options = fitted(m, mode, options)
     options.check_window(mode)
-    variants, describe = source.variants, name_row(source.variants, source.name)
+    variants = source.variants
     sites = locate(
         variants,
         genome,
@@ -137,10 +167,18 @@ def scoring(
         source=source.name,
         declared=source.declared,
     )
+    prepared = compared.prepare(genome, options, sites, variants.record)
+
+    def describe(row: int) -> str:
+        """Names a row for an error message."""
+        return name_row(variants, source.name)(row - prepared.first)
+
     outputs = Outputs.of(m) if mode == "output" else None
     scorer = Scorer(m.tokenizer, m.model.config.d_model, genome, options, describe, outputs)
-    work = ScoringWork(scorer, m.model, sites, variants.record, mode)
-    return work, run_work(m.model, work, what="scoring", unit="variants", **run)
+    work = ScoringWork(scorer, m.model, prepared.sites, prepared.record, mode)
+    parts = run_work(m.model, work, what="scoring", unit="variants", **run)
+    # A shard has some of the rows alone, and keeps what it computes.
+    return work, parts if run.get("of_shards") else prepared.finish(parts)
 
 
 def scored_table(source: VariantSource, rows: range, scores: polars.DataFrame) -> polars.DataFrame:

@@ -5,6 +5,7 @@ import importlib
 
 import pytest
 
+from caduceus_jax.cli.main import main
 from tests.genomes import fasta
 from tests.models import classifier, language_model
 
@@ -18,6 +19,7 @@ MODULES = [
     "genomics.interval",
     "genomics.variant",
     "genomics.reference.genome",
+    "genomics.genome_wide.store",
     "genomics.embed",
     "genomics.predict",
     "genomics.score_variants",
@@ -34,7 +36,11 @@ def names(tmp_path_factory):
     chr1 = "TGCATTGACCATTGACAGCA" + "ACGTTCAGGACTGATCCATG" * 2
     paths = {"model": folder / "model", "classifier": folder / "classifier"}
     paths["genome"] = paths["fasta"] = fasta(folder / "genome.fa", chr1=chr1)
-    return {name: str(path) for name, path in paths.items()}
+    names = {name: str(path) for name, path in paths.items()}
+    names["scores"] = str(folder / "scores.zarr")
+    words = [names["model"], "all", "--genome", names["genome"], "--out", names["scores"]]
+    assert main(["likelihood", *words, "--context-length", "15"]) == 0
+    return names
 
 
 @pytest.mark.parametrize("name", MODULES)

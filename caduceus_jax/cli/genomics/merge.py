@@ -1,5 +1,6 @@
 """`caduceus-jax merge`: the shards of a command into its outputs."""
 
+import dataclasses
 import importlib
 import inspect
 import logging
@@ -53,8 +54,11 @@ def merge(
         raise UserError(f"{verb} writes one file: name one with out")
     paths = [pathlib.Path(path) for path in named]
     given["out"] = paths if several else paths[0]
-    if "options" in given:
-        given["options"] = type(parameters["options"].default)(**given["options"])
+    for name, parameter in parameters.items():
+        if dataclasses.is_dataclass(parameter.default):
+            given[name] = type(parameter.default)(**given[name])
+        elif hints[name] == pathlib.Path | None and given[name] is not None:
+            given[name] = pathlib.Path(given[name])
     given["restart"] = False
     write_joined(shards, run, paths[0].with_name(f"{paths[0].name}.journal"))
     log.info(f"joining {len(shards):,} shards of {verb}")

@@ -18,6 +18,9 @@ from caduceus_jax.genomics.files.variant_tables import vcf_lines
 from caduceus_jax.genomics.files.vcf import Vcf, write_vcf
 from caduceus_jax.genomics.files.vcf_index import index_vcf, remove_indexes
 from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted
+from caduceus_jax.genomics.genome_wide.background import QUANTILE, Background
+from caduceus_jax.genomics.genome_wide.comparison import Comparison
+from caduceus_jax.genomics.genome_wide.lookup import open_scores
 from caduceus_jax.genomics.options import Mode, VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.inputs import VariantSource, as_variants
@@ -27,7 +30,7 @@ from caduceus_jax.genomics.scoring.shards import finish, open_shard, shard_of
 from caduceus_jax.genomics.scoring.variant_scores import SCORES
 from caduceus_jax.genomics.status import Status, summarise, tell_how_to_read_scores
 from caduceus_jax.inference.blocks import Part
-from caduceus_jax.inference.loading import load
+from caduceus_jax.inference.loading import Pretrained, load
 from caduceus_jax.version import __version__
 
 _FORMATS: dict[str, str | None] = {
@@ -55,6 +58,8 @@ def score_variants(
     out: pathlib.Path,
     mode: Mode | None = None,
     options: VariantScoring = VariantScoring(),
+    scores: pathlib.Path | None = None,
+    background: Background = Background(),
     dtype: Literal["float32", "bfloat16"] = "float32",
     tabix: bool = False,
     restart: bool = False,
@@ -109,6 +114,16 @@ def score_variants(
     over all bins of the context, and largest_difference_NAME, that of the bin where it is largest
     in size.
 
+    With --scores single-base substitutions are looked up in a store that likelihood wrote
+    (--out NAME.zarr), many thousands per second, and what it does not have is computed: every row
+    has the status that it has without a store, and scores differ by what the store's float16 and
+    its --masks-per-pass cost. The store must be of this model, genome, --context-length and --edge.
+
+    With --null matched each single-base substitution is compared with random ones like it, which
+    are scored in the same run: the share that scores lower goes into the columns llr_quantile,
+    pllr_quantile, or l2_quantile and cosine_quantile (CADUCEUS_LLR_QUANTILE, ...), and half of the
+    share that scores the same. Insertions, deletions and changes of several bases have none.
+
     What is computed is kept in a journal beside the output (OUT.journal) until the output is
     written: the same command continues a run that was interrupted, to the very bytes that it would
     have written.
@@ -120,6 +135,8 @@ def score_variants(
           --out scored.tsv
       caduceus-jax score-variants runs/enhancers/seed-1/model calls.vcf.gz --genome hg38.fa \\
           --out effects.tsv
+      caduceus-jax score-variants runs/quickstart calls.vcf.gz --genome hg38.fa --null matched \\
+          --null-size 20 --context-length 127 --out ranked.tsv
       bcftools view -r chr22 calls.bcf | caduceus-jax score-variants runs/quickstart - \\
           --genome hg38.fa --out chr22.parquet
 
@@ -136,6 +153,8 @@ def score_variants(
         mode: llr, pll, embedding or output, as described above; by default llr of a language model
             and output of a fine-tuned one.
         options: the verb's options.
+        scores: store of likelihood, for mode llr.
+        background: settings of the background.
         dtype: type of matrix products and activations.
         tabix: also write the index of a .vcf.gz: .tbi, or .csi where a contig has more than 2^29
             bases; the records must be sorted.
@@ -163,36 +182,29 @@ def score_variants(
     source, reference = as_variants(read), Genome(genome)
     if not ending.startswith(".vcf"):
         check_columns(source.columns, out)
-    record = run_record(
-        m,
-        "score-variants",
-        mode=mode,
-        options=options,
-        variants=read.digest(),
-        genome=reference.identity,
-    )
+    compared, others = _compared(scores, background, m, mode, options, reference)
+    given: dict[str, Any] = {"variants": read.digest(), "genome": reference.identity, **others}
+    record = run_record(m, "score-variants", mode=mode, options=options, **given)
     statuses: list[np.ndarray] = []
     if part is not None:
         with open_shard(part, out, record, restart=restart) as journal:
             run = {"journal": journal, "progress": True, "of_shards": part.numbers}
-            finish(scoring(m, source, reference, mode, options, **run)[1])
+            finish(scoring(m, source, reference, mode, options, compared=compared, **run)[1])
         return
     with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:
-        work, parts = scoring(m, source, reference, mode, options, journal=journal, progress=True)
+        run = {"compared": compared, "journal": journal, "progress": True}
+        work, parts = scoring(m, source, reference, mode, options, **run)
         seen = _remembering(parts, statuses)
         with replacing(out) as partial:
             if ending.startswith(".vcf"):
-                titles = _provenance(mode, model, genome, options)
-                outputs = Outputs.of(m) if mode == "output" else None
-                fields = _fields_of(mode, outputs)
+                titles = _provenance(mode, model, genome, options) | _named(scores, background)
+                fields = _fields_of(mode, Outputs.of(m) if mode == "output" else None)
+                fields |= {} if background.null is None else _quantiles_of(fields)
                 _write_vcf(
                     partial, source, reference, (mode, fields), seen, titles, ending == ".vcf.gz"
                 )
             else:
-                with table_writer(partial, ending, encoding=source.encoding) as write:
-                    write(scored_table(source, range(0), work.empty()))
-                    for part in seen:
-                        write(scored_table(source, part.rows, part.frame))
+                _write_table(partial, ending, source, compared.empty(work), seen)
     work.report_padding()
     if ending == ".vcf.gz":
         remove_indexes(out)
@@ -201,11 +213,25 @@ def score_variants(
     status = np.concatenate([np.empty(0, np.str_), *statuses])
     if (status == Status.OK).any():
         tell_how_to_read_scores()
-    names = [
-        f"{c}:{p + 1}"
-        for c, p in zip(source.variants.chrom, source.variants.position.tolist(), strict=True)
-    ]
-    summarise("variants", names, status, [out], genome, skip_bad=skip_bad)
+    summarise("variants", _names(source), status, [out], genome, skip_bad=skip_bad)
+
+
+def _names(source: VariantSource) -> list[str]:
+    positions = source.variants.position.tolist()
+    return [f"{c}:{p + 1}" for c, p in zip(source.variants.chrom, positions, strict=True)]
+
+
+def _write_table(
+    path: pathlib.Path,
+    ending: str,
+    source: VariantSource,
+    empty: polars.DataFrame,
+    parts: Iterable[Part[polars.DataFrame]],
+) -> None:
+    with table_writer(path, ending, encoding=source.encoding) as write:
+        write(scored_table(source, range(0), empty))
+        for part in parts:
+            write(scored_table(source, part.rows, part.frame))
 
 
 def _remembering(
@@ -271,6 +297,50 @@ def _declarations(mode: Mode, fields: Mapping[str, tuple[str, str]]) -> dict[str
         _STATUS: f'Number=A,Type=String,Description="{any_mode}"',
         f"{_STATUS}_{mode.upper()}": f'Number=A,Type=String,Description="{this_mode}"',
     }
+
+
+def _quantiles_of(fields: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """Returns the columns of quantiles -> the INFO field of each, and its description."""
+    text = "Share of random variants of the same kind whose {} is lower"
+    return {
+        name + QUANTILE: (key + QUANTILE.upper(), text.format(key))
+        for name, (key, _) in fields.items()
+    }
+
+
+def _compared(
+    scores: pathlib.Path | None,
+    background: Background,
+    m: Pretrained,
+    mode: Mode,
+    options: VariantScoring,
+    genome: Genome,
+) -> tuple[Comparison, dict[str, Any]]:
+    """Opens what scores are looked up in and compared with; and returns what tells it apart."""
+    store = None if scores is None else open_scores(scores, m, mode, options, genome)
+    regions = None
+    if background.null_regions is not None:
+        regions = Input(background.null_regions)
+        background = dataclasses.replace(background, null_regions=regions)
+    identity = {
+        "background": dataclasses.replace(background, null_regions=None),
+        "scores": None if store is None else store.identity,
+        "null_regions": None if regions is None else regions.digest(),
+    }
+    return Comparison(store, background), identity
+
+
+def _named(scores: pathlib.Path | None, background: Background) -> dict[str, str]:
+    """Returns what the header tells of a store and a background."""
+    named = {} if scores is None else {"Scores": str(scores)}
+    if background.null is not None:
+        given = dataclasses.asdict(background)
+        named |= {
+            name.title().replace("_", ""): str(value)
+            for name, value in given.items()
+            if value is not None
+        }
+    return named
 
 
 def _provenance(mode: Mode, model: str, genome: str, options: VariantScoring) -> dict[str, str]:

@@ -60,7 +60,7 @@ class ScoreStore:
 
     Examples:
         >>> store = ScoreStore(scores)
-        >>> store.fetch("chr1", 100, 102).shape
+        >>> store.fetch("chr1", 20, 22).shape
         (2, 4)
     """
 
