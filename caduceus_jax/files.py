@@ -25,10 +25,11 @@ def check_local(what: str, path: str | os.PathLike[str]) -> None:
     Raises:
         UserError: the path is an address such as gs://bucket/run.
     """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(path)):
+    # A pathlib.Path has one slash left of the two.
+    if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", os.fspath(path)):
         raise UserError(
-            f"{what} is {os.fspath(path)}: buckets are not read or written directly; mount the "
-            "bucket as a folder (gcsfuse, s3fs; docs/pods.md has the commands) and name that"
+            f"{what} is {address[1]}://{address[2]}: buckets are not read or written directly; "
+            "mount the bucket as a folder (gcsfuse, s3fs), or copy the files, and name the folder"
         )
 
 

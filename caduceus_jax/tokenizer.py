@@ -195,10 +195,17 @@ class Tokenizer:
 
         Returns:
             (length,) int32; letters outside the vocabulary become [UNK].
+
+        Raises:
+            UserError: not one sequence.
         """
         if isinstance(sequence, str):
             sequence = sequence.encode("ascii", errors="replace")
-        return self._id_of_byte[np.frombuffer(sequence, np.uint8)]
+        try:
+            return self._id_of_byte[np.frombuffer(sequence, np.uint8)]
+        except TypeError:
+            kind = type(sequence).__name__
+            raise UserError(f"sequence is a {kind}; it is one str, or bytes") from None
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """Returns the sequence that token ids stand for.

@@ -73,6 +73,9 @@ def unknown(kind: str, name: str, known: Iterable[str], otherwise: str = "--help
     """
     plain = {other.lstrip("-").replace("-", "_"): other for other in known}
     asked = name.removesuffix(".yaml").lstrip("-").replace("-", "_")
+    group = [other for key, other in plain.items() if key.startswith(f"{asked}.")]
+    if group:
+        return f"there is no {kind} {name}, but a group of them such as {group[0]}; {otherwise}"
     # First the right name in the wrong group, or in none.
     near = [other for key, other in plain.items() if _last(key) == _last(asked)]
     near = near or [plain[key] for key in difflib.get_close_matches(asked, list(plain), n=1)]
@@ -121,6 +124,10 @@ def _option(signature: Signature, word: str, queue: list[str]) -> Word:
     if setting is None:
         options = [s.option for s in signature.settings.values() if s.place != "recipe"]
         options += ["--config"] if signature.recipes else []
+        if name == "model" and "init" in signature.settings:
+            raise UserError(
+                "--model is not an option here; did you mean --init, which begins from a model?"
+            )
         raise UserError(unknown("option", option, options))
     if equals:
         return Word(setting.name, value)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import pathlib
 
 import pytest
 
@@ -34,3 +35,15 @@ def test_digests_are_those_of_hashlib(tmp_path):
     assert files.file_digest(tmp_path / "a") == expected
     assert files.file_digest(tmp_path / "a", seen.append) == expected
     assert b"".join(seen) == content
+
+
+@pytest.mark.parametrize("path", ["gs://b/x.npz", "s3://b", pathlib.Path("gs://b/x.npz")], ids=str)
+def test_addresses_are_not_paths(path):
+    address = str(path).replace(":/b", "://b")
+    with pytest.raises(files.UserError, match=f"^out is {address}: buckets are not read"):
+        files.check_local("out", path)
+
+
+@pytest.mark.parametrize("path", ["C:/x", "a/b:c", "out.npz", "chr1:5"])
+def test_paths_are_not_addresses(path):
+    files.check_local("out", path)

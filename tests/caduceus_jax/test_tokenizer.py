@@ -23,6 +23,11 @@ def test_bytes_and_nothing():
     np.testing.assert_array_equal(tokenizer.encode("Aé"), [7, 6])
 
 
+def test_one_sequence_at_a_time():
+    with pytest.raises(cj.UserError, match="sequence is a list; it is one str, or bytes"):
+        cj.Tokenizer().encode(["ACGT"])
+
+
 def test_reverse_complement():
     tokenizer = cj.Tokenizer()
     assert tokenizer.decode(tokenizer.reverse_complement(tokenizer.encode("AACGN"))) == "NCGTT"

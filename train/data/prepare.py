@@ -65,7 +65,7 @@ def prepare(genome: pathlib.Path, *, out: pathlib.Path) -> None:
         "codes"
     )
     print(f"source {store.source.name}, {store.source.size:,} bytes, SHA-256 {store.source.sha256}")
-    print(f"{time.monotonic() - begun:.1f} s")
+    print(f"took {time.monotonic() - begun:.1f} s")
     print(f"next:\n  {shlex.join(['caduceus-jax', 'pretrain', '--data.fasta', str(out)])}")
 
 

@@ -59,7 +59,7 @@ class RunFolder:
             raise UserError(
                 f"out is {out}, and {processes.count()} processes write their parts of a "
                 "checkpoint into one folder: mount the bucket on every host and name that "
-                "(docs/pods.md has the commands)"
+                "(commands: https://caduceus-jax.github.io/caduceus-jax/pods/)"
             )
         digest = hashlib.sha256(out.rstrip("/").encode()).hexdigest()[:16]
         self.path = cache() / "runs" / digest

@@ -71,7 +71,9 @@ def check_outputs(
     """
     read = [pathlib.Path(file).resolve() for file in inputs if file is not None]
     endings: dict[pathlib.Path, str] = {}
-    for path in map(pathlib.Path, [out] if isinstance(out, str | os.PathLike) else out):
+    for name in [out] if isinstance(out, str | os.PathLike) else out:
+        files.check_local("out", name)
+        path = pathlib.Path(name)
         if path in endings:
             raise UserError(f"{path} is named twice: give each output a name of its own")
         endings[path] = check_output(path, formats)

@@ -103,7 +103,8 @@ def around_regions(
         columns["strand"] = polars.Series(regions.strand, dtype=polars.String)
         reverse = np.array([strand == "-" for strand in regions.strand], bool)
     if count := int(reverse.sum()):
-        log.info(f"{count:,} regions are on the - strand: its 5' to 3' is read")
+        said = "1 region is" if count == 1 else f"{count:,} regions are"
+        log.info(f"{said} on the - strand, which is read from its 5' end")
     middle = (start + end) // 2
     span = (start, end) if context_length is None else centred(middle, context_length)
     what = _Placed("regions", columns, regions.chrom, (start, end), span, reverse)

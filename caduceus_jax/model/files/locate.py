@@ -8,6 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from caduceus_jax import models
 from caduceus_jax.errors import UserError
+from caduceus_jax.files import check_local
 from caduceus_jax.model.files import weights as weight_files
 
 Path = str | os.PathLike[str]
@@ -43,6 +44,7 @@ def locate(
     Raises:
         UserError: neither a folder nor a model on the hub has this name.
     """
+    check_local("the model", path)
     folder = pathlib.Path(path)
     for candidate in (folder, folder / RUN_MODEL):
         if (candidate / CONFIG).is_file() or (candidate / ADAPTER_CONFIG).is_file():

@@ -86,3 +86,11 @@ def test_near_matches_look_into_other_groups():
         "there is no option --lr; did you mean --optimizer.lr?"
     )
     assert unknown("setting", "zzz", ["steps"]) == "there is no setting zzz; --help lists all"
+
+
+def test_a_group_is_not_an_option():
+    said = unknown("option", "--optimizer", ["--optimizer.lr", "--steps"])
+    assert said == (
+        "there is no option --optimizer, but a group of them such as --optimizer.lr; --help lists "
+        "all"
+    )

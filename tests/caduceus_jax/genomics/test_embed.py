@@ -113,7 +113,7 @@ def test_the_other_strand_is_read_from_its_5_prime_end(tmp_path, m, genome, chr1
     expected = inference.embed(m.model, bases, pooling="center", **options)
     np.testing.assert_allclose(vectors(frame), expected, atol=1e-5)
     assert np.abs(expected[0] - expected[1]).max() > 1e-2
-    assert "1 regions are on the - strand: its 5' to 3' is read" in caplog.messages
+    assert "1 region is on the - strand, which is read from its 5' end" in caplog.messages
     averaged = cj.embed(m, bed, genome=genome)
     assert "strand" not in averaged.columns
     np.testing.assert_array_equal(vectors(averaged)[0], vectors(averaged)[1])
