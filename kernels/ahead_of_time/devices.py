@@ -32,7 +32,7 @@ class Gpu(NamedTuple):
     bandwidth: float  # bytes per second
     cache: int  # bytes of second-level cache
     shared: int  # bytes of shared memory of a multiprocessor
-    threads: int = 2048  # of a multiprocessor, at the most
+    threads: int = 2048  # of a multiprocessor, at most
     products: float = 0.0  # dense operations of bfloat16 matrix products per second
 
     @property

@@ -29,7 +29,7 @@ def devices(slices, each, platform="gpu"):
 
 
 def slices_along(mesh, axis):
-    """How many slices a line of devices along an axis is spread over, at the most."""
+    """How many slices a line of devices along an axis is spread over at most."""
     numbers = np.vectorize(lambda device: device.slice_index)(mesh.devices)
     lines = np.moveaxis(numbers, mesh.axis_names.index(axis), -1).reshape(-1, mesh.shape[axis])
     return max(len(set(line)) for line in lines.tolist())

@@ -56,7 +56,7 @@ class Topology(NamedTuple):
     platform: str  # "tpu", "gpu" or "cpu"
     devices: list[Any]
     memory: int  # bytes that a program may use on each device
-    peaks: Peaks | None  # what each device does in a second at the most; None where not known
+    peaks: Peaks | None  # the most that each device does per second; None where not known
 
     def compiling(self, mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager[Any]:
         """Opens the context in which a program for a mesh of these devices is lowered."""

@@ -1,4 +1,4 @@
-"""Accounts a training step that was compiled for a GPU: what each part takes at the least.
+"""Accounts a training step that was compiled for a GPU: the least time that each part takes.
 
     python tests/benchmarks/accounting/gpu.py step.hlo counts.json --tokens 1048576
 

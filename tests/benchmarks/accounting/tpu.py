@@ -1,4 +1,4 @@
-"""Accounts a training step that was compiled for a TPU: what each part takes at the least.
+"""Accounts a training step that was compiled for a TPU: the least time that each part takes.
 
     python tests/benchmarks/accounting/tpu.py step.hlo v5e --layers 16 --tokens 131072
 
