@@ -19,7 +19,8 @@ FOLDERS = {
 # Phrases that a native writer of the field would not use.
 ODD = re.compile(
     r"\bis no [a-z]+(?<!longer)\b(?! than)|\bare no [a-z]|say with --|\bhidden bases|the way out"
-    r"|are neither there nor|Those that there are"
+    r"|are neither there nor|Those that there are|\band say --|mend the disk"
+    r"|, no (?:whole )?number\b|where N is read|\bhave one name"
     # "tokens a step" for "tokens per step"
     r"|\b(?:batches|bytes|channels|elements|operations|sequences|steps|tokens|variants"
     r"|windows|[GMk]i?B|ms|one|two|three|four|\d) (?:a|an) (?:base|chip|core|device|group|layer"

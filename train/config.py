@@ -227,7 +227,7 @@ class PretrainConfig(StepConfig):
         init: model to begin from instead of random weights: a folder, a hub id, or a run or one
             of its checkpoints; with its own architecture and tokenizer.
         init_optimizer: also begin with the optimizer's state of that checkpoint; its own count of
-            steps begins anew.
+            steps starts over.
         data: the sequence.
         log_every: steps between two lines of metrics.
         eval_every: steps between two validations; there is one after the last step too.

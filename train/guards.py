@@ -100,7 +100,7 @@ def too_many(in_a_row: int, last_good: int, checkpoint: int | None, folder: str)
     """
     good = f"the last good step was {last_good}" if last_good else "no step was good"
     fix = (
-        "no checkpoint has been saved yet: begin anew, for example with a lower --optimizer.lr"
+        "no checkpoint has been saved yet: start again, for example with a lower --optimizer.lr"
         if checkpoint is None
         else f"the same command continues from the checkpoint of step {checkpoint} in {folder}, "
         "with a higher --max_skipped to get past bad data"

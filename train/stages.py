@@ -33,7 +33,7 @@ class Stage(NamedTuple):
         Args:
             state: the training state, from the run's checkpoint.
             done: steps of the run that are done. At the start of a later stage its learning
-                rate's schedule begins anew; the optimizer's moments stay.
+                rate's schedule starts over; the optimizer's moments stay.
         """
         if not self.index or done != self.start:
             return state

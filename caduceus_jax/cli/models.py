@@ -83,4 +83,6 @@ def _list(out: pathlib.Path | None) -> None:
         table.add_row(*cells)
     console = Console()
     console.print(table)
-    console.print("caduceus-jax models NAME says more; use the name wherever a model is asked for.")
+    console.print(
+        "Details: caduceus-jax models NAME. The name works wherever a model is asked for."
+    )

@@ -78,7 +78,7 @@ def selective_ssm(
         z: (batch, strand, length, d_inner), the gate; None leaves gating to the caller.
         padding_mask: (batch, length), True on real tokens; the others leave no trace.
         segment_ids: (batch, length), one number per sequence packed into a row; convolution and
-            recurrence begin anew where it changes.
+            recurrence start afresh where it changes.
         reverse: walk from the last token to the first. Position t of the output belongs to token
             t either way: nothing is flipped.
         scan: the selective scan.

@@ -105,7 +105,7 @@ class Lease:
         except OSError as error:
             raise UserError(
                 f"{self._path} cannot be written ({error.strerror}): choose another folder with "
-                "--out, or make room there"
+                "--out, or free space there"
             ) from None
         self._holder = own
         return own.token

@@ -76,7 +76,7 @@ def write_store(fasta: pathlib.Path, out: pathlib.Path) -> Store:
     writing, nothing looks finished that is not. What an earlier interruption left is removed.
     """
     if out.exists():
-        raise UserError(f"{out} exists already: choose another folder, or remove it")
+        raise UserError(f"{out} already exists: choose another folder, or remove it")
     partial = out.with_name(out.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     try:

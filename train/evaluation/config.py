@@ -128,6 +128,6 @@ class MaskedEvaluation:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 1 <= round(self.context_length * self.mask_probability) <= self.context_length:
             raise UserError(
-                f"mask_probability is {self.mask_probability}: of {self.context_length} bases that "
-                "masks none, or more than there are"
+                f"mask_probability is {self.mask_probability}, which masks none of the "
+                f"{self.context_length} bases, or more than there are"
             )

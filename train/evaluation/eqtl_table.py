@@ -77,7 +77,9 @@ def read_table(path: pathlib.Path, test_contigs: list[str]) -> Table:
                 distance[row] = abs(float(found["distance"][row]))
             except ValueError:
                 text = found["distance"][row]
-                raise UserError(f"{where}: the distance is {text!r}, no number") from None
+                raise UserError(
+                    f"{where}: the distance is {text!r}, which is not a number"
+                ) from None
     if "split" in found:
         test = np.array([split == "test" for split in found["split"]])
     else:
@@ -103,4 +105,4 @@ def _whole(where: str, name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UserError(f"{where}: {name} is {text!r}, no whole number") from None
+        raise UserError(f"{where}: {name} is {text!r}, which is not a whole number") from None

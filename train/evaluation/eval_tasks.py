@@ -45,7 +45,7 @@ class EvalTasks:
         names: `splice`, or folders with tables train, test and perhaps validation.
 
     Raises:
-        UserError: a task cannot be read, or two have one name.
+        UserError: a task cannot be read, or two have the same name.
     """
 
     def __init__(self, names: Sequence[str]):

@@ -110,7 +110,7 @@ def _models(config: EvaluateConfig) -> list[Column]:
             raise UserError(f"models has {text}; each is name=path, or {SCRATCH}")
         columns.append(Column(name, path))
     if len({column.name for column in columns}) < len(columns):
-        raise UserError("two of the models have one name")
+        raise UserError("two of the models have the same name")
     return columns
 
 
@@ -124,7 +124,7 @@ def _tasks(
     if suite:
         if suite not in SUITES:
             known = [name.replace("_", "-") for name in SUITES]
-            raise UserError(f"suite is {config.suite}; there are {', '.join(known)}")
+            raise UserError(f"suite is {config.suite}; it is one of {', '.join(known)}")
         return [
             (
                 name,

@@ -137,7 +137,7 @@ def _key(part: Any) -> Any:
 
 
 def _stored_optimizer(config: PretrainConfig, like: TrainState) -> Any:
-    """Reads the optimizer's state of a run's checkpoint; its schedule begins anew."""
+    """Reads the optimizer's state of a run's checkpoint; its schedule starts over."""
     path = pathlib.Path(config.init)
     checkpoint = run_checkpoint.find(path) if path.is_dir() else None
     if checkpoint is None:

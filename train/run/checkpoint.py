@@ -186,7 +186,7 @@ class Checkpoints:
         if step is None:
             raise DamagedCheckpoint(
                 f"no checkpoint in {self.folder} can be used: {describe(damaged)}; bring one "
-                "back, or remove the folder to begin anew"
+                "back, or remove the folder to start again"
             )
         if strict:
             raise DamagedCheckpoint(
@@ -222,8 +222,8 @@ class Checkpoints:
 
     def _failed(self, error: Exception) -> WriteFailed:
         return WriteFailed(
-            f"a checkpoint could not be written to {self.folder} ({_reason(error)}): make room or "
-            "mend the disk; the same command continues from the last checkpoint"
+            f"a checkpoint could not be written to {self.folder} ({_reason(error)}): free space or "
+            "repair the disk; the same command continues from the last checkpoint"
         )
 
 

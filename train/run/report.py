@@ -145,7 +145,7 @@ def _rounded(value: Any) -> Any:
 
 def _write_failed(path: pathlib.Path, error: OSError) -> WriteFailed:
     return WriteFailed(
-        f"{path} cannot be written ({error.strerror or error}): make room or mend the disk; the "
+        f"{path} cannot be written ({error.strerror or error}): free space or repair the disk; the "
         "same command continues from the last checkpoint"
     )
 

@@ -168,5 +168,5 @@ def _numbers(table: Table, name: str, column: list[object]) -> np.ndarray:
         except ValueError:
             found[row] = np.nan
         if not np.isfinite(found[row]):
-            raise UserError(f"{table.where(row)}: {name} is {value!r}, no number")
+            raise UserError(f"{table.where(row)}: {name} is {value!r}, which is not a number")
     return found

@@ -93,7 +93,7 @@ def locate(suite: str, name: str, folder: str) -> pathlib.Path:
         missing = f"{here} is not there" if folder else "--data.folder is missing"
         raise UserError(
             f"{missing}, and https://huggingface.co/datasets/{repository} cannot be downloaded "
-            f"({type(error).__name__}): download it elsewhere to FOLDER/{name} and say "
+            f"({type(error).__name__}): download it elsewhere to FOLDER/{name} and pass "
             "--data.folder FOLDER"
         ) from None
     return pathlib.Path(found) / inside

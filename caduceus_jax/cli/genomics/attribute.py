@@ -91,7 +91,7 @@ def attribute(
         sequence: column of a table that has the sequences.
         options: the verb's options.
         dtype: type of matrix products and activations.
-        restart: begin anew in place of continuing a run that was interrupted.
+        restart: start over instead of continuing an interrupted run.
         shard: compute one of several parts, I/N (2/4 is the second of four), of about equal work,
             into OUT.shard-I-of-N, which caduceus-jax merge joins; auto takes I and N from SLURM's
             job array or tasks, or from JAX_PROCESS_ID and JAX_NUM_PROCESSES.

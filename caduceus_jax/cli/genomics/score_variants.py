@@ -158,7 +158,7 @@ def score_variants(
         dtype: type of matrix products and activations.
         tabix: also write the index of a .vcf.gz: .tbi, or .csi where a contig has more than 2^29
             bases; the records must be sorted.
-        restart: begin anew in place of continuing a run that was interrupted.
+        restart: start over instead of continuing an interrupted run.
         shard: compute one of several parts, I/N (2/4 is the second of four), of about equal work,
             into OUT.shard-I-of-N, which caduceus-jax merge joins; auto takes I and N from SLURM's
             job array or tasks, or from JAX_PROCESS_ID and JAX_NUM_PROCESSES.

@@ -109,7 +109,7 @@ def _read_text(name: str, data: bytes, separator: str) -> Table:
     names[0] = names[0].removeprefix("#")
     if repeated := {column for column in names if names.count(column) > 1}:
         raise UserError(
-            f"{name}:{first}: two columns have one name, {min(repeated)}: rename one of them"
+            f"{name}:{first}: two columns have the same name, {min(repeated)}: rename one of them"
         )
     columns: list[list[str]] = [[] for _ in names]
     lines = []

@@ -92,7 +92,7 @@ def compute_store(
         options: the verb's options.
         dtype: type of matrix products and activations.
         out: the store to write.
-        restart: begin anew, and replace a store that is there.
+        restart: start over, and replace an existing store.
         shard: compute this part alone, and keep it.
         skip_bad: regions that are not on the genome are not an error.
 
@@ -127,7 +127,8 @@ def compute_store(
         _write(out, parts, results.merged, genome, run)
     if work.padded:
         log.info(
-            f"the contexts of {work.padded:,} bases reach beyond a contig's end, where N is read"
+            f"the contexts of {work.padded:,} bases extend past the end of a contig and are padded "
+            "with N"
         )
     more = f"; {results.merged.bases:,} bases"
     names = regions.name

@@ -95,7 +95,7 @@ def computed_bases(
         options: the verb's options.
         dtype: type of matrix products and activations.
         out: the first output, beside which the journal is kept.
-        restart: begin anew in place of continuing a run that was interrupted.
+        restart: start over instead of continuing an interrupted run.
         shard: compute this part alone, and keep it.
         compute: computes the results, with the arguments of `per_base`.
 

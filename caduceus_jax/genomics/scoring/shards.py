@@ -111,7 +111,7 @@ def open_shard(
         shard: the shard.
         out: the output that it is part of.
         run: record of the run, from `run_record`.
-        restart: begin anew in place of continuing a run that was interrupted.
+        restart: start over instead of continuing an interrupted run.
         dtype: type of the numbers that it keeps.
 
     Raises:

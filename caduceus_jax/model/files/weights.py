@@ -134,7 +134,9 @@ def _state_dict(saved: Any, depth: int = 3) -> tuple[str, dict[str, torch_pickle
     for key, (deeper, state) in (named or {k: v for k, v in found.items() if v[1]}).items():
         others = [other for other in named if other != key]
         if others:
-            log.info("of %s, the model under the key %s is used", ", ".join(named), key)
+            log.info(
+                "of the models under the keys %s, the one under %s is used", ", ".join(named), key
+            )
         return f"{key}.{deeper}" if deeper else key, state
     return "", tensors
 

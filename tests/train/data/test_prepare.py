@@ -61,7 +61,7 @@ def test_the_command_says_what_it_made(tmp_path, capsys):
     assert f"caduceus-jax pretrain --data.fasta {out}" in shown.out
     assert "reading genome.fa: 2/2 MB" in shown.err
     assert main(["prepare", str(path), "--out", str(out)]) == 2
-    assert "exists already: choose another folder" in capsys.readouterr().err
+    assert "already exists: choose another folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_settings_that_would_not_be_read_are_refused():
         (EqtlEvaluation, {"context_length": 0}, "context_length is 0"),
         (EqtlEvaluation, {"seeds": []}, "seeds is empty"),
         (MaskedEvaluation, {"windows": 0}, "windows is 0"),
-        (MaskedEvaluation, {"mask_probability": 0.0001}, "of 1024 bases that masks none"),
+        (MaskedEvaluation, {"mask_probability": 0.0001}, "masks none of the 1024 bases"),
     ],
 )
 def test_values_that_cannot_work_are_refused(kind, settings, message):

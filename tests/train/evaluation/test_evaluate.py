@@ -111,12 +111,12 @@ def test_the_paper_s_learning_rates_and_batches(tmp_path):
 
 def test_what_cannot_be_evaluated_is_named(tmp_path):
     cases = {
-        "suite is glue; there are genomic-benchmarks, nucleotide-transformer": {"suite": "glue"},
+        "suite is glue; it is one of genomic-benchmarks, nucleotide-transformer": {"suite": "glue"},
         "suite is eqtl, which is a command of its own: evaluate eqtl": {"suite": "eqtl"},
         "nothing to evaluate on": {},
         "empty has no train table, such as train.csv": {"tasks": [str(tmp_path / "empty")]},
         "models has nonsense; each is name=path": {"models": ["nonsense"], "tasks": ["x"]},
-        "two of the models have one name": {"models": ["a=b", "a=c"], "tasks": ["x"]},
+        "two of the models have the same name": {"models": ["a=b", "a=c"], "tasks": ["x"]},
         "genomic_benchmarks has no task H3": {"suite": "genomic-benchmarks", "tasks": ["H3"]},
     }
     (tmp_path / "empty").mkdir()

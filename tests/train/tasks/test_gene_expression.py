@@ -90,7 +90,7 @@ def test_what_cannot_be_used_is_named(files, tmp_path):
     good = (folder / "genes.csv").read_text()
     cases = {
         "no column tss": good.replace("tss", "start"),
-        r"genes.csv:2: tss is 'here', no number": good.replace("two,41,", "two,here,"),
+        r"genes.csv:2: tss is 'here', which is not a number": good.replace("two,41,", "two,here,"),
         r"genes.csv:2: .* has no contig chrX": good.replace("g0,two", "g0,chrX"),
         "has no genes for test": good.replace(",two,", ",one,"),
         "the column split has 'dev'": good.replace("cage\n", "cage,split\n")

@@ -79,7 +79,7 @@ def test_rows_know_their_lines(tmp_path):
     [
         ("a.csv", b"x,y\n1,2\n1,2,3\n", ":3: 3 columns, where the first line names 2; they are"),
         ("a.csv", b'x,y\n1,2\n"a,2\n', ":3: unexpected end of data: a quotation mark is missing"),
-        ("a.csv", b"x,y,x\n1,2,3\n", ":1: two columns have one name, x: rename one of them"),
+        ("a.csv", b"x,y,x\n1,2,3\n", ":1: two columns have the same name, x: rename one of them"),
         ("a.tsv", b"x\ty\n1\n", ":2: 1 columns, where the first line names 2; they are separated"),
         ("a.txt", b"x\ty\n", " is read by its name's ending, and that is none of .csv, .tsv (wit"),
         ("a.tsv", b"\n\n", " is empty: its first line names the columns"),

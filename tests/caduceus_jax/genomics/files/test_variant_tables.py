@@ -80,7 +80,7 @@ BAD = {
     "chrom,pos,ref,alt\n": (
         " has no column chrom, pos, ref, alt: a table of variants has chrom, pos, ref and alt"
     ),
-    "chrom\tpos\tpos\n": ":1: two columns have one name, pos: rename one of them",
+    "chrom\tpos\tpos\n": ":1: two columns have the same name, pos: rename one of them",
     HEAD + "1\t2\tA\n": (":2: 3 columns, where the first line names 4; they are separated by tabs"),
     HEAD + "1\t2\tA\tC\n\t2\tA\tC\n": ":3: chrom is empty",
     HEAD + "\n1\t2\tA\tC\n\n\t2\tA\tC\n": ":5: chrom is empty",
