@@ -56,8 +56,7 @@ def causal_conv1d(
             by default.
         implementation: name or options, as for `selective_scan`. With "triton" the backward pass is
             one kernel for NVIDIA GPUs, which reads and writes every array once; with "mosaic_tpu"
-            both passes are kernels for TPUs; with every other one, and with `segment_ids`, they are
-            XLA's.
+            both passes are kernels for TPUs; with every other one they are XLA's.
 
     Returns:
         (batch, length, channels) of the dtype of `x`; summed in at least float32.
@@ -135,7 +134,7 @@ def _inputs(x, weight, bias, segment_ids, initial_state, reverse: bool) -> tuple
 def _run(inputs: _Inputs, reverse: bool, silu: bool, implementation: Implementation) -> jax.Array:
     options = resolve(implementation, inputs.x).for_platform(default_platform())
     # Without an element there is nothing for a kernel to do.
-    kernels = options.convolution if inputs.runs is None and 0 not in inputs.x.shape else None
+    kernels = options.convolution if 0 not in inputs.x.shape else None
     interpret = getattr(options, "interpret", None)
     if kernels is not None:
         try:
@@ -229,7 +228,7 @@ def _fused_forward(plan: _Plan, inputs: _Inputs, known: None, keep: bool) -> tup
     kernel = _kernel(plan, "forward")
     if kernel is None:
         return _forward(plan, inputs, keep)
-    return kernel(inputs.x, inputs.weight, inputs.bias), None
+    return kernel(inputs.x, inputs.weight, inputs.bias, reach=_reach(plan, inputs)), None
 
 
 def _fused_backward(
@@ -238,7 +237,8 @@ def _fused_backward(
     kernel = _kernel(plan, "gradients")
     if kernel is None:
         return _backward(plan, inputs, residuals, grad)
-    return _cotangents(inputs, *kernel(inputs.x, inputs.weight, inputs.bias, grad))
+    given = (inputs.x, inputs.weight, inputs.bias, grad)
+    return _cotangents(inputs, *kernel(*given, reach=_reach(plan, inputs)))
 
 
 def _kernel(plan: _Plan, name: str) -> Callable[..., Any] | None:
@@ -296,15 +296,29 @@ def _taps(x, runs, width: int, reverse: bool) -> list[jax.Array]:
     Tokens of another segment count as zero.
     """
 
-    def shifted(x, dtype):
-        padded = _pad(x, width - 1, reverse).astype(dtype)
-        starts = range(width - 1, -1, -1) if reverse else range(width)
-        return [lax.slice_in_dim(padded, s, s + x.shape[1], axis=1) for s in starts]
-
-    taps = shifted(x, widened(x.dtype))
+    taps = _shifted(x.astype(widened(x.dtype)), width, reverse)
     if runs is None:
         return taps
     return [
         jnp.where((run == runs)[..., None], tap, 0)
-        for tap, run in zip(taps, shifted(runs, runs.dtype), strict=True)
+        for tap, run in zip(taps, _shifted(runs, width, reverse), strict=True)
     ]
+
+
+def _shifted(x: jax.Array, width: int, reverse: bool) -> list[jax.Array]:
+    """Returns x as it was width - 1 ... 0 tokens before; 0 before the first one."""
+    padded = _pad(x, width - 1, reverse)
+    starts = range(width - 1, -1, -1) if reverse else range(width)
+    return [lax.slice_in_dim(padded, s, s + x.shape[1], axis=1) for s in starts]
+
+
+def _reach(plan: _Plan, inputs: _Inputs) -> jax.Array | None:
+    """Counts for each token the ones before it that a filter meets in its segment.
+
+    (batch, length) int32, at most width - 1; None without segments.
+    """
+    if inputs.runs is None:
+        return None
+    before = _shifted(inputs.runs, inputs.weight.shape[1], plan.reverse)[:-1]
+    same = [(run == inputs.runs).astype(jnp.int32) for run in before]
+    return sum(same, jnp.zeros_like(inputs.runs))

@@ -72,13 +72,9 @@ def check_scan(inputs: ScanInputs, interpret: Any) -> None:
         interpret: the options' `interpret`.
 
     Raises:
-        NotImplementedError: a dtype, a size or a mesh as in `check`, or segments.
+        NotImplementedError: a dtype, a size or a mesh as in `check`.
     """
     check(interpret, u=inputs.u, delta=inputs.delta, z=inputs.z)
-    if inputs.restart is not None:
-        raise NotImplementedError(
-            "segment_ids in fused kernels; supported: implementation='chunked' or 'reference'"
-        )
 
 
 def fused_scan(forward: Forward, backward: Backward, prepare: Prepare | None = None) -> Operation:

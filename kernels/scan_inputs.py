@@ -48,6 +48,12 @@ class ScanInputs(NamedTuple):
         """Dtype of the recurrence: at least float32."""
         return widened(self.u.dtype)
 
+    @property
+    def restarts(self) -> jax.Array:
+        """Tells where the state before a token is forgotten, (batch, length) bool."""
+        assert self.restart is not None
+        return self.restart < 0
+
     def zeros(self, *shape: Any) -> jax.Array:
         """Returns zeros in the recurrence's dtype, which vary over the mesh as the inputs do."""
         return zeros(shape, self.compute_dtype, self.u)
@@ -135,9 +141,9 @@ def segment_starts(segment_ids: Any, shape: tuple[Any, Any], reverse: bool) -> j
         reverse: the walk is from the last token to the first.
 
     Raises:
-        ValueError: segment_ids are not integers, or have another shape.
+        ValueError: segment_ids are not an array of integers, or have another shape.
     """
-    segment_ids = jnp.asarray(segment_ids)
+    segment_ids = _array("segment_ids", segment_ids)
     if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
         raise ValueError(f"segment_ids has dtype {segment_ids.dtype}; it must be integers")
     if segment_ids.shape != shape:
@@ -155,13 +161,18 @@ def checked_array(name: str, x: Any) -> jax.Array:
         ValueError: the argument is not an array of real floating-point numbers in a dtype of those
             offered.
     """
-    try:
-        x = jnp.asarray(x)
-    except TypeError as error:
-        raise ValueError(f"{name} is {type(x).__name__}; it must be an array") from error
+    x = _array(name, x)
     if x.dtype not in _DTYPES:
         raise ValueError(f"{name} has dtype {x.dtype}; it must be float32, bfloat16 or float64")
     return x
+
+
+def _array(name: str, x: Any) -> jax.Array:
+    """Returns an argument as an array; a list of rows of several lengths is none either."""
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is {type(x).__name__}; it must be an array") from error
 
 
 def widened(dtype: jnp.dtype) -> jnp.dtype:

@@ -74,6 +74,22 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip_slow)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Prints the tables whose rows tests recorded: `record_property("table", (title, row))`."""
+    tables = {}
+    for report in terminalreporter.getreports(""):
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "table" and report.when == "call":
+                tables.setdefault(value[0], []).append(value[1])
+    for title, rows in tables.items():
+        terminalreporter.write_sep("-", title)
+        lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            terminalreporter.write_line("  ".join(cells).rstrip())
+
+
 @pytest.fixture
 def golden():
     """Folder of small cases written by the original implementation."""

@@ -22,7 +22,7 @@ from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.files.task import Pooling as Pooling
 from caduceus_jax.model.files.task import RcMode, TaskDescription
-from caduceus_jax.model.inputs import ArrayInput, checked_mask, checked_segments
+from caduceus_jax.model.inputs import ArrayInput, checked_count, checked_mask, checked_segments
 from caduceus_jax.model.linear_head import LinearHead, agreed, pool, stored_head
 from caduceus_jax.model.mamba import Conv, Scan
 from caduceus_jax.model.pretrained import PretrainedModel, build
@@ -410,8 +410,9 @@ class CaduceusForSequenceClassification(LinearHead):
             those of sequence n at n - 1.
 
         Raises:
-            UserError: an input of another type or shape, a token id out of range, or signals that
-                are given to a model that reads none, or missing where it does.
+            UserError: an input of another type or shape, a token id or the number of a sequence
+                out of range, or signals that are given to a model that reads none, or missing
+                where it does.
         """
         if (segment_ids is None) != (num_segments is None):
             raise UserError("segment_ids and num_segments belong together: pass both or neither")
@@ -430,6 +431,7 @@ class CaduceusForSequenceClassification(LinearHead):
             pooled = pool(hidden, mask, self.pooling)
             return SequenceClassifierOutput(logits=self.head(pooled).mean(axis=1))
         segments = checked_segments(segment_ids, (hidden.shape[0], hidden.shape[2]))
+        count = checked_count(num_segments, segments)
 
         def one(number: jax.Array) -> jax.Array:
             """Pools the tokens of one segment."""
@@ -437,5 +439,5 @@ class CaduceusForSequenceClassification(LinearHead):
             members = members if mask is None else members & mask
             return self.head(pool(hidden, members, self.pooling)).mean(axis=1)
 
-        logits = jax.lax.map(one, jnp.arange(1, num_segments + 1))
+        logits = jax.lax.map(one, jnp.arange(1, count + 1))
         return SequenceClassifierOutput(logits=jnp.swapaxes(logits, 0, 1))

@@ -1,5 +1,6 @@
 """Inputs of models: token ids, soft one-hot bases or embeddings, each checked and embedded."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -161,7 +162,33 @@ def checked_segments(segment_ids: ArrayInput, shape: tuple) -> SegmentIds:
             f"segment_ids has shape {segments.shape}; it is (batch, length) like the inputs, "
             f"{tuple(shape)}"
         )
-    return jnp.asarray(segments)
+    segments = jnp.asarray(segments)
+    # So that one counts further than a byte does.
+    return segments.astype(jnp.int32) if segments.dtype.itemsize < 4 else segments
+
+
+def checked_count(num_segments: Any, segments: SegmentIds) -> int:
+    """Checks how many sequences a row holds at most, and the numbers of those that it holds.
+
+    Args:
+        num_segments: the number.
+        segments: (batch, length) integers, from 1 on, 0 on padding.
+
+    Raises:
+        UserError: it is not a positive integer that is known while a function is traced, or a
+            sequence has another number than 0 to `num_segments`, where these are known.
+    """
+    try:
+        count, given = operator.index(num_segments), repr(num_segments)
+    except TypeError:  # that of a tracer is one too
+        count, given = 0, type(num_segments).__name__
+    if count < 1 or isinstance(num_segments, bool):
+        raise UserError(
+            f"num_segments is {given}; it is a positive integer, known while a function is traced"
+        )
+    what = "with num_segments the numbers of a row's sequences, 0 for padding,"
+    check_values("segment_ids", segments, count + 1, what)
+    return count
 
 
 def check_values(name: str, values: Any, below: int, what: str) -> None:

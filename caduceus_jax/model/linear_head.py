@@ -252,16 +252,15 @@ def pool(
             end.
 
     Returns:
-        (batch, strand, d_model); zeros for a row of padding alone, but with "first" and "last",
-        where it is one of its states.
+        (batch, strand, d_model); zeros for a row of padding alone.
     """
     batch, strands, length, _ = hidden.shape
     real = jnp.ones((batch, length), bool) if padding_mask is None else padding_mask
+    # A row of padding alone becomes zeros, and not the mean, the largest or the first of nothing.
+    some = real.any(axis=1)[:, None, None]
     if pooling in ("mean", "max"):
         if padding_mask is None:
             return hidden.mean(axis=2) if pooling == "mean" else hidden.max(axis=2)
-        # A row of padding alone becomes zeros, and not the mean or the largest of nothing.
-        some = real.any(axis=1)[:, None, None]
         real = (real | ~some[:, 0])[:, None, :, None]
         if pooling == "max":
             pooled = jnp.max(hidden, axis=2, where=real, initial=-jnp.inf)
@@ -273,7 +272,8 @@ def pool(
         ends = ends[::-1]
     rows = jnp.arange(batch)
     # Strand 1 is stored in the + strand's coordinates: its first token is the last one there.
-    return jnp.stack([hidden[rows, s, ends[s]] for s in range(strands)], axis=1)
+    pooled = jnp.stack([hidden[rows, s, ends[s]] for s in range(strands)], axis=1)
+    return pooled if padding_mask is None else jnp.where(some, pooled, 0)
 
 
 def new_head_of(config: CaduceusConfig, outputs: int, rngs: nnx.Rngs) -> nnx.Param:

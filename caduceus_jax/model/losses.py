@@ -88,6 +88,7 @@ def classification_loss(
     logits: Float[Array, "batch labels"],
     labels: Num[Array, "batch ..."],
     problem_type: ProblemType | None = None,
+    weights: Float[Array, "..."] | None = None,
 ) -> Float[Array, ""]:
     """Computes the loss of a classifier, chosen as Hugging Face models choose it.
 
@@ -97,15 +98,23 @@ def classification_loss(
             zeros and ones for several labels at once.
         problem_type: kind of loss: by default regression for one output, single-label
             classification for integer labels, multi-label classification otherwise.
+        weights: (batch,) weight of each sequence in the average: 0 for rows of padding alone, and
+            for those places of packed rows that no sequence takes; whatever logits and labels are
+            there.
+
+    Returns:
+        A float32 scalar; 0 with zero gradients, not NaN, where all weights are 0.
 
     Raises:
-        UserError: labels whose shape or type does not fit, or a class that is known to be out of
-            range; a compiled function gives NaN for one.
+        UserError: labels or weights whose shape or type does not fit, or a class that is known to
+            be out of range; a compiled function gives NaN for one.
 
     >>> logits = jnp.asarray([[0.0, 0.0], [0.0, 0.0]])
     >>> print(classification_loss(logits, jnp.asarray([0, 1])).round(4))  # log(2)
     0.6931
     """
+    if weights is not None:
+        logits, labels = _where_counted(logits, labels, weights)
     logits = logits.astype(jnp.float32)
     integer = jnp.issubdtype(labels.dtype, jnp.integer)
     if problem_type is None:
@@ -125,16 +134,40 @@ def classification_loss(
             raise UserError(f"labels has {labels.shape[0]} classes for {logits.shape[0]} sequences")
         check_values("labels", labels, logits.shape[-1], "the classes of this head")
         at_label = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1)
-        return -jnp.mean(at_label)
+        return _average(-at_label, weights)
     if labels.size != logits.size:
         raise UserError(
             f"{problem_type} takes one value per logit: {logits.shape}, not {labels.shape}"
         )
     labels = labels.reshape(logits.shape).astype(jnp.float32)
     if problem_type == "regression":
-        return jnp.mean((logits - labels) ** 2)
+        return _average((logits - labels) ** 2, weights)
     # Binary cross-entropy from logits, stable for either sign.
-    return jnp.mean(jnp.maximum(logits, 0) - logits * labels + jax.nn.softplus(-jnp.abs(logits)))
+    nats = jnp.maximum(logits, 0) - logits * labels + jax.nn.softplus(-jnp.abs(logits))
+    return _average(nats, weights)
+
+
+def _average(losses: jax.Array, weights: jax.Array | None) -> jax.Array:
+    """Averages losses (batch, labels), each row with its weight."""
+    if weights is None:
+        return jnp.mean(losses)
+    total = jnp.sum(weights)
+    summed = jnp.sum(losses * weights[:, None])
+    return summed / (losses.shape[1] * jnp.where(total == 0, 1, total))
+
+
+def _where_counted(
+    logits: jax.Array, labels: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns logits and labels with 0 in the rows that do not count, which may hold NaN."""
+    if weights.shape != logits.shape[:1]:
+        raise UserError(f"weights has shape {weights.shape}; it is (batch,), {logits.shape[:1]}")
+    if labels.shape[:1] != logits.shape[:1]:
+        raise UserError(f"labels has {len(labels)} rows for {logits.shape[0]} sequences")
+    counts = weights != 0
+    return tuple(
+        jnp.where(counts.reshape(-1, *(1 for _ in x.shape[1:])), x, 0) for x in (logits, labels)
+    )
 
 
 def _check_labels(labels: jax.Array, vocab: int, ignore_index: int) -> None:

@@ -151,7 +151,7 @@ def _between_chunks(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Arra
     if inputs.u.shape[1] <= plan.chunk:
         return first[:, None], None
     final_states, steps = plan.lowering.summaries(plan, inputs)
-    decay = _chunk_decay(inputs, steps)
+    decay = _chunk_decay(inputs, steps, plan.chunk)
     return _compose_chunks(decay, final_states, first, reverse=plan.reverse), decay
 
 
@@ -194,10 +194,20 @@ def _backward(plan: Plan, inputs: ScanInputs, known, ungated, cotangents) -> Sca
 _scan = fused.fused_scan(_forward, _backward, _between_chunks)
 
 
-def _chunk_decay(inputs: ScanInputs, steps: jax.Array) -> jax.Array:
-    """Returns exp(A sum of steps): (batch, chunks, channels) -> (..., state, channels)."""
+def _chunk_decay(inputs: ScanInputs, steps: jax.Array, chunk: int) -> jax.Array:
+    """Returns exp(A sum of steps): (batch, chunks, channels) -> (..., state, channels).
+
+    It is 0 where the chunk forgets the state that enters it.
+    """
     a = inputs.each_row(jnp.swapaxes(inputs.a, 1, 2))
-    return jnp.exp(a[:, None] * steps[:, :, None])
+    decay = jnp.exp(a[:, None] * steps[:, :, None])
+    if inputs.restart is None:
+        return decay
+    chunks = steps.shape[1]
+    ragged = chunks * chunk - inputs.u.shape[1]
+    whole = jnp.pad(inputs.restarts, ((0, 0), (0, ragged)))
+    forgets = jnp.any(whole.reshape(-1, chunks, chunk), axis=2)
+    return jnp.where(forgets[..., None, None], 0.0, decay)
 
 
 def _compose_chunks(decay, local, first, *, reverse: bool) -> jax.Array:

@@ -136,6 +136,8 @@ def _part(name: str, sizes: ChunkLayout) -> pl.BlockSpec:
         return p // sizes.chunks % sizes.groups
 
     match name:
+        case "restart":
+            return pl.BlockSpec((None, chunk), lambda p, i: at(p))
         case "b" | "c":
             return pl.BlockSpec((None, chunk, state), lambda p, i: (*at(p), 0))
         case "grad_b" | "grad_c":
@@ -292,10 +294,19 @@ class TokenLoop(NamedTuple):
         """Returns the state after token t, its decay, time step and its slope, and its input."""
         delta, slope = self.step(refs, t)
         u = self.channels_at(refs["u"], t)
-        h, decay = self.next_state(a, h, delta, delta * u, self.states_at(refs["b"], t))
+        b, restart = self.states_at(refs["b"], t), None
+        if "restart" in refs:
+            restart = load(refs["restart"].at[t], self.real(t))
+        h, decay = self.next_state(a, h, delta, delta * u, b, restart)
         return h, decay, delta, slope, u
 
-    def next_state(self, a, h, delta, scaled, b):
-        """Returns the state after `h`, with `scaled` = delta u, and its decay."""
-        decay = self.math.exp2(delta[None, :] * a)
+    def next_state(self, a, h, delta, scaled, b, restart=None):
+        """Returns the state after `h`, with `scaled` = delta u, and its decay.
+
+        `restart` is what `ScanInputs.restart` has for the token, where there are segments.
+        """
+        if restart is None:
+            decay = self.math.exp2(delta[None, :] * a)
+        else:
+            decay = self.math.exp2(self.math.multiply_add(delta[None, :], a, restart))
         return self.math.multiply_add(decay, h, b[:, None] * scaled[None, :]), decay

@@ -50,7 +50,7 @@ def scan(
 def summaries(plan: Plan, inputs: ScanInputs) -> tuple[jax.Array, jax.Array]:
     """Implements `chunk_parallel.Lowering.summaries`."""
     call = KernelCall(plan, inputs, _FORWARD_BLOCK)
-    return call(_summaries, ("u", "delta", "b", "a", "delta_bias"), ("states", "steps"))
+    return call(_summaries, ("u", "delta", "b", "restart", "a", "delta_bias"), ("states", "steps"))
 
 
 def outputs(
@@ -61,7 +61,7 @@ def outputs(
     keep = keep_ungated and inputs.z is not None
     y, final_states, *ungated = call(
         _outputs,
-        ("u", "delta", "b", "c", "a", "d_skip", "z", "delta_bias", "initial_states"),
+        ("u", "delta", "b", "c", "restart", "a", "d_skip", "z", "delta_bias", "initial_states"),
         ("y", "states", "ungated")[: 3 if keep else 2],
     )
     return y, final_states, ungated[0] if ungated else None
@@ -74,7 +74,7 @@ def adjoints(
     call = KernelCall(plan, inputs, _ADJOINT_BLOCK, initial_states=initial_states, grad_y=grad_y)
     return call(
         _adjoints,
-        ("u", "delta", "b", "c", "a", "z", "delta_bias", "initial_states", "grad_y"),
+        ("u", "delta", "b", "c", "restart", "a", "z", "delta_bias", "initial_states", "grad_y"),
         ("checkpointed_states", "states"),
     )
 
@@ -100,7 +100,7 @@ def gradients(
     names = [n for n in Gradients._fields if n not in optional or optional[n] is not None]
     found = call(
         _gradients,
-        ("u", "delta", "b", "c", "a", "d_skip", "z", "delta_bias", *extra),
+        ("u", "delta", "b", "c", "restart", "a", "d_skip", "z", "delta_bias", *extra),
         tuple(f"grad_{name}" for name in names),
     )
     every: dict[str, Any] = dict.fromkeys(optional) | dict(zip(names, found, strict=True))

@@ -36,6 +36,7 @@ class Program:
     silu: bool
     has_bias: bool
     interpret: bool
+    has_segments: bool = False
     warps: int = 1
 
     @property
@@ -60,6 +61,7 @@ def gradients(
     bias: jax.Array | None,
     grad: jax.Array,
     *,
+    reach: jax.Array | None = None,
     reverse: bool,
     silu: bool,
     interpret: bool,
@@ -71,6 +73,8 @@ def gradients(
         weight: (groups, width, channels).
         bias: (groups, channels).
         grad: cotangent of the result, (batch, length, channels).
+        reach: for packed sequences, how many tokens before each one are of its segment and met by
+            the filter, (batch, length) int32.
         reverse: the convolution walks right to left.
         silu: the convolution ends with SiLU.
         interpret: run in Triton's interpreter instead of compiling for a GPU.
@@ -93,9 +97,10 @@ def gradients(
         reverse=reverse,
         silu=silu,
         has_bias=bias is not None,
+        has_segments=reach is not None,
         interpret=interpret,
     )
-    reads = {"x": x, "weight": weight, "bias": bias, "grad": grad}
+    reads = {"x": x, "weight": weight, "bias": bias, "grad": grad, "reach": reach}
     sums = (batch, program.parts, width, channels)
     writes = {
         "grad_x": jax.ShapeDtypeStruct(x.shape, x.dtype),

@@ -47,13 +47,37 @@ def _at(array, s, at, p: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _before_silu(grad, s, taps, filters, bias, at, p: tl.constexpr):
+def _reach_of(reach, s, at, p: tl.constexpr):
+    """Loads how many tokens before s are of its segment; without segments a number not used."""
+    far = 0
+    if p.has_segments:
+        if p.reverse:
+            t = p.length - 1 - s
+        else:
+            t = s
+        exists = (s >= 0) & (s < p.length)
+        far = tl.load(reach + at.sequence * p.length + t, mask=exists, other=0)
+    return far
+
+
+@triton.jit
+@no_type_check
+def _within(x, k: tl.constexpr, far, p: tl.constexpr):
+    """Returns x, which is of two tokens k apart, or 0 if only fewer of a segment are before one."""
+    if p.has_segments and k > 0:
+        x = tl.where(far >= k, x, 0.0)
+    return x
+
+
+@triton.jit
+@no_type_check
+def _before_silu(grad, s, taps, far, filters, bias, at, p: tl.constexpr):
     """Returns the gradient of the convolution's sum; taps[k] is x of the token k before s."""
     outer = _load(grad, s, at, p)
     if p.silu:
         y = bias
         for k in tl.static_range(p.width):
-            y += filters[k] * taps[k]
+            y += filters[k] * _within(taps[k], k, far, p)
         sigmoid = triton_math.sigmoid(y, p)
         outer *= y * sigmoid * (1 - sigmoid) + sigmoid
     return outer
@@ -61,7 +85,9 @@ def _before_silu(grad, s, taps, filters, bias, at, p: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def causal_conv_gradients(x, weight, bias, grad, grad_x, grad_weight, grad_bias, p: tl.constexpr):
+def causal_conv_gradients(
+    x, weight, bias, grad, reach, grad_x, grad_weight, grad_bias, p: tl.constexpr
+):
     """Computes all gradients of a part of a sequence."""
     program = tl.program_id(0).to(tl.int64)
     part, block = program // p.blocks, program % p.blocks
@@ -78,12 +104,15 @@ def causal_conv_gradients(x, weight, bias, grad, grad_x, grad_weight, grad_bias,
 
     first = part % p.parts * p.tokens
     last = first + p.tokens + p.width - 2  # the farthest token whose gradient reaches this part
-    taps, later = (), ()  # x of the last tokens, and gradients of those after them
+    # x of the last tokens; gradients of those after them, and how far before them segments begin
+    taps, later, reaches = (), (), ()
     for k in tl.static_range(p.width - 1):
         taps += (_load(x, last - k, at, p),)
     for k in tl.static_range(p.width - 1):
         taps += (_load(x, last - k - (p.width - 1), at, p),)
-        later = (_before_silu(grad, last - k, taps, filters, offset, at, p),) + later
+        far = _reach_of(reach, last - k, at, p)
+        later = (_before_silu(grad, last - k, taps, far, filters, offset, at, p),) + later
+        reaches = (far,) + reaches
         taps = taps[1:]
     sums, total = (), tl.zeros((p.block,), tl.float32)
     for _ in tl.static_range(p.width):
@@ -93,17 +122,19 @@ def causal_conv_gradients(x, weight, bias, grad, grad_x, grad_weight, grad_bias,
         for j in tl.static_range(p.unroll):
             s = first + p.tokens - 1 - (i * p.unroll + j)
             taps += (_load(x, s - (p.width - 1), at, p),)
-            here = _before_silu(grad, s, taps, filters, offset, at, p)
-            later = (here,) + later
+            far = _reach_of(reach, s, at, p)
+            here = _before_silu(grad, s, taps, far, filters, offset, at, p)
+            later, reaches = (here,) + later, (far,) + reaches
             out = filters[0] * here
             added = (sums[0] + here * taps[0],)
             for k in tl.static_range(1, p.width):
-                out += filters[k] * later[k]
-                added += (sums[k] + here * taps[k],)
+                out += filters[k] * _within(later[k], k, reaches[k], p)
+                added += (sums[k] + here * _within(taps[k], k, far, p),)
             pointers, exists = _at(grad_x, s, at, p)
             tl.store(pointers, out.to(pointers.dtype.element_ty), mask=exists)
             sums, total = added, total + here
             taps, later = taps[1:], later[: p.width - 1]
+            reaches = reaches[: p.width - 1]
 
     for k in tl.static_range(p.width):
         row = grad_weight + (part * p.width + p.width - 1 - k) * p.channels + channel

@@ -5,7 +5,8 @@ channels) in registers: of up to 16 states a warp has whole columns, so that sum
 need few exchanges between threads, and B and C are loaded once for all channels of the block.
 
 Exponentials are powers of two of A log2(e). A chunk at the ragged end has decay 1 and input 0
-past the last token: the time step is 0 after the softplus, not before.
+past the last token: the time step is 0 after the softplus, not before. The decay of the first token
+of a segment is 0.
 
 Names are those of `layout`; an array that a scan does not have is not touched. `p` is the
 `Program`, known when a kernel is compiled; `at` is where its program is. Offsets are 64 bits wide.
@@ -136,10 +137,16 @@ def _step(delta, bias, t, at, p: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _advance(u, delta, b, bias, a, h, t, at, p: tl.constexpr):
+def _advance(u, delta, b, restart, bias, a, h, t, at, p: tl.constexpr):
     """Returns the state after token t, its decay, its time step with its slope, and its input."""
     step, slope = _step(delta, bias, t, at, p)
-    decay = triton_math.exp2_of_tile(step[None, :] * a, p)
+    exponent = step[None, :] * a
+    if p.has_restart:
+        if p.length % p.chunk:
+            exponent += tl.load(restart + at.row + t, mask=t < at.tokens, other=0.0)
+        else:
+            exponent += tl.load(restart + at.row + t)
+    decay = triton_math.exp2_of_tile(exponent, p)
     x = _load(_channels_at(u, t, at, p))
     drive = _load(_states_at(b, t, at, p))[:, None] * (step * x)[None, :]
     return decay * h + drive, decay, step, slope, x
@@ -161,7 +168,7 @@ def _gate(z, grad_y, t, at, p: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def selective_scan_summaries(u, delta, b, a, delta_bias, states, steps, p: tl.constexpr):
+def selective_scan_summaries(u, delta, b, restart, a, delta_bias, states, steps, p: tl.constexpr):
     """Computes what leaves the chunk from a zero state, and its summed time steps."""
     at = _place(p)
     decay_rate = _load(_tile_at(a, at.group, at, p)) * _LOG2_E
@@ -171,7 +178,7 @@ def selective_scan_summaries(u, delta, b, a, delta_bias, states, steps, p: tl.co
     for i in range(p.chunk // p.unroll):
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
-            h, _, step, _, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
+            h, _, step, _, _ = _advance(u, delta, b, restart, bias, decay_rate, h, t, at, p)
             total += step
     _store(_tile_at(states, at.chunk, at, p), h)
     _store(_of_chunk(steps, at, p), total)
@@ -180,7 +187,20 @@ def selective_scan_summaries(u, delta, b, a, delta_bias, states, steps, p: tl.co
 @triton.jit
 @no_type_check
 def selective_scan_outputs(
-    u, delta, b, c, a, d_skip, z, delta_bias, initial_states, y, states, ungated, p: tl.constexpr
+    u,
+    delta,
+    b,
+    c,
+    restart,
+    a,
+    d_skip,
+    z,
+    delta_bias,
+    initial_states,
+    y,
+    states,
+    ungated,
+    p: tl.constexpr,
 ):
     """Computes y from the state that enters the chunk, and the state that leaves it."""
     at = _place(p)
@@ -191,7 +211,7 @@ def selective_scan_outputs(
     for i in range(p.chunk // p.unroll):
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
-            h, _, _, _, x = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
+            h, _, _, _, x = _advance(u, delta, b, restart, bias, decay_rate, h, t, at, p)
             out = tl.sum(h * _load(_states_at(c, t, at, p))[:, None], axis=0)
             if p.has_d_skip:
                 out += skip * x
@@ -211,6 +231,7 @@ def selective_scan_adjoints(
     delta,
     b,
     c,
+    restart,
     a,
     z,
     delta_bias,
@@ -236,7 +257,7 @@ def selective_scan_adjoints(
         _store(_tile_at(checkpointed_states, at.chunk * (p.chunk // p.unroll) + i, at, p), h)
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
-            h, decay, _, _, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
+            h, decay, _, _, _ = _advance(u, delta, b, restart, bias, decay_rate, h, t, at, p)
             product *= decay
             grad, _, _, _ = _gate(z, grad_y, t, at, p)
             adjoint += product * (_load(_states_at(c, t, at, p))[:, None] * grad[None, :])
@@ -250,6 +271,7 @@ def selective_scan_gradients(
     delta,
     b,
     c,
+    restart,
     a,
     d_skip,
     z,
@@ -290,7 +312,7 @@ def selective_scan_gradients(
         for j in tl.static_range(p.unroll):
             t = _token(i, j, p)
             entered = h
-            h, decay, step, slope, _ = _advance(u, delta, b, bias, decay_rate, h, t, at, p)
+            h, decay, step, slope, _ = _advance(u, delta, b, restart, bias, decay_rate, h, t, at, p)
             walked = walked + ((entered, h, decay, step, slope),)
         for j in tl.static_range(p.unroll - 1, -1, -1):
             t, token = _token(i, j, p), walked[j]

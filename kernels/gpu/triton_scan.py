@@ -45,6 +45,7 @@ class Program(ChunkLayout):
     has_z: bool
     has_delta_bias: bool
     has_ungated: bool
+    has_restart: bool
 
     @property
     def programs(self) -> int:
@@ -151,4 +152,5 @@ def program_of(name: str, plan: Plan, inputs: ScanInputs, keep_ungated: bool) ->
         has_z=inputs.z is not None,
         has_delta_bias=inputs.delta_bias is not None,
         has_ungated=keep_ungated,
+        has_restart=inputs.restart is not None,
     )

@@ -46,7 +46,7 @@ def backward(
     scratch |= memory_per_round(plan, grads=(ROUND, plan.block)) | sums_of(plan, *_SUMS)
     found = call(
         _backward,
-        ("u", "delta", "a", "b", "c", "d_skip", "z", "delta_bias", *extra),
+        ("u", "delta", "a", "b", "c", "d_skip", "z", "delta_bias", "keeps", *extra),
         (*(f"grad_{name}" for name in names), "grad_initial_state"),
         scratch,
     )
@@ -138,7 +138,7 @@ def _round(
         sums["sums_drive"].put(j, g * loop.column("b", i, j))
         if "z" in refs:
             sums["sums_y"].put(j, h * c)
-        adjoint = jnp.exp2(delta * a) * g
+        adjoint = loop.restarted(i, j, jnp.exp2(delta * a)) * g
         through_decay = adjoint * refs["states"][t + before]
         sums["sums_decay"].put(j, through_decay * a)
         return adjoint, grad_a + through_decay * delta, grad_b, grad_c

@@ -19,7 +19,7 @@ def forward(
     writes = ("y", "final_state", "initial_states")[: 3 if keep else 2]
     found = KernelCall(plan, inputs, backwards=False)(
         _forward,
-        ("u", "delta", "a", "b", "c", "d_skip", "z", "delta_bias", "initial_state"),
+        ("u", "delta", "a", "b", "c", "d_skip", "z", "delta_bias", "initial_state", "keeps"),
         writes,
         prepared(plan, inputs.a.shape[1]) | sums_of(plan, "sums"),
     )

@@ -47,7 +47,16 @@ class KernelCall:
             whole = ((0, 0), (0, self.chunks * plan.chunk - self.length), (0, 0))
             x = jnp.pad(getattr(inputs, name), whole)
             arrays[name] = x.reshape(self.batch, -1, ROUND * self.state)
+        if inputs.restart is not None:
+            arrays["keeps"] = self._keeps()
         self.arrays = {name: x for name, x in arrays.items() if x is not None}
+
+    def _keeps(self) -> jax.Array:
+        """Returns 0 where the state is forgotten and 1 elsewhere, (batch, chunks, 1, chunk)."""
+        more = self.chunks * self.plan.chunk - self.length
+        keeps = jnp.where(self.inputs.restarts, 0.0, 1.0).astype(jnp.float32)
+        whole = jnp.pad(keeps, ((0, 0), (0, more)), constant_values=1.0)
+        return whole.reshape(self.batch, self.chunks, 1, self.plan.chunk)
 
     def __call__(
         self,
@@ -113,6 +122,14 @@ class KernelCall:
             ("b", "c"): (
                 (self.batch, self.chunks * chunk // ROUND, ROUND * state),
                 pl.BlockSpec((None, chunk // ROUND, ROUND * state), lambda r, i, k: (r, at(k), 0)),
+            ),
+            ("keeps",): (
+                (self.batch, self.chunks, 1, chunk),
+                pl.BlockSpec(
+                    (None, None, 1, chunk),
+                    lambda r, i, k: (r, at(k), 0, 0),
+                    memory_space=pltpu.SMEM,
+                ),
             ),
             ("grad_b", "grad_c"): (
                 (self.blocks, self.batch, state, self.length),
@@ -337,9 +354,15 @@ class TokenLoop:
 
     def advance(self, i: Round, j, h: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the state after token j of round i, and its decay."""
-        decay = jnp.exp2(self.row("steps", i, j) * self.refs["a"][...])
+        decay = self.restarted(i, j, jnp.exp2(self.row("steps", i, j) * self.refs["a"][...]))
         drive = self.column("b", i, j) * self.row("drives", i, j)
         return decay * h + drive, decay
+
+    def restarted(self, i: Round, j, decay: jax.Array) -> jax.Array:
+        """Returns the decay at token j of round i, 0 where the state before it is forgotten."""
+        if "keeps" not in self.refs:
+            return decay
+        return decay * self.refs["keeps"][0, i.number * ROUND + j]
 
 
 def prepared(plan: Plan, state: int) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def _padded(inputs: ScanInputs) -> ScanInputs:
         b=pad_states(narrow(inputs.b)),
         c=pad_states(narrow(inputs.c)),
         **{name: None if x is None else optional[name](x) for name, x in found.items()},
+        restart=inputs.restart,
     )
 
 
@@ -100,12 +101,14 @@ def _forward(plan: Plan, inputs: ScanInputs, known: None, keep: bool):
 
 def _backward(plan: Plan, inputs: ScanInputs, known, initial_states, cotangents) -> ScanInputs:
     """Returns the gradients of the inputs, None where an input is None."""
-    padded, unpad = jax.vjp(_padded, inputs)
+    padded, unpad = jax.vjp(_padded, inputs._replace(restart=None))
     grad_y, grad_final = cotangents
     channels, state = padded.a.shape[2] - inputs.a.shape[1], padded.a.shape[1] - inputs.a.shape[2]
     grad_y = jnp.pad(grad_y, ((0, 0), (0, 0), (0, channels)))
     grad_final = jnp.pad(jnp.swapaxes(grad_final, 1, 2), ((0, 0), (0, state), (0, channels)))
-    grads = backward(plan, padded, initial_states, grad_y, grad_final)
+    grads = backward(
+        plan, padded._replace(restart=inputs.restart), initial_states, grad_y, grad_final
+    )
     summed = grads | {
         "a": sum_groups(grads["a"], inputs.groups),
         "b": jnp.swapaxes(jnp.sum(grads["b"], axis=0), 1, 2),

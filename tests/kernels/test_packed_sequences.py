@@ -1,6 +1,8 @@
 """Several sequences in one row, and one sequence in several calls."""
 
 import functools
+import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,16 @@ import pytest
 
 from caduceus_jax.kernels import (
     Chunked,
+    MosaicTPU,
+    PallasTriton,
     Reference,
+    Triton,
     causal_conv1d,
     causal_conv1d_with_state,
     selective_scan_with_state,
     sequence_parallel,
 )
+from caduceus_jax.kernels.options import Options
 from tests.kernels.scan_cases import cast, example
 from tests.tolerances import SCAN_BF16, SCAN_FP32, relative_error
 
@@ -31,7 +37,20 @@ IMPLEMENTATIONS = {
     "chunked": Chunked(4),
     "one chunk": Chunked(32),
     "associative": Chunked(4, "associative"),
+    "pallas_triton": PallasTriton(8),
+    "mosaic_tpu": MosaicTPU(),
 }
+KINDS = list[Any](IMPLEMENTATIONS)
+# Several chunks of the fused kernels, the last one ragged.
+FUSED: dict[str, Options] = {
+    "pallas_triton": PallasTriton(64),
+    "mosaic_tpu": MosaicTPU(chunk_length=128),
+}
+FUSED_KINDS = list[Any](FUSED)
+if os.environ.get("TRITON_INTERPRET") == "1":
+    IMPLEMENTATIONS["triton"], FUSED["triton"] = Triton(8), Triton(64)
+    for kinds in (KINDS, FUSED_KINDS):
+        kinds.append(pytest.param("triton", marks=pytest.mark.triton))
 
 
 def pieces(ids, reverse):
@@ -66,7 +85,8 @@ def value_and_gradients(run, arguments):
 
     def total(arguments):
         results = run(arguments)
-        return sum(jnp.sum(jnp.sin(x.astype(jnp.float32))) for x in results), results
+        weights = [jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape) for x in results]
+        return sum(jnp.sum(x * y) for x, y in zip(results, weights, strict=True)), results
 
     # Separate calls are long programs that run once.
     quick = {"xla_backend_optimization_level": 0}
@@ -77,7 +97,7 @@ def value_and_gradients(run, arguments):
 
 @functools.cache
 def expected_scan(dtype, reverse):
-    arguments = cast(example(23, batch=2, channels=5, state=3), dtype)
+    arguments = cast(example(23, batch=2, channels=5, state=4), dtype)
     operation = functools.partial(selective_scan_with_state, implementation=Reference())
     run = functools.partial(one_by_one, operation, reverse=reverse)
     return arguments, value_and_gradients(run, arguments)
@@ -85,7 +105,7 @@ def expected_scan(dtype, reverse):
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("implementation", KINDS)
 def test_a_packed_scan_is_separate_scans(implementation, dtype, reverse):
     arguments, expected = expected_scan(dtype, reverse)
 
@@ -104,7 +124,7 @@ def test_a_packed_scan_is_separate_scans(implementation, dtype, reverse):
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("implementation", ["chunked", "pallas_triton"])
+@pytest.mark.parametrize("implementation", KINDS)
 def test_a_packed_convolution_is_separate_convolutions(implementation, reverse):
     rng = np.random.default_rng(0)
     shapes = {"x": (2, 23, 5), "weight": (4, 5), "bias": (5,), "initial_state": (2, 3, 5)}
@@ -115,11 +135,34 @@ def test_a_packed_convolution_is_separate_convolutions(implementation, reverse):
             **arguments,
             reverse=reverse,
             segment_ids=jnp.asarray(SEGMENTS),
-            implementation=implementation,
+            implementation=IMPLEMENTATIONS[implementation],
         )
 
     separate = functools.partial(one_by_one, causal_conv1d_with_state, reverse=reverse)
     found, expected = (value_and_gradients(f, arguments) for f in (run, separate))
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert relative_error(one, other) < SCAN_FP32
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize(("width", "silu", "channels"), [(4, True, 130), (9, False, 3)])
+@pytest.mark.parametrize("implementation", FUSED_KINDS)
+def test_segments_of_several_chunks_of_a_convolution(
+    implementation, width, silu, channels, reverse
+):
+    """Boundaries at every distance from the edges of chunks; a block that is not full; groups."""
+    rng = np.random.default_rng(0)
+    shapes = {"x": (2, 261, channels), "weight": (2, width, channels), "bias": (2, channels)}
+    arguments = {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()}
+
+    def run(arguments, implementation):
+        how = {"reverse": reverse, "silu": silu, "segment_ids": numbered(261)}
+        return causal_conv1d_with_state(**arguments, **how, implementation=implementation)
+
+    found, expected = (
+        value_and_gradients(functools.partial(run, implementation=i), arguments)
+        for i in (FUSED[implementation], "reference")
+    )
     for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         assert relative_error(one, other) < SCAN_FP32
 
@@ -170,6 +213,21 @@ def test_several_directions_groups_and_examples():
 
 
 @pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint32, list])
+def test_integers_of_any_kind_number_segments(dtype):
+    ids = SEGMENTS[:, :9] + 1  # from 0 on
+    given = ids.tolist() if dtype is list else ids.astype(dtype)
+    arguments = cast(example(9))
+    found, expected = (
+        selective_scan_with_state(**arguments, segment_ids=x)[0] for x in (given, jnp.asarray(ids))
+    )
+    np.testing.assert_array_equal(found, expected)
+    x, weight = arguments["u"], jnp.ones((4, 12))
+    found, expected = (causal_conv1d(x, weight, segment_ids=y) for y in (given, jnp.asarray(ids)))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
 def test_wrong_segments_are_refused():
     arguments = cast(example(9))
     for ids, message in (
@@ -178,6 +236,10 @@ def test_wrong_segments_are_refused():
             jnp.zeros((2, 8), int),
             r"^segment_ids has shape \(2, 8\); it is \(batch, length\), \(",
         ),
+        ([[1], [1, 2]], "^segment_ids is list; it must be an array$"),
+        ("ab", "^segment_ids is str; it must be an array$"),
+        ({}, "^segment_ids is dict; it must be an array$"),
+        (jnp.zeros((2, 9), bool), "^segment_ids has dtype bool; it must be integers$"),
         (jnp.zeros(9, int), r"^segment_ids has shape \(9,\); it is \(batch, length\), \(2, 9\)$"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -190,12 +252,36 @@ def test_wrong_segments_are_refused():
         causal_conv1d(jnp.ones((2, 9, 3)), jnp.ones((4, 3)), initial_state=jnp.ones((2, 4, 3)))
 
 
-@pytest.mark.parametrize("implementation", ["pallas_triton", "mosaic_tpu"])
-def test_fused_scans_without_segments_say_so(implementation):
-    with pytest.raises(NotImplementedError, match="^segment_ids in fused kernels; supported: .*ch"):
-        selective_scan_with_state(
-            **cast(example(9)), segment_ids=jnp.zeros((2, 9), int), implementation=implementation
-        )
+def numbered(length):
+    """Two rows of segments, which begin within chunks, with them, and right before they end."""
+    cuts = np.array([[1, 64, 127, 128, 140, 191, 256, 257], [30, 31, 32, 33, 63, 65, 129, 199]])
+    return jnp.asarray((np.arange(length)[None, :, None] >= cuts[:, None]).sum(-1), jnp.int32)
+
+
+@functools.cache
+def expected_of_chunks(bare, reverse):
+    length = 261
+    arguments = cast(example(length, batch=4, channels=6, state=2, groups=2))
+    if bare:
+        arguments = {name: arguments[name] for name in ("u", "delta", "A", "B", "C")}
+    ids = jnp.tile(numbered(length), (2, 1))
+    how = {"segment_ids": ids, "reverse": reverse}
+    return arguments, how, value_and_gradients(arguments_to_scan(Reference(), how), arguments)
+
+
+def arguments_to_scan(implementation, how):
+    return lambda x: selective_scan_with_state(**x, **how, implementation=implementation)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("bare", [False, True], ids=["whole", "bare"])
+@pytest.mark.parametrize("implementation", FUSED_KINDS)
+def test_segments_of_several_chunks(implementation, bare, reverse):
+    """Without skip, gate, bias and initial state too; groups."""
+    arguments, how, expected = expected_of_chunks(bare, reverse)
+    found = value_and_gradients(arguments_to_scan(FUSED[implementation], how), arguments)
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert relative_error(one, other) < SCAN_FP32
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])

@@ -197,6 +197,7 @@ def test_pooling_a_row_of_padding_is_finite(pooling):
     pool = lambda hidden: linear_head.pool(hidden, mask, pooling)  # noqa: E731
     gradient = jax.grad(lambda hidden: pool(hidden).sum())(hidden)
     assert jnp.isfinite(pool(hidden)).all() and jnp.isfinite(gradient).all()
+    assert not pool(hidden)[1].any() and not gradient[1].any()
     alone = linear_head.pool(hidden[:1, :, 3:], jnp.ones((1, 5), bool), pooling)
     np.testing.assert_allclose(pool(hidden)[:1], alone, atol=1e-6)
 

@@ -44,6 +44,32 @@ def test_classification_losses_by_hand():
     np.testing.assert_allclose(regression, (logits**2).mean(), rtol=PARITY_LOSS)
 
 
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (jnp.asarray([0, 1, -1]), "single_label_classification"),
+        (jnp.asarray([[0.5, 2.0], [1.0, 0.0], [jnp.nan, 0.0]]), "regression"),
+        (jnp.asarray([[0, 1], [1, 1], [9, 9]]), "multi_label_classification"),
+    ],
+)
+def test_sequences_of_weight_0_do_not_count(labels, problem):
+    """Whatever they hold: nothing of them is in the loss or the gradient, compiled or not."""
+    logits = jnp.asarray([[0.5, -1.0], [2.0, 0.25], [jnp.nan, jnp.inf]])
+    loss = lambda logits, weights: cj.classification_loss(logits, labels, problem, weights)  # noqa: E731
+    weights = jnp.asarray([3.0, 1.0, 0.0])
+    one, two = (
+        cj.classification_loss(logits[i : i + 1], labels[i : i + 1], problem) for i in (0, 1)
+    )
+    for f in (jax.value_and_grad(loss), jax.jit(jax.value_and_grad(loss))):
+        value, gradient = f(logits, weights)
+        np.testing.assert_allclose(value, (3 * one + two) / 4, rtol=PARITY_LOSS)
+        assert jnp.isfinite(gradient).all() and gradient[:2].any() and not gradient[2].any()
+        value, gradient = f(logits, jnp.zeros(3))
+        assert value == 0 and not gradient.any()
+    with pytest.raises(cj.UserError, match=r"weights has shape \(2,\); it is \(batch,\), \(3,\)"):
+        loss(logits, weights[:2])
+
+
 def test_labels_that_do_not_fit_are_refused():
     with pytest.raises(cj.UserError, match=r"integer labels \(batch,\), not float32"):
         cj.classification_loss(

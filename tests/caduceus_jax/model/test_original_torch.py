@@ -3,11 +3,16 @@
 Needs two things that are not part of this project, named by environment variables:
 CADUCEUS_ORIGINAL, a clone of the original's repository, and CADUCEUS_TORCH, a Python with torch,
 transformers 4.38.1, numpy < 2 and, for adapters, peft 0.10.
+
+    CADUCEUS_ORIGINAL=... CADUCEUS_TORCH=... pytest -m original tests/caduceus_jax/model
+
+ends with a table of the largest differences between the logits of both.
 """
 
 import os
 import pathlib
 import subprocess
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +33,7 @@ pytestmark = [
         not (ORIGINAL and PYTHON), reason="needs CADUCEUS_ORIGINAL and CADUCEUS_TORCH"
     ),
 ]
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 SCRIPT = pathlib.Path(__file__).parents[2] / "original_torch.py"
 
 
@@ -54,32 +60,57 @@ MODELS = {
     "ph": lambda: language_model(n_layer=2, rcps=False, fused_add_norm=True),
     "untied": lambda: language_model(n_layer=1, bidirectional_weight_tie=False),
     "classifier": lambda: classifier(rcps=True),
+    "own vocabulary": lambda: cj.CaduceusForMaskedLM.from_pretrained(GOLDEN / "ps_vocabulary8"),
+    "merged LoRA": lambda: merged_adapter(language_model(n_layer=2)),
 }
 
 
+def save_adapter(folder, base, config):
+    """Saves a random adapter of every projection."""
+    rng, low_rank = np.random.default_rng(1), {}
+    for name, (inputs, out) in {
+        "in_proj/kernel": (24, 96),
+        "out_proj/kernel": (48, 24),
+        "fwd/x_proj": (48, 34),
+        "rev/x_proj": (48, 34),
+    }.items():
+        low_rank[f"caduceus/layers/mixer/{name}/a"] = rng.normal(size=(2, inputs, 2))
+        low_rank[f"caduceus/layers/mixer/{name}/b"] = 0.1 * rng.normal(size=(2, 2, out))
+    checkpoint.save_adapter(folder, config, low_rank, {}, rank=2, alpha=4, base=str(base))
+
+
+def merged_adapter(model):
+    """The model with such an adapter merged into it."""
+    with tempfile.TemporaryDirectory() as folder:
+        base, adapter = pathlib.Path(folder, "base"), pathlib.Path(folder, "adapter")
+        model.save_pretrained(base)
+        save_adapter(adapter, base, model.config)
+        return cj.CaduceusForMaskedLM.from_pretrained(adapter)
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_the_original_computes_the_same_and_back(tmp_path, name):
-    model, ids = MODELS[name](), bases()
+def test_the_original_computes_the_same_and_back(tmp_path, name, record_property):
+    model = MODELS[name]()
+    own = name == "own vocabulary"
+    ids = bases(0, 8) if own else bases()
     model.save_pretrained(tmp_path / "m", code=ORIGINAL)
     found, saved = theirs(tmp_path / "m", tmp_path, ids)
     logits = jax.jit(lambda m, i: m(i).logits)
     expected = logits(model, jnp.asarray(ids))
+    again = type(model).from_pretrained(saved)
+    there, back, scale = (
+        float(jnp.abs(x).max())
+        for x in (found["logits"] - expected, logits(again, jnp.asarray(ids)) - expected, expected)
+    )
+    row = {"folder": name, "in the original": f"{there:.1e}", "and back": f"{back:.1e}"}
+    record_property("table", ("logits apart", row | {"largest logit": f"{scale:.2f}"}))
     np.testing.assert_allclose(found["logits"], expected, atol=PARITY_LOGITS, rtol=0)
     assert not found["unexpected"].size
-    np.testing.assert_array_equal(found["tokens"], cj.Tokenizer().encode("ACGTNacgtn"))
-    assert found["tokenizer"] == "CaduceusTokenizer"
-    again = type(model).from_pretrained(saved)
+    tokenizer = model.tokenizer if own else cj.Tokenizer()
+    np.testing.assert_array_equal(found["tokens"], tokenizer.encode("ACGTNacgtn"))
+    assert own or found["tokenizer"] == "CaduceusTokenizer"
     one, other = nnx.state(again, nnx.Param), nnx.state(model, nnx.Param)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), one, other))
-
-
-def test_another_vocabulary(tmp_path, golden):
-    model, ids = cj.CaduceusForMaskedLM.from_pretrained(golden / "ps_vocabulary8"), bases(0, 8)
-    model.save_pretrained(tmp_path / "m", code=ORIGINAL)
-    found, _ = theirs(tmp_path / "m", tmp_path, ids)
-    expected = jax.jit(lambda m, i: m(i).logits)(model, jnp.asarray(ids))
-    np.testing.assert_allclose(found["logits"], expected, atol=PARITY_LOGITS, rtol=0)
-    np.testing.assert_array_equal(found["tokens"], model.tokenizer.encode("ACGTNacgtn"))
 
 
 def test_a_fine_tuned_folder_with_its_task(tmp_path):
@@ -94,18 +125,8 @@ def test_a_fine_tuned_folder_with_its_task(tmp_path):
 def test_an_adapter_merged_by_peft_is_the_one_merged_here(tmp_path):
     model, ids = language_model(n_layer=2), bases()
     model.save_pretrained(tmp_path / "m", code=ORIGINAL)
-    rng, low_rank = np.random.default_rng(1), {}
-    for name, (inputs, out) in {
-        "in_proj/kernel": (24, 96),
-        "out_proj/kernel": (48, 24),
-        "fwd/x_proj": (48, 34),
-        "rev/x_proj": (48, 34),
-    }.items():
-        low_rank[f"caduceus/layers/mixer/{name}/a"] = rng.normal(size=(2, inputs, 2))
-        low_rank[f"caduceus/layers/mixer/{name}/b"] = 0.1 * rng.normal(size=(2, 2, out))
-    base = str(tmp_path / "m")
-    checkpoint.save_adapter(tmp_path / "a", model.config, low_rank, {}, rank=2, alpha=4, base=base)
-    found, _ = theirs(base, tmp_path, ids, "--adapter", tmp_path / "a")
+    save_adapter(tmp_path / "a", tmp_path / "m", model.config)
+    found, _ = theirs(tmp_path / "m", tmp_path, ids, "--adapter", tmp_path / "a")
     merged = cj.CaduceusForMaskedLM.from_pretrained(tmp_path / "a")
     call = jax.jit(lambda m, i: m(i).logits)
     expected = call(merged, jnp.asarray(ids))

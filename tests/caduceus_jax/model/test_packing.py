@@ -77,6 +77,7 @@ def test_each_packed_sequence_is_pooled_by_itself(rc_mode):
         assert jnp.isfinite(found).all()
 
 
+@pytest.mark.usefixtures("shapes_unchecked")
 def test_wrong_numbers_of_sequences_are_refused():
     ids, numbers, _ = packed()
     model = classifier(n_layer=1)
@@ -84,6 +85,25 @@ def test_wrong_numbers_of_sequences_are_refused():
         ({"segment_ids": numbers}, "segment_ids and num_segments belong together"),
         ({"segment_ids": numbers[:, 1:], "num_segments": 4}, r"segment_ids has shape \(1, 23\)"),
         ({"segment_ids": numbers > 1, "num_segments": 4}, "segment_ids is bool"),
+        ({"segment_ids": numbers, "num_segments": 0}, "num_segments is 0; .* positive integer"),
+        ({"segment_ids": numbers, "num_segments": -2}, "num_segments is -2; .* positive integer"),
+        ({"segment_ids": numbers, "num_segments": 4.0}, "num_segments is float; .* positive int"),
+        ({"segment_ids": numbers, "num_segments": True}, "num_segments is True; .* positive int"),
+        ({"segment_ids": numbers, "num_segments": "4"}, "num_segments is str; .* positive int"),
+        ({"segment_ids": numbers, "num_segments": 3}, "segment_ids holds 4, and .* are 0 to 3$"),
+        ({"segment_ids": -numbers, "num_segments": 4}, "segment_ids holds -4, and .* are 0 to 4$"),
     ):
         with pytest.raises(cj.UserError, match=message):
             model(ids, **options)
+    with pytest.raises(cj.UserError, match="num_segments is .*Tracer; .* known while"):
+        jax.jit(lambda n: model(ids, segment_ids=numbers, num_segments=n).logits)(4)
+
+
+def test_bytes_number_segments_too():
+    """Places beyond 255 are empty, not those of sequences whose numbers are the same in a byte."""
+    ids, numbers, _ = packed()
+    model = classifier(n_layer=1, d_state=4)
+    run = jax.jit(lambda numbers: model(ids, segment_ids=numbers, num_segments=258).logits)
+    found, expected = run(numbers.astype(jnp.uint8)), run(numbers)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found[0, 5:], jnp.broadcast_to(found[0, 5], found[0, 5:].shape))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from caduceus_jax.kernels import PallasTriton, selective_scan
+from caduceus_jax.kernels import PallasTriton, scan_inputs, selective_scan
 from caduceus_jax.kernels.gpu import chunk_parallel
 from tests.kernels.scan_cases import cast, example
 
@@ -28,6 +28,19 @@ def test_chunks_are_composed_in_walking_order(reverse):
     given = map(jnp.asarray, (decay, local, first))
     found = chunk_parallel._compose_chunks(*given, reverse=reverse)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_chunk_within_which_a_segment_begins_passes_nothing_on():
+    arguments = cast(example(18, batch=2, channels=3, state=2))
+    given = [arguments[name] for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")]
+    ids = jnp.asarray([[0] * 8 + [1] * 10, [0] * 17 + [1]])
+    steps = jnp.ones((2, 3, 3))
+    inputs = scan_inputs.check(*given, None, ids)
+    found = chunk_parallel._chunk_decay(inputs, steps, 8)
+    plain = chunk_parallel._chunk_decay(inputs._replace(restart=None), steps, 8)
+    np.testing.assert_array_equal(plain[0, 0], jnp.exp(arguments["A"].T))
+    forgets = np.asarray([[False, True, False], [False, False, True]])
+    np.testing.assert_array_equal(found, np.where(forgets[..., None, None], 0, plain))
 
 
 @pytest.mark.parametrize("state", [3, 256])

@@ -44,6 +44,15 @@ def test_tokens_are_counted_in_walking_order():
     assert [bool(loop(tokens=2).real(t)) for t in range(4)] == [True, True, False, False]
 
 
+def test_a_state_that_is_forgotten():
+    a, h = jnp.full((2, 16), -1.0), jnp.ones((2, 16))
+    given = jnp.ones(16), jnp.full(16, 3.0), jnp.asarray([1.0, 2.0])
+    for restart, kept in ((0.0, 1.0), (-1e30, 0.0)):
+        after, decay = loop().next_state(a, h, *given, restart)
+        np.testing.assert_allclose(decay, kept * 0.5 * h)
+        np.testing.assert_allclose(after, kept * 0.5 * h + jnp.asarray([3.0, 6.0])[:, None])
+
+
 def test_the_next_state():
     a, h = -jnp.ones((2, 16)), jnp.full((2, 16), 4.0)  # A is in powers of two
     after, decay = loop().next_state(a, h, jnp.ones(16), jnp.full(16, 3.0), jnp.asarray([1.0, 2.0]))

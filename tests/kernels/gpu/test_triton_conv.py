@@ -27,16 +27,19 @@ def test_a_program_for_each_part_of_a_sequence_and_block_of_channels():
 
 @pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET is set")
 @pytest.mark.skipif(not COMPILERS, reason="needs jax-triton and the plugin")
+@pytest.mark.parametrize("segments", [False, True], ids=["whole", "packed"])
 @pytest.mark.parametrize("capability", [75, 90])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_it_compiles_for_cuda(dtype, capability):
+def test_it_compiles_for_cuda(dtype, capability, segments):
     x = jax.ShapeDtypeStruct((2, 1000, 200), dtype)
     weight = jax.ShapeDtypeStruct((1, 4, 200), jnp.float32)
 
-    def gradients(x, weight, grad):
-        how = {"reverse": True, "silu": True, "interpret": False}
+    reach = jax.ShapeDtypeStruct((2, 1000), jnp.int32) if segments else None
+
+    def gradients(x, weight, grad, reach):
+        how = {"reach": reach, "reverse": True, "silu": True, "interpret": False}
         return triton_conv.gradients(x, weight, None, grad, **how)
 
     with target.compiling_for(capability):
-        lowered = jax.jit(gradients).trace(x, weight, x).lower(lowering_platforms=("cuda",))
+        lowered = jax.jit(gradients).trace(x, weight, x, reach).lower(lowering_platforms=("cuda",))
     assert re.search(r"causal_conv_gradients\)*/triton", lowered.as_text(debug_info=True))

@@ -125,6 +125,7 @@ def test_offsets_are_64_bits_wide():
 @pytest.mark.skipif(
     not installed("triton", "jax_triton", "jax_cuda13_plugin"), reason="needs jax-triton and plugin"
 )
+@pytest.mark.parametrize("segments", [False, True], ids=["whole", "packed"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(
     ("size", "without"),
@@ -136,18 +137,19 @@ def test_offsets_are_64_bits_wide():
     ],
     ids=["plain", "ragged", "bare", "small"],
 )
-def test_every_kernel_compiles_for_cuda(size, without, dtype):
+def test_every_kernel_compiles_for_cuda(size, without, dtype, segments):
     *size, groups = size if len(size) == 5 else (*size, None)
     arguments = shapes(*size, dtype, groups)
     arguments = {name: x for name, x in arguments.items() if name not in without}
     options = Triton(chunk_length=32, interpret=False)
+    ids = jax.ShapeDtypeStruct(arguments["u"].shape[:2], jnp.int32) if segments else None
 
-    def both(arguments):
-        scan = lambda a: selective_scan(**a, reverse=True, implementation=options)  # noqa: E731
-        y, pull_back = jax.vjp(scan, arguments)
+    def both(arguments, ids):
+        how = {"reverse": True, "segment_ids": ids, "implementation": options}
+        y, pull_back = jax.vjp(lambda a: selective_scan(**a, **how), arguments)
         return pull_back(y)
 
-    lowered = jax.jit(both).trace(arguments).lower(lowering_platforms=("cuda",))
+    lowered = jax.jit(both).trace(arguments, ids).lower(lowering_platforms=("cuda",))
     # The assembly is in there too, but compressed.
     text = lowered.as_text(debug_info=True)
     for kernel in KERNELS:

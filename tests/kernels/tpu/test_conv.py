@@ -31,17 +31,20 @@ def test_wider_filters_are_refused():
         causal_conv1d(jnp.ones((1, 5, 2)), jnp.ones((10, 2)), implementation="mosaic_tpu")
 
 
+@pytest.mark.parametrize("segments", [False, True], ids=["whole", "packed"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_both_kernels_lower_for_tpu(dtype):
+def test_both_kernels_lower_for_tpu(dtype, segments):
     x = jax.ShapeDtypeStruct((2, 1000, 200), dtype)
     weight = jax.ShapeDtypeStruct((4, 200), jnp.float32)
 
-    def both(x, weight):
-        convolve = lambda *a: causal_conv1d(*a, implementation=MosaicTPU(interpret=False))  # noqa: E731
-        y, pull_back = jax.vjp(convolve, x, weight)
+    ids = jax.ShapeDtypeStruct((2, 1000), jnp.int32) if segments else None
+
+    def both(x, weight, ids):
+        how = {"segment_ids": ids, "implementation": MosaicTPU(interpret=False)}
+        y, pull_back = jax.vjp(lambda *a: causal_conv1d(*a, **how), x, weight)
         return pull_back(y)
 
-    text = jax.jit(both).trace(x, weight).lower(lowering_platforms=("tpu",)).as_text()
+    text = jax.jit(both).trace(x, weight, ids).lower(lowering_platforms=("tpu",)).as_text()
     assert "causal_conv_forward" in text and "causal_conv_backward" in text
 
 

@@ -24,6 +24,16 @@ def test_decays_are_powers_of_two_and_b_has_a_row_for_each_round_of_tokens():
     np.testing.assert_array_equal(call.arrays["b"][0, 200 // program.ROUND :], 0)
 
 
+def test_what_is_kept_of_the_state_at_each_token():
+    _, plan, inputs = small(200)
+    assert "keeps" not in program.KernelCall(plan, inputs, backwards=False).arrays
+    restart = jnp.zeros((1, 200)).at[0, 150].set(-1e30)
+    call = program.KernelCall(plan, inputs._replace(restart=restart), backwards=False)
+    expected = np.ones((1, 2, 1, CHUNK))
+    expected[0, 1, 0, 150 - CHUNK] = 0
+    np.testing.assert_array_equal(call.arrays["keeps"], expected)
+
+
 def test_chunks_are_walked_against_the_reading_direction_in_the_backward_pass():
     for reverse in (False, True):
         _, plan, inputs = small(200, reverse=reverse)

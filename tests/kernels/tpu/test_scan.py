@@ -27,18 +27,20 @@ from tests.tolerances import SCAN_FP32, relative_error
     ],
     ids=["plain", "ragged-float32", "ragged-bfloat16", "bare"],
 )
-def test_every_kernel_lowers_for_tpu(size, without, dtype):
+@pytest.mark.parametrize("segments", [False, True], ids=["whole", "packed"])
+def test_every_kernel_lowers_for_tpu(size, without, dtype, segments):
     *size, groups = size if len(size) == 5 else (*size, None)
     arguments = shapes(*size, dtype, groups)
     arguments = {name: x for name, x in arguments.items() if name not in without}
     options = MosaicTPU(interpret=False)
+    ids = jax.ShapeDtypeStruct(arguments["u"].shape[:2], jnp.int32) if segments else None
 
-    def both(arguments):
-        scan = lambda a: selective_scan(**a, reverse=True, implementation=options)  # noqa: E731
-        y, pull_back = jax.vjp(scan, arguments)
+    def both(arguments, ids):
+        how = {"reverse": True, "segment_ids": ids, "implementation": options}
+        y, pull_back = jax.vjp(lambda a: selective_scan(**a, **how), arguments)
         return pull_back(y)
 
-    text = jax.jit(both).trace(arguments).lower(lowering_platforms=("tpu",)).as_text()
+    text = jax.jit(both).trace(arguments, ids).lower(lowering_platforms=("tpu",)).as_text()
     for kernel in ("forward", "backward"):
         assert f"selective_scan_{kernel}" in text, kernel
 
