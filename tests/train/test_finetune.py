@@ -218,7 +218,7 @@ def test_values_are_predicted_in_their_own_units(config, folder, tmp_path, capsy
 
 
 def test_only_a_fine_tuned_model_predicts(config, whole, tmp_path):
-    with pytest.raises(cj.UserError, match="the model was not fine-tuned, so that it predicts on"):
+    with pytest.raises(cj.UserError, match="the model was not fine-tuned and predicts only"):
         cj.predict(cj.load(config.model), ["ACGT"])
     tuned = tmp_path / "tracks"
     shutil.copytree(whole / "seed-1" / "model", tuned)

@@ -63,7 +63,7 @@ def mutagenesis(
     a track (.bw, bigWig), one value per base: the mean of its three scores, or the minimum;
     a picture (.png, .svg, .pdf) of one region of at most 1,000 bases: a heat map of all changes
     under a logo, with positions from 1. The logo shows what a language model predicts, and of a
-    fine-tuned model what its output owes to each base: minus the mean of the three changes.
+    fine-tuned model how much each base adds to its output: minus the mean of the three changes.
     Tracks and pictures of a fine-tuned model are of one --output: log-odds of a class, a value, or
     the mean of a track.
 

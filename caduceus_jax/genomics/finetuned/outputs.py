@@ -52,7 +52,7 @@ class Outputs:
         model: Any = m.model
         if isinstance(model, CaduceusForMaskedLM):
             raise UserError(
-                "the model was not fine-tuned, so that it predicts only masked bases: name a "
+                "the model was not fine-tuned and predicts only masked bases: name a "
                 "folder that caduceus-jax finetune wrote, such as runs/finetune/seed-1/model"
             )
         if model.signals is not None:

@@ -143,7 +143,7 @@ def _task_of(m: Pretrained) -> TaskDescription:
         )
     if not isinstance(m.model, CaduceusForSequenceClassification):
         raise UserError(
-            "the model was not fine-tuned, so that it predicts only masked bases: name a folder "
+            "the model was not fine-tuned and predicts only masked bases: name a folder "
             "that caduceus-jax finetune wrote, such as runs/finetune/seed-1/model"
         )
     if m.model.signals is not None:
