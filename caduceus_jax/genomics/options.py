@@ -15,9 +15,9 @@ from typing import Any, Literal, TypedDict, TypeVar, get_args, get_type_hints
 import docstring_parser
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.reference.windows import Edge
+from caduceus_jax.genomics.reference.locate import Edge
 from caduceus_jax.inference.attributions import Baseline, Method
-from caduceus_jax.inference.strands import RcMode
+from caduceus_jax.inference.loading import RcMode
 
 Pooling = Literal["mean", "center", "window", "none"]
 Mode = Literal["llr", "pll", "embedding", "output"]

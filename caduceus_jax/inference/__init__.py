@@ -16,10 +16,10 @@ from caduceus_jax.inference.embeddings import iterate_embeddings as iterate_embe
 from caduceus_jax.inference.loading import AnyModel as AnyModel
 from caduceus_jax.inference.loading import AnyPretrained as AnyPretrained
 from caduceus_jax.inference.loading import Pretrained as Pretrained
+from caduceus_jax.inference.loading import RcMode as RcMode
 from caduceus_jax.inference.loading import load as load
 from caduceus_jax.inference.masked import (
     iterate_masked_log_probabilities as iterate_masked_log_probabilities,
 )
 from caduceus_jax.inference.masked import masked_log_probabilities as masked_log_probabilities
-from caduceus_jax.inference.strands import RcMode as RcMode
 from caduceus_jax.model.files.task import TaskDescription as TaskDescription

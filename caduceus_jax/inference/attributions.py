@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.inference.loading import AnyModel, checked_tokenizer
-from caduceus_jax.inference.strands import resolve_rc_mode
+from caduceus_jax.inference.loading import AnyModel, checked_tokenizer, resolve_rc_mode
 from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.model.tracks import CaduceusForTracks
 from caduceus_jax.model.typing import PaddingMask, TokenIds

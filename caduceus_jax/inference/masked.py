@@ -10,8 +10,7 @@ from jaxtyping import Float, Int
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.inference.batches import Batch, Inputs, TokenRows, plan, run
-from caduceus_jax.inference.loading import checked_tokenizer
-from caduceus_jax.inference.strands import RcMode, resolve_rc_mode
+from caduceus_jax.inference.loading import RcMode, checked_tokenizer, resolve_rc_mode
 from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.model.typing import TokenIds
 from caduceus_jax.progress import track

@@ -22,7 +22,8 @@ from sklearn.svm import SVC
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.reference.windows import Status, place
+from caduceus_jax.genomics.reference.locate import place
+from caduceus_jax.genomics.status import Status
 from caduceus_jax.inference.batches import plan, run
 from caduceus_jax.inference.loading import AnyModel
 from caduceus_jax.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.files import write_text
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.reference.windows import Status
+from caduceus_jax.genomics.status import Status
 from caduceus_jax.train.data.config import as_list
 from caduceus_jax.train.evaluation import eqtl
 from caduceus_jax.train.evaluation.config import EqtlEvaluation

@@ -24,6 +24,7 @@ from caduceus_jax.genomics.files.variant_tables import COLUMNS, frame_of, varian
 from caduceus_jax.genomics.files.vcf import Vcf
 from caduceus_jax.genomics.interval import Interval, Intervals
 from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.reference.locate import Edge
 from caduceus_jax.genomics.reference.regions import named_regions
 from caduceus_jax.genomics.reference.sequences import (
     Sequences,
@@ -32,7 +33,6 @@ from caduceus_jax.genomics.reference.sequences import (
     check_length,
     of_bases,
 )
-from caduceus_jax.genomics.reference.windows import Edge
 from caduceus_jax.genomics.variant import Variant, Variants
 
 Kind = Literal["FASTA", "BED", "VCF", "table"]

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.reference.windows import Edge, centred, place
+from caduceus_jax.genomics.reference.locate import Edge, centred, place
 from caduceus_jax.genomics.status import STATUS_DTYPE, Status
 from caduceus_jax.genomics.variant import Variants
 

@@ -19,7 +19,7 @@ from caduceus_jax.genomics.files.output import OutputError
 from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.options import Masking
 from caduceus_jax.genomics.reference.genome import Genome, TokenWindows
-from caduceus_jax.genomics.reference.windows import centred, place
+from caduceus_jax.genomics.reference.locate import centred, place
 from caduceus_jax.genomics.status import Status
 from caduceus_jax.inference.batches import Batch, Shapes, tokens_per_batch
 from caduceus_jax.inference.blocks import Block, Counts, run_work

@@ -23,7 +23,7 @@ from caduceus_jax.genomics.reference.haplotypes import (
     middle,
     widen,
 )
-from caduceus_jax.genomics.reference.windows import Windows, place
+from caduceus_jax.genomics.reference.locate import Windows, place
 from caduceus_jax.genomics.status import Status
 from caduceus_jax.inference.batches import TokenRows
 from caduceus_jax.tokenizer import Tokenizer
