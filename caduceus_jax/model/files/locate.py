@@ -72,7 +72,7 @@ def locate(
     except HFValidationError:
         raise UserError(f"{name} does not exist, and is not a hub id such as owner/name") from None
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].removeprefix("Got: ")
         raise UserError(
             f"{name} does not exist here, and could not be fetched from the hub ({reason}): to "
             "work offline, name a folder with the model's files"
