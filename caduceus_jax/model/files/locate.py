@@ -51,6 +51,8 @@ def locate(
             return candidate
     if folder.is_dir():
         raise UserError(f"{folder} has no config.json: it is not a model's folder{_inside(folder)}")
+    if folder.suffix in weight_files.SUFFIXES:
+        raise UserError(f"{folder} does not exist")
     name = models.resolve(folder.as_posix())
 
     def download(patterns: list[str]) -> pathlib.Path:

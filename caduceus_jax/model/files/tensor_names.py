@@ -50,7 +50,7 @@ def canonical(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
             f"{', '.join(map(repr, prefixes))}: keep one of them"
         )
     prefix = prefixes[0] if prefixes else ""
-    stripped = {_renamed(name.removeprefix(prefix)): tensor for name, tensor in plain.items()}
+    stripped = {_renamed(_without(prefix, name)): tensor for name, tensor in plain.items()}
     if "score.weight" not in stripped:
         for head in _SCORE:
             if f"{head}weight" in stripped:
@@ -59,6 +59,13 @@ def canonical(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
                         stripped[f"score.{kind}"] = stripped.pop(f"{head}{kind}")
                 break
     return stripped, prefix
+
+
+def _without(prefix: str, name: str) -> str:
+    """Strips a prefix, or as much of its beginning as the name has: a head's is often shorter."""
+    while prefix and not name.startswith(prefix):
+        prefix = prefix[: prefix.rfind(".", 0, -1) + 1]
+    return name.removeprefix(prefix)
 
 
 def _renamed(name: str) -> str:

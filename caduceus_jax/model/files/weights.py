@@ -19,7 +19,7 @@ WEIGHTS, PICKLE = "model.safetensors", "pytorch_model.bin"
 Tensors = dict[str, np.ndarray]
 # Where trainers put a model's tensors beside the rest of their state, the likeliest first.
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "params")
-_SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".tar")
+SUFFIXES = (".safetensors", ".ckpt", ".bin", ".pt", ".pth", ".tar")
 # What trainers write beside a model's weights, under the same endings.
 _STATE_OF_TRAINERS = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*")
 
@@ -67,7 +67,7 @@ def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix in _SUFFIXES and not _STATE_OF_TRAINERS.fullmatch(path.name)
+        if path.suffix in SUFFIXES and not _STATE_OF_TRAINERS.fullmatch(path.name)
     )
 
 
@@ -89,10 +89,10 @@ def from_file(path: pathlib.Path) -> Checkpoint:
         raise UserError(f"{path} is a Git LFS pointer, not its content: run git lfs pull")
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return Checkpoint(_safetensors(path), {}, "")
-    if path.suffix not in _SUFFIXES and not start.startswith((b"PK", b"\x80")):
+    if path.suffix not in SUFFIXES and not start.startswith((b"PK", b"\x80")):
         raise UserError(
             f"{path} is not a model: name a folder with config.json, a file of weights "
-            f"({', '.join(_SUFFIXES)}), or a hub id such as owner/name"
+            f"({', '.join(SUFFIXES)}), or a hub id such as owner/name"
         )
     return _torch_file(path)
 

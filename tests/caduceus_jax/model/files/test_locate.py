@@ -80,6 +80,11 @@ def test_folders(tmp_path, golden):
         locate(tmp_path / "a" / "b" / "c")
 
 
+def test_a_file_of_weights_that_is_absent_is_not_looked_for_on_the_hub(tmp_path):
+    with pytest.raises(cj.UserError, match=r"last\.ckpt does not exist$"):
+        locate(tmp_path / "last.ckpt")
+
+
 def test_a_folder_of_models_names_them(tmp_path):
     for name in ("last.ckpt", "optimizer.pt", "training_args.bin", "notes.txt"):
         (tmp_path / name).write_text("")

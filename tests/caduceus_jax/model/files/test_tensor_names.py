@@ -41,6 +41,13 @@ def test_heads_of_fine_tunes(head):
     assert found["score.weight"] == 1 and found["score.bias"] == 2 and len(found) == 3
 
 
+def test_a_head_beside_the_model_in_a_wrapper():
+    """DDP around the original's Lightning module."""
+    tensors = {"module.model." + NAMES[2]: 0, "module.decoder.0.output_transform.weight": 1}
+    found, prefix = tensor_names.canonical(tensors)
+    assert found == {NAMES[2]: 0, "score.weight": 1} and prefix == "module.model."
+
+
 def test_counters_of_metrics_are_left_out():
     found, _ = tensor_names.canonical({NAMES[0]: 0, "train_torchmetrics.num_tokens.count": 1})
     assert list(found) == [NAMES[0]]
