@@ -231,4 +231,4 @@ def time_lines(seconds: Mapping[str, float]) -> list[str]:
         for kind in KINDS
         if seconds[kind] or kind == "step"
     ]
-    return [f"time spent, of {total:,.1f} s:", *rows]
+    return [f"where {total:,.1f} s went:", *rows]

@@ -187,7 +187,7 @@ def test_memory_is_the_fullest_devices_where_devices_tell(monkeypatch):
 def test_the_end_of_a_run_says_where_its_time_went():
     lines = time_lines(dict.fromkeys(KINDS, 0.0) | {"step": 90.0, "compile": 1010.0})
     assert [" ".join(line.split()) for line in lines] == [
-        "time spent, of 1,100.0 s:",
+        "where 1,100.0 s went:",
         "in steps 90.0 s 8.2%",
         "compiling, with the first step 1,010.0 s 91.8%",
     ]
