@@ -15,7 +15,7 @@ from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.scoring.journal import run_record
 from caduceus_jax.genomics.status import Status
 from caduceus_jax.inference.blocks import Part
-from caduceus_jax.inference.loading import Pretrained
+from caduceus_jax.inference.loading import Pretrained, resolve_rc_mode
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,16 @@ def open_scores(
     if mode != "llr":
         raise UserError(f"scores is for mode llr, and mode is {mode}: leave scores out")
     store = ScoreStore(path)
-    depends = {name: getattr(options, name) for name in ("context_length", "edge", "rc_mode")}
+    depends = {"context_length": options.context_length, "edge": options.edge}
     store.check_run(run_record(m, "score-variants"), depends)
+    config, given = m.model.config, store.options["rc_mode"]
+    if resolve_rc_mode(config, options.rc_mode, scores=True) != resolve_rc_mode(
+        config, given, scores=True
+    ):
+        raise UserError(
+            f"rc_mode is {options.rc_mode}, and {store.path} was computed with {given}: pass that, "
+            "or compute the scores again"
+        )
     return store
 
 

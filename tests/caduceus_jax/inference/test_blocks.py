@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from caduceus_jax.inference import blocks
 from caduceus_jax.inference.batches import Batch
-from caduceus_jax.inference.blocks import Block, cut, meter, run_blocks, shard
+from caduceus_jax.inference.blocks import Block, Counts, cut, meter, run_blocks, shard
 
 
 def double(model, rows, extra):
@@ -116,3 +117,24 @@ def test_shards_have_about_the_same_work():
 def test_without_work_every_shard_is_empty_but_one():
     assert [len(shard([], index, 3)) for index in (1, 2, 3)] == [0, 0, 0]
     assert sum(len(shard([0, 0], index, 3)) for index in (1, 2, 3)) == 2
+
+
+def test_counts_are_counted_when_they_are_asked_for():
+    asked = []
+
+    def count(number):
+        asked.append(number)
+        return 10 * number
+
+    counts = Counts(count, 4)
+    assert asked == [] and len(counts) == 4
+    assert counts[2] == 20 and counts[1:3] == [10, 20] and list(counts) == [0, 10, 20, 30]
+    assert sorted(asked) == [0, 1, 2, 3]
+
+
+def test_many_rows_are_counted_by_thousands(monkeypatch, capsys):
+    monkeypatch.setattr(blocks, "_MOST_COUNTED", 2_000)
+    advance = meter(True, 2_500, "scoring", "bases")
+    for rows in (1, 998, 0, 1_400, 101):
+        advance(rows)
+    assert capsys.readouterr().err.startswith("scoring: 3/3 thousand bases, elapsed")

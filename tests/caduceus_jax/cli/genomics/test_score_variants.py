@@ -1,5 +1,7 @@
 """`caduceus-jax score-variants`: every kind of file, before and after errors and interruptions."""
 
+import os
+
 import numpy as np
 import polars
 import pytest
@@ -240,3 +242,27 @@ def test_modes_that_do_not_go_with_the_model(tmp_path, classifier_folder, folder
     assert "--mode is output, which is for fine-tuned models" in capsys.readouterr().err
     assert main(["score-variants", classifier_folder, str(path), *out, "--rc-mode", "none"]) == 2
     assert "--rc-mode is for language models" in capsys.readouterr().err
+
+
+def test_no_file_is_read_more_often_than_it_must_be(tmp_path, folder, monkeypatch):
+    """The records twice, to score and to copy them, and of the genome only what is needed."""
+    bases = "".join(np.random.default_rng(0).choice(list("ACGT"), 4_000_000))
+    genome = write_genome(tmp_path / "large.fa", {"chr1": bases})
+    records = [f"chr1\t{p + 1}\t.\t{bases[p]}\t{other(bases[p])}\t.\t.\t." for p in (70, 90)]
+    without = [f"chr1\t{p}\t.\tA\t.\t.\t.\tX={'x' * 250}" for p in range(100, 20_000)]
+    path = write_vcf(tmp_path / "in.vcf", *records, *without)
+    read, pread = dict.fromkeys((str(path), str(genome.path)), 0), os.pread
+
+    def counting(descriptor, count, start):
+        data = pread(descriptor, count, start)
+        name = os.readlink(f"/proc/self/fd/{descriptor}")
+        if name in read:
+            read[name] += len(data)
+        return data
+
+    monkeypatch.setattr(os, "pread", counting)
+    options = VariantScoring(context_length=CONTEXT)
+    command(folder, str(path), genome=str(genome.path), out=tmp_path / "a.vcf", options=options)
+    # And a buffer of it to find out its kind, and another one for its header.
+    assert read[str(path)] <= 2 * path.stat().st_size + 2 * (1 << 20) + 100
+    assert read[str(genome.path)] < 100_000

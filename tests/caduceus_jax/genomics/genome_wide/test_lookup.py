@@ -85,6 +85,8 @@ def test_a_store_of_something_else_is_refused(tmp_path, model, desk, genome):
         cj.score_variants(model, variants, genome, scores=store)
     with pytest.raises(UserError, match="edge is shift, and .* was computed with pad"):
         cj.score_variants(model, variants, genome, edge="shift", **run)
+    # What this model does by default.
+    cj.score_variants(model, variants, genome, rc_mode="equivariant", **run)
     with pytest.raises(UserError, match="scores is for mode llr, and mode is pll"):
         cj.score_variants(model, variants, genome, "pll", window=5, **run)
     another = language_model(d_model=16, n_layer=1, initializer_range=0.5, rcps=False)
