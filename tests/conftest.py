@@ -77,7 +77,8 @@ def pytest_collection_modifyitems(config, items):
 def pytest_terminal_summary(terminalreporter):
     """Prints the tables whose rows tests recorded: `record_property("table", (title, row))`."""
     tables = {}
-    for report in terminalreporter.getreports(""):
+    reports = [x for kind in ("passed", "failed") for x in terminalreporter.stats.get(kind, ())]
+    for report in reports:
         for name, value in getattr(report, "user_properties", ()):
             if name == "table" and report.when == "call":
                 tables.setdefault(value[0], []).append(value[1])

@@ -168,15 +168,15 @@ def checked_segments(segment_ids: ArrayInput, shape: tuple) -> SegmentIds:
 
 
 def checked_count(num_segments: Any, segments: SegmentIds) -> int:
-    """Checks how many sequences a row holds at most, and the numbers of those that it holds.
+    """Checks the largest number of sequences in a row, and the numbers of those that are there.
 
     Args:
         num_segments: the number.
         segments: (batch, length) integers, from 1 on, 0 on padding.
 
     Raises:
-        UserError: it is not a positive integer that is known while a function is traced, or a
-            sequence has another number than 0 to `num_segments`, where these are known.
+        UserError: num_segments is not a positive integer that is known while a function is traced,
+            or a sequence has another number than 0 to `num_segments`, where these are known.
     """
     try:
         count, given = operator.index(num_segments), repr(num_segments)
@@ -186,9 +186,32 @@ def checked_count(num_segments: Any, segments: SegmentIds) -> int:
         raise UserError(
             f"num_segments is {given}; it is a positive integer, known while a function is traced"
         )
-    what = "with num_segments the numbers of a row's sequences, 0 for padding,"
+    what = "the sequences of a row (0 is padding, num_segments the last)"
     check_values("segment_ids", segments, count + 1, what)
     return count
+
+
+def check_bins(segment_ids: ArrayInput, bin_size: int) -> None:
+    """Checks that no bin holds tokens of two packed sequences, where their numbers are known.
+
+    Args:
+        segment_ids: (batch, length) integers.
+        bin_size: tokens of a bin, which divide the length.
+
+    Raises:
+        UserError: a sequence begins or ends within a bin.
+    """
+    segments = _array("segment_ids", segment_ids)
+    if isinstance(segments, jax.core.Tracer) or segments.size == 0:
+        return
+    if isinstance(segments, jax.Array) and not segments.is_fully_addressable:
+        return
+    bins = np.asarray(segments).reshape(-1, bin_size)
+    if (bins != bins[:, :1]).any():
+        raise UserError(
+            f"segment_ids changes within a bin of {bin_size} tokens: begin every sequence, and the "
+            "padding after it, at a multiple of bin_size"
+        )
 
 
 def check_values(name: str, values: Any, below: int, what: str) -> None:

@@ -165,9 +165,12 @@ def _where_counted(
     if labels.shape[:1] != logits.shape[:1]:
         raise UserError(f"labels has {len(labels)} rows for {logits.shape[0]} sequences")
     counts = weights != 0
-    return tuple(
-        jnp.where(counts.reshape(-1, *(1 for _ in x.shape[1:])), x, 0) for x in (logits, labels)
-    )
+
+    def zeroed(x: jax.Array) -> jax.Array:
+        """Sets the rows that do not count to 0."""
+        return jnp.where(counts.reshape(-1, *(1 for _ in x.shape[1:])), x, 0)
+
+    return zeroed(logits), zeroed(labels)
 
 
 def _check_labels(labels: jax.Array, vocab: int, ignore_index: int) -> None:

@@ -18,7 +18,7 @@ from caduceus_jax.model.backbone import Remat
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.files.task import RcMode, TaskDescription
-from caduceus_jax.model.inputs import ArrayInput
+from caduceus_jax.model.inputs import ArrayInput, check_bins
 from caduceus_jax.model.linear_head import LinearHead, agreed, stored_head
 from caduceus_jax.model.mamba import Conv, Scan
 from caduceus_jax.model.pretrained import build
@@ -208,7 +208,8 @@ class CaduceusForTracks(LinearHead):
             signals: (batch, length, num_signals), in the order of `input_ids`.
             inputs_one_hot: (batch, length, 4 or vocab) weights in place of token ids.
             inputs_embeds: (batch, length, d_model or 2 * d_model) embeddings in place of them.
-            segment_ids: (batch, length) integers, one per sequence packed into a row.
+            segment_ids: (batch, length) integers, one per sequence packed into a row; each begins
+                and ends with a bin.
 
         Returns:
             Values of bin i, bases i * bin_size to (i + 1) * bin_size (0-based).
@@ -230,5 +231,7 @@ class CaduceusForTracks(LinearHead):
                 f"the inputs have {hidden.shape[2]} tokens, which is not a multiple of bin_size "
                 f"({self.bin_size})"
             )
+        if segment_ids is not None:
+            check_bins(segment_ids, self.bin_size)
         states = reduce(hidden, "b s (bins bases) d -> b bins d", "mean", bases=self.bin_size)
         return TracksOutput(logits=self.head(states))

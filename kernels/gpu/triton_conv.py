@@ -73,8 +73,8 @@ def gradients(
         weight: (groups, width, channels).
         bias: (groups, channels).
         grad: cotangent of the result, (batch, length, channels).
-        reach: for packed sequences, how many tokens before each one are of its segment and met by
-            the filter, (batch, length) int32.
+        reach: number of tokens before each one that are of its segment and met by the filter,
+            (batch, length) int32; None where sequences are not packed.
         reverse: the convolution walks right to left.
         silu: the convolution ends with SiLU.
         interpret: run in Triton's interpreter instead of compiling for a GPU.

@@ -41,8 +41,8 @@ def forward(
         x: (batch, length, channels), float32 or bfloat16.
         weight: (groups, width, channels).
         bias: (groups, channels).
-        reach: for packed sequences, how many tokens before each one are of its segment and met by
-            the filter, (batch, length) int32.
+        reach: number of tokens before each one that are of its segment and met by the filter,
+            (batch, length) int32; None where sequences are not packed.
         reverse: walk right to left.
         silu: end with SiLU.
         interpret: run on the backend at hand instead of compiling for a TPU.
@@ -88,8 +88,8 @@ def gradients(
         weight: (groups, width, channels).
         bias: (groups, channels).
         grad: cotangent of the result, (batch, length, channels).
-        reach: for packed sequences, how many tokens before each one are of its segment and met by
-            the filter, (batch, length) int32.
+        reach: number of tokens before each one that are of its segment and met by the filter,
+            (batch, length) int32; None where sequences are not packed.
         reverse: the convolution walks right to left.
         silu: the convolution ends with SiLU.
         interpret: run on the backend at hand instead of compiling for a TPU.
@@ -167,10 +167,10 @@ def _call(
 
     Args:
         kernel: called with the plan and the arrays by name.
-        plan: what is fixed.
+        plan: sizes, fixed when the call is traced.
         inputs: arrays, each with the part of it that belongs to a program.
         outputs: shapes, dtypes and parts of what it writes.
-        scratch: how many lanes the memory of each `_Tile` has.
+        scratch: lanes of the memory of each `_Tile`.
 
     Returns:
         The arrays written, by name.

@@ -137,7 +137,7 @@ def _within(x: jax.Array, j: int, reach: jax.Array | None) -> jax.Array:
 
     Args:
         x: (tokens, channels).
-        j: how far apart.
+        j: distance of the tokens.
         reach: (tokens, 128), how many tokens before the later one are of its segment; None where
             the sequence is one segment.
     """

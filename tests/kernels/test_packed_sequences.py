@@ -212,6 +212,30 @@ def test_several_directions_groups_and_examples():
             assert relative_error(one[i], other) < SCAN_FP32
 
 
+@pytest.mark.parametrize("implementation", ["pallas_triton", "mosaic_tpu"])
+def test_transformations_of_fused_kernels_with_segments(implementation):
+    """Many numberings at once, forward mode, and a second derivative."""
+    arguments = cast(example(9, batch=1, channels=3, state=2))
+    ids = jnp.asarray([SEGMENTS[:1, :9], SEGMENTS[1:, 3:12]])
+
+    def slopes(implementation):
+        def total(a, ids):
+            given = arguments | {"A": a, "segment_ids": ids, "implementation": implementation}
+            return jnp.sum(selective_scan_with_state(**given)[0] ** 2)
+
+        a = arguments["A"]
+        many = jax.vmap(jax.value_and_grad(total), (None, 0))(a, ids)
+        second = jax.jvp(lambda a: jax.grad(total)(a, ids[0]), (a,), (a,))
+        return many, jax.jvp(lambda a: total(a, ids[1]), (a,), (a,)), second
+
+    quick = {"xla_backend_optimization_level": 0}
+    run = jax.jit(slopes, static_argnums=0, compiler_options=quick)
+    for one, other in zip(
+        *map(jax.tree.leaves, (run(implementation), run("reference"))), strict=True
+    ):
+        assert relative_error(one, other) < SCAN_FP32
+
+
 @pytest.mark.usefixtures("shapes_unchecked")
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint32, list])
 def test_integers_of_any_kind_number_segments(dtype):

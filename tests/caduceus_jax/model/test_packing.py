@@ -1,5 +1,7 @@
 """Sequences packed into a row are read as if each were alone in a row."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,6 +99,40 @@ def test_wrong_numbers_of_sequences_are_refused():
             model(ids, **options)
     with pytest.raises(cj.UserError, match="num_segments is .*Tracer; .* known while"):
         jax.jit(lambda n: model(ids, segment_ids=numbers, num_segments=n).logits)(4)
+
+
+def test_transformations_of_packed_sequences():
+    """Forward mode, all examples at once, and soft bases, each as separate sequences have them."""
+    ids, numbers, alone = packed()
+    model = classifier(n_layer=1, d_state=4)
+    starts = np.cumsum((0, *LENGTHS))
+    soft = jax.nn.softmax(jnp.asarray(np.random.default_rng(1).normal(size=(1, 24, 4))))
+    soft = soft.astype(jnp.float32)
+
+    def together(model, soft):
+        return model(ids, segment_ids=numbers, num_segments=4).logits[0], model(
+            inputs_one_hot=soft, segment_ids=numbers, num_segments=4
+        ).logits[0]
+
+    def separate(model, soft):
+        cut = [soft[:, a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        by_base = [model(inputs_one_hot=x).logits for x in cut]
+        return jnp.concatenate([model(a).logits for a in alone]), jnp.concatenate(by_base)
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def run(model):
+        given = (model, soft), (model, jnp.cos(soft))
+        many = jax.vmap(
+            lambda ids, numbers: model(ids, segment_ids=numbers, num_segments=4).logits[0]
+        )(jnp.stack([ids] * 2), jnp.stack([numbers] * 2))
+        return jax.jvp(together, *given), jax.jvp(separate, *given), many
+
+    found, expected, many = run(model)
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        scale = max(1.0, float(jnp.abs(other).max()))
+        assert float(jnp.abs(one - other).max()) < PADDING * scale
+    for one in many:
+        assert float(jnp.abs(one - expected[0][0]).max()) < PADDING
 
 
 def test_bytes_number_segments_too():

@@ -51,3 +51,13 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     again = cj.CaduceusForTracks.from_pretrained(str(tmp_path / "m"), bin_size=4)
     ids = jnp.full((1, 8), 7)
     np.testing.assert_array_equal(values(again, ids), values(model, ids))
+
+
+def test_a_bin_of_two_packed_sequences_is_refused():
+    model, ids = tracks(rcps=False), jnp.full((1, 12), 7)
+    whole, across = jnp.asarray([[1] * 4 + [2] * 8]), jnp.asarray([[1] * 6 + [2] * 6])
+    found = model(ids, segment_ids=whole).logits
+    alone = jnp.concatenate([values(model, ids[:, :4]), values(model, ids[:, 4:])], axis=1)
+    np.testing.assert_allclose(found, alone, atol=1e-5)
+    with pytest.raises(cj.UserError, match="segment_ids changes within a bin of 4 tokens: begin"):
+        model(ids, segment_ids=across)
