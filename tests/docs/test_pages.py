@@ -95,6 +95,8 @@ def test_every_public_name_is_documented():
     assert not missing
     assert {f"kernels.{name}" for name in _exported("kernels")} <= shown
     assert {name.partition(".")[0] for name in shown} <= set(cj.__all__)
+    index = (ROOT / "docs/api/index.md").read_text()
+    assert not [name for name in cj.__all__ if f"[`{name}`](" not in index]
     examples = "\n".join(_PYTHON.findall(text))
     assert not [name for name in set(cj.__all__) - packages if f"cj.{name}" not in examples]
 
