@@ -80,7 +80,7 @@ class AttributionWork:
         }
         task = None if isinstance(m.model, CaduceusForMaskedLM) else m.model.task
         bins = m.model.bin_size if isinstance(m.model, CaduceusForTracks) else 1
-        lengths = sequences.lengths
+        self._bins, lengths = bins, sequences.lengths
         _check_lengths(sequences, options.window, bins, None if task is None else task.max_length)
         # Models that were trained with tokens on the left are used with them.
         self._padded = task is not None and task.padded
@@ -112,16 +112,25 @@ class AttributionWork:
 
         batches = self._shapes.plan(self._run[rows])
         return Block(
-            len(part), batches, self._inputs(rows), lambda batch: (batch.length + 1, 4), finish
+            len(part),
+            batches,
+            self._inputs(rows),
+            lambda batch: (self._width(batch) + 1, 4),
+            finish,
         )
+
+    def _width(self, batch: Batch) -> int:
+        """Returns the tokens that are run of each sequence: whole bins of a model of tracks."""
+        return -(-batch.length // self._bins) * self._bins
 
     def _inputs(self, rows: np.ndarray) -> Inputs:
         def inputs(batch: Batch) -> tuple[np.ndarray, tuple[np.ndarray | None, np.ndarray]]:
-            shape = (len(batch.rows), batch.length)
+            width = self._width(batch)
+            shape = (len(batch.rows), width)
             ids = np.full(shape, self._tokenizer.pad_id, np.int32)
             chosen = rows[batch.rows]
             lengths = self._sequences.lengths[chosen]
-            first = batch.length - lengths if self._padded else np.zeros_like(lengths)
+            first = width - lengths if self._padded else np.zeros_like(lengths)
             for i, row in enumerate(chosen.tolist()):
                 tokens = self._tokenizer.encode(self._sequences.read(row))
                 ids[i, first[i] : first[i] + len(tokens)] = tokens
@@ -130,7 +139,7 @@ class AttributionWork:
             spans = np.stack([begin, begin + (lengths if window is None else window)], axis=1)
             mask = None
             if not self._padded and self._shapes.padded:
-                mask = np.arange(batch.length) < lengths[:, None]
+                mask = np.arange(width) < lengths[:, None]
             return ids, (mask, spans.astype(np.int32))
 
         return inputs

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from flax import nnx
 
+import caduceus_jax as cj
 from caduceus_jax import UserError
 from caduceus_jax.genomics.options import Attribution
 from caduceus_jax.genomics.reference.sequences import of_bases
@@ -13,7 +15,7 @@ from caduceus_jax.genomics.scoring.attributions import (
     completeness_gap,
 )
 from caduceus_jax.inference.loading import as_pretrained
-from tests.models import language_model
+from tests.models import SMALL, language_model
 
 FOUR = np.array([[1.0, 2.0, 3.0, -6.0], [0.0, 3.0, -4.0, 1.0]], np.float32)
 
@@ -43,3 +45,19 @@ def test_a_window_fits_into_every_sequence():
     m = as_pretrained(language_model(d_model=16, n_layer=1))
     with pytest.raises(UserError, match="a has 3 bases, fewer than window, 5"):
         AttributionWork(m, of_bases(["a"], [b"ACG"]), Attribution(window=5))
+
+
+def test_sequences_of_many_lengths_run_in_whole_bins():
+    config = cj.CaduceusConfig(**SMALL)
+    model = cj.CaduceusForTracks(config, num_tracks=1, bin_size=10, rngs=nnx.Rngs(0))
+    bases = [b"ACGTA" * 6] * 300 + [b"ACGTA" * 40]
+    sequences = of_bases([str(i) for i in range(301)], bases)
+    work = AttributionWork(as_pretrained(model), sequences, Attribution())
+    widths = set()
+    for block in work.blocks(range(len(work.parts))):
+        for batch in block.batches:
+            ids, (mask, _) = block.inputs(batch)
+            widths.add(ids.shape[1])
+            assert mask.shape == ids.shape and set(mask.sum(axis=1)) <= {30, 200}
+            assert block.item(batch) == (ids.shape[1] + 1, 4)
+    assert widths == {40, 200}
