@@ -100,7 +100,7 @@ class Prediction:
         edge: treatment of a window that extends past the end of a contig: pad it with N, shift it
             inward, drop the region (status crosses_edge), or stop with an error.
         max_length: bases of the longest sequence that is accepted. The model reads as many of them
-            as it was trained on.
+            as it was trained on. A model of tracks reads what is longer in several windows.
         batch_size: sequences in a forward pass; chosen for the device and the length by default.
     """
 

@@ -6,12 +6,15 @@ from typing import Any, Unpack
 import polars
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.finetuned.outputs import Outputs
+from caduceus_jax.genomics.finetuned.tracks import TrackPlaces, TrackWork, track_places
 from caduceus_jax.genomics.options import Prediction, PredictionFields, chosen, takes_fields
 from caduceus_jax.genomics.reference.inputs import AnyGenome, AnySequences, as_sequences
 from caduceus_jax.genomics.reference.sequences import Sequences
 from caduceus_jax.genomics.scoring.predictions import PredictionWork
 from caduceus_jax.inference.blocks import Part, run_work
 from caduceus_jax.inference.loading import AnyPretrained, Pretrained, as_pretrained
+from caduceus_jax.model.tracks import CaduceusForTracks
 
 
 @takes_fields(Prediction)
@@ -25,7 +28,12 @@ def predict(
     progress: bool = False,
     **fields: Unpack[PredictionFields],
 ) -> polars.DataFrame:
-    """Predicts classes with their probabilities, or values, with a fine-tuned model.
+    """Predicts classes with their probabilities, values, or tracks, with a fine-tuned model.
+
+    A model of tracks gives a value for each bin. It reads a region as it is, from its first base
+    on and completed to whole bins at its end, or the `context_length` bases around its middle. One
+    that is longer than that, or than the model was trained on, is read in windows that overlap by
+    half, and each bin is taken from the window in whose middle it lies nearest.
 
     Args:
         m: model from `load`: a folder that `caduceus-jax finetune` wrote, or another classifier.
@@ -45,7 +53,10 @@ def predict(
         One row per sequence in the order given, with a table's own columns, or those that `embed`
         gives; status; and, of a classifier, `predicted`, the most probable class, and its
         probability of each class as `p_CLASS`, float32; otherwise the values as `predicted_NAME`,
-        float32. Null where the status is not ok.
+        float32. Null where the status is not ok. Of a model of tracks one row per bin: name; chrom,
+        where there is a genome; start and end (0-based half-open, on the + strand of the contig, or
+        in the sequence; the last bin ends with the region); status; and predicted_TRACK, float32.
+        A region that is not on the genome has one row.
 
     Raises:
         UserError: an input cannot be read, a sequence is too long, or the model was not fine-tuned.
@@ -56,9 +67,14 @@ def predict(
         >>> frame.columns
         ['name', 'length', 'status', 'predicted', 'p_LABEL_0', 'p_LABEL_1']
     """
-    options = chosen(Prediction, options, fields)
+    options, m = chosen(Prediction, options, fields), as_pretrained(m)
+    if isinstance(m.model, CaduceusForTracks):
+        outputs = Outputs.of(m)
+        places = track_places(sequences, genome, outputs, options, column=sequence)
+        work, parts = track_prediction(m, places, outputs, options, progress=progress)
+        return polars.concat([work.empty(), *(part.frame for part in parts)])
     read, table = predicted_sequences(sequences, genome, options, sequence=sequence)
-    work, parts = prediction(as_pretrained(m), read, options, progress=progress)
+    work, parts = prediction(m, read, options, progress=progress)
     frame = polars.concat([work.empty(), *(part.frame for part in parts)])
     return frame if table is None else with_predictions(table, frame, work)
 
@@ -107,6 +123,25 @@ def prediction(
     """
     work = PredictionWork(m, sequences, options)
     return work, run_work(m.model, work, what="predicting", unit=sequences.what, **run)
+
+
+def track_prediction(
+    m: Pretrained, places: TrackPlaces, outputs: Outputs, options: Prediction, **run: Any
+) -> tuple[TrackWork, Iterator[Part[polars.DataFrame]]]:
+    """Predicts tracks in parts, for outputs that are larger than memory.
+
+    Args:
+        m: a model of tracks with its tokenizer.
+        places: the regions or sequences.
+        outputs: the model's outputs.
+        options: the verb's options.
+        **run: the keyword arguments of `run_work`.
+
+    Returns:
+        The work, and its parts in order as they are computed: tables with one row per bin.
+    """
+    work = TrackWork(m, places, outputs, options.batch_size)
+    return work, run_work(m.model, work, what="predicting", unit=places.what, **run)
 
 
 def with_predictions(

@@ -15,6 +15,8 @@ _NEEDS = "needs pyBigWig: pip install 'caduceus-jax[genomics]'"
 # Values that are written at once end at multiples of this position, however they arrive.
 _CHUNK = 1 << 15
 
+# Contig, then start, end and value of stretches in order, 0-based half-open.
+Bins = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 Runs = Iterator[tuple[str, int, Float[np.ndarray, " bases"]]]
 
 
@@ -41,14 +43,48 @@ def write_bigwig(
         import pyBigWig
     except ImportError:
         raise UserError(f"writing bigWig {_NEEDS}") from None
-    count, total = 0, 0.0
+    count = 0
     with written_aside(path) as aside:
         with contextlib.closing(pyBigWig.open(str(aside), "w")) as file:
             file.addHeader([(name, int(length)) for name, length in contigs])
             for name, start, track in _runs(values):
                 numbers = track.astype(np.float64)
                 file.addEntries(name, start, values=numbers.tolist(), span=1, step=1)
-                count, total = count + len(track), total + float(numbers.sum())
+                count += len(track)
+        _check(aside, count)
+
+
+def write_bigwig_bins(
+    path: pathlib.Path, contigs: Iterable[tuple[str, int]], bins: Iterable[Bins]
+) -> None:
+    """Writes a bigWig file with a value for each of some stretches of bases.
+
+    Args:
+        path: the file to write; it is not renamed at the end, so give a temporary one.
+        contigs: name and length of every contig of the genome.
+        bins: stretches that do not overlap, in the order of `contigs` and of the positions.
+
+    Raises:
+        UserError: pyBigWig is missing, or the disk is full.
+    """
+    try:
+        import pyBigWig
+    except ImportError:
+        raise UserError(f"writing bigWig {_NEEDS}") from None
+    count = 0
+    with written_aside(path) as aside:
+        with contextlib.closing(pyBigWig.open(str(aside), "w")) as file:
+            file.addHeader([(name, int(length)) for name, length in contigs])
+            for name, start, end, value in bins:
+                for first in range(0, len(start), _CHUNK):
+                    part = slice(first, first + _CHUNK)
+                    file.addEntries(
+                        [name] * len(start[part]),
+                        start[part].tolist(),
+                        ends=end[part].tolist(),
+                        values=value[part].astype(np.float64).tolist(),
+                    )
+                count += int((end - start).sum())
         _check(aside, count)
 
 

@@ -108,6 +108,25 @@ class Outputs:
         mean = "Mean of {} over the window" if self.tracks else "Value of {}"
         return f"{mean.format(name)} with ALT minus that with REF"
 
+    def check_context(self, length: int) -> None:
+        """Refuses a context that the model cannot read.
+
+        Raises:
+            UserError: the context is longer than what the model was trained on, or is not made of
+                whole bins.
+        """
+        most, bins = self.task.max_length, self.task.bin_size if self.tracks else 1
+        if most is not None and length > most:
+            raise UserError(
+                f"context_length is {length:,}, more than the {most:,} bases that the model was "
+                "trained on"
+            )
+        if length % bins:
+            raise UserError(
+                f"context_length is {length:,}, which is not a multiple of the model's bins of "
+                f"{bins}"
+            )
+
     def shape(self, length: int) -> tuple[int, ...]:
         """Returns the shape of the outputs of a window of so many tokens."""
         return (
@@ -222,15 +241,7 @@ def _context(outputs: Outputs, asked: int) -> int:
         if length != asked:
             log.info(f"the model sees {length:,} bases at a time")
         return length
-    if most is not None and asked > most:
-        raise UserError(
-            f"context_length is {asked:,}, more than the {most:,} bases that the model was trained "
-            "on"
-        )
-    if asked % bins:
-        raise UserError(
-            f"context_length is {asked:,}, which is not a multiple of the model's bins of {bins}"
-        )
+    outputs.check_context(asked)
     return asked
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM
+from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, CaduceusForTracks
 from caduceus_jax.cli.main import FAILED, main
 from tests.genomes import fasta, write_bed, write_vcf
 
@@ -18,6 +18,7 @@ FORMATS = {
     "embed LM BED": (".npz", ".h5", ".h5ad", ".parquet"),
     "likelihood LM BED": (".bw",),
     "mutagenesis LM REGION": (".png",),
+    "predict TRACKS BED": (".bw",),
 }
 CASES = [(text, ending) for text, endings in FORMATS.items() for ending in endings]
 
@@ -27,11 +28,14 @@ def inputs(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("inputs")
     config = CaduceusConfig(d_model=8, n_layer=1, initializer_range=1.0)
     CaduceusForMaskedLM(config, rngs=nnx.Rngs(0)).save_pretrained(folder / "lm")
+    tracks = CaduceusForTracks(config, num_tracks=1, bin_size=3, rngs=nnx.Rngs(0))
+    tracks.save_pretrained(folder / "tracks")
     bases = "".join(np.random.default_rng(0).choice(list("ACGT"), 700))
     turned = bases.translate(str.maketrans("ACGT", "CATG"))
     records = [f"1\t{p + 1}\t.\t{bases[p]}\t{turned[p]}\t.\t.\t." for p in range(100, 600, 2)]
     return {
         "LM": str(folder / "lm"),
+        "TRACKS": str(folder / "tracks"),
         "GENOME": str(fasta(folder / "genome.fa", **{"1": bases})),
         "VCF": str(write_vcf(folder / "in.vcf", *records)),
         "BED": str(write_bed(folder / "in.bed", *(("1", p, p + 9) for p in range(0, 600, 5)))),

@@ -59,11 +59,9 @@ def test_columns_are_described_and_outputs_named_or_numbered():
     assert classes.column(None) == "log_odds_ratio_b" == classes.column("1")
     tracks = outputs("tracks", ("x", "y", "z"))
     assert tracks.describe("largest_difference_x").startswith("Change of x")
-    assert (
-        tracks.describe("difference_y") == "Mean of y over the window with ALT minus that with REF"
-    )
+    assert tracks.describe("difference_y").startswith("Mean of y over the window with ALT")
     assert tracks.column("z") == "difference_z"
-    with pytest.raises(UserError, match="the model's outputs are: x, y, z"):
+    with pytest.raises(UserError, match="the model has several outputs.*: x, y, z"):
         tracks.column(None)
 
 
