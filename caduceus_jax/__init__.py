@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from caduceus_jax import model as model
     from caduceus_jax.genomics.attribute import attribute as attribute
     from caduceus_jax.genomics.embed import embed as embed
+    from caduceus_jax.genomics.genes.summary import summarise as summarise
     from caduceus_jax.genomics.genome_wide.store import ScoreStore as ScoreStore
     from caduceus_jax.genomics.interval import Interval as Interval
     from caduceus_jax.genomics.interval import Intervals as Intervals
@@ -80,6 +81,7 @@ _PLACES = {
     "mutagenesis": "caduceus_jax.genomics.mutagenesis:mutagenesis",
     "predict": "caduceus_jax.genomics.predict:predict",
     "score_variants": "caduceus_jax.genomics.score_variants:score_variants",
+    "summarise": "caduceus_jax.genomics.genes.summary:summarise",
 }
 
 __all__ = [
@@ -115,6 +117,7 @@ __all__ = [
     "mutagenesis",
     "predict",
     "score_variants",
+    "summarise",
 ]
 
 

@@ -84,6 +84,9 @@ COMMANDS = {
     "attribute": Command(
         "caduceus_jax.cli.genomics.attribute:attribute", "find the bases that matter to a model"
     ),
+    "summarise": Command(
+        "caduceus_jax.cli.genomics.summarise:summarise", "sum up scores by gene or region"
+    ),
     "merge": Command("caduceus_jax.cli.genomics.merge:merge", "join the shards of a command"),
     "convert": Command(
         "caduceus_jax.cli.convert:convert", "write any stored model as a Hugging Face folder"

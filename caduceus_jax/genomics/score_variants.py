@@ -8,6 +8,7 @@ import polars
 from caduceus_jax.genomics.files.inputs import AnyPath
 from caduceus_jax.genomics.files.variant_tables import with_scores
 from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted
+from caduceus_jax.genomics.genes.columns import GeneColumns
 from caduceus_jax.genomics.genome_wide.background import Background
 from caduceus_jax.genomics.genome_wide.comparison import Comparison
 from caduceus_jax.genomics.genome_wide.lookup import open_scores
@@ -43,6 +44,7 @@ def score_variants(
     *,
     options: VariantScoring | None = None,
     scores: AnyPath | None = None,
+    gtf: AnyPath | None = None,
     null: Literal["matched"] | None = None,
     null_size: int = 200,
     null_regions: AnyRegions | None = None,
@@ -82,6 +84,7 @@ def score_variants(
         scores: a store of this model, genome and context_length, written by `caduceus-jax
             likelihood`: single-base substitutions are looked up there in mode llr, and what it does
             not have is computed.
+        gtf: annotation of genes, GTF or GFF3, plain or gzip.
         null: "matched" compares each single-base substitution with random ones of the same
             trinucleotide context and change, on either strand, drawn from the genome.
         null_size: number drawn for each of the 96 kinds of change (and each type of region).
@@ -100,6 +103,11 @@ def score_variants(
         it is largest in size. With `null` also NAME_quantile of
         each: the share of the background that scores lower.
 
+        With `gtf` also gene, that POS lies in or whose transcription start site (TSS) is the
+        nearest; region: CDS, UTR, exon, intron, upstream (up to 2,000 bases before a TSS) or
+        intergenic, the first of these that holds; tss_gene, the gene of the nearest TSS; and
+        tss_distance, the bases from it, negative upstream. `summarise` sums up scores by them.
+
     Raises:
         UserError: an input cannot be read, REF differs from the genome too often, or an option
             makes no sense or does not go with the model.
@@ -115,7 +123,7 @@ def score_variants(
     """
     options = chosen(VariantScoring, options, fields)
     source, reference = as_variants(variants), as_genome(genome)
-    pretrained = as_pretrained(m)
+    genes, pretrained = GeneColumns(gtf, source, reference), as_pretrained(m)
     mode, options = fitted(pretrained, mode, options)
     compared = Comparison(
         None if scores is None else open_scores(scores, pretrained, mode, options, reference),
@@ -126,6 +134,7 @@ def score_variants(
     )
     found = polars.concat([compared.empty(work), *(part.frame for part in parts)])
     work.report_padding()
+    found = genes.beside(range(len(found)), found)
     return scored_table(source, range(len(found)), found)
 
 

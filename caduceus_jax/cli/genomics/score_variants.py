@@ -18,6 +18,7 @@ from caduceus_jax.genomics.files.variant_tables import vcf_lines
 from caduceus_jax.genomics.files.vcf import Vcf, write_vcf
 from caduceus_jax.genomics.files.vcf_index import index_vcf, remove_indexes
 from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted
+from caduceus_jax.genomics.genes.columns import GeneColumns, info_fields
 from caduceus_jax.genomics.genome_wide.background import QUANTILE, Background
 from caduceus_jax.genomics.genome_wide.comparison import Comparison
 from caduceus_jax.genomics.genome_wide.lookup import open_scores
@@ -60,6 +61,7 @@ def score_variants(
     options: VariantScoring = VariantScoring(),
     scores: pathlib.Path | None = None,
     background: Background = Background(),
+    gtf: str | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
     tabix: bool = False,
     restart: bool = False,
@@ -124,6 +126,12 @@ def score_variants(
     pllr_quantile, or l2_quantile and cosine_quantile (CADUCEUS_LLR_QUANTILE, ...), and half of the
     share that scores the same. Insertions, deletions and changes of several bases have none.
 
+    With --gtf each row gets gene, that POS lies in, or whose transcription start site (TSS) is the
+    nearest; region, the first that holds of CDS, UTR, exon, intron, upstream (up to 2,000 bases
+    before a TSS) and intergenic; tss_gene, the gene of the nearest TSS; and tss_distance, the bases
+    from it, negative upstream (CADUCEUS_GENE, ... in a VCF). Of several genes with the same region
+    the first in the alphabet counts. summarise sums up the scores of each gene or region.
+
     What is computed is kept in a journal beside the output (OUT.journal) until the output is
     written: the same command continues a run that was interrupted, to the very bytes that it would
     have written.
@@ -137,6 +145,8 @@ def score_variants(
           --out effects.tsv
       caduceus-jax score-variants runs/quickstart calls.vcf.gz --genome hg38.fa --null matched \\
           --null-size 20 --context-length 127 --out ranked.tsv
+      caduceus-jax score-variants runs/quickstart calls.vcf.gz --genome hg38.fa \\
+          --context-length 127 --gtf genes.gtf.gz --out with_genes.tsv
       bcftools view -r chr22 calls.bcf | caduceus-jax score-variants runs/quickstart - \\
           --genome hg38.fa --out chr22.parquet
 
@@ -155,6 +165,7 @@ def score_variants(
         options: the verb's options.
         scores: store of likelihood, for mode llr.
         background: settings of the background.
+        gtf: annotation of genes: GTF or GFF3, plain or gzip.
         dtype: type of matrix products and activations.
         tabix: also write the index of a .vcf.gz: .tbi, or .csi where a contig has more than 2^29
             bases; the records must be sorted.
@@ -170,8 +181,8 @@ def score_variants(
             or, with everything written, records are not sorted (--tabix) or variants are not on
             the genome.
     """
-    part = shard_of(shard, "score-variants", locals(), [variants])
-    ending = check_outputs(out, _FORMATS, [variants, genome])[out]
+    part = shard_of(shard, "score-variants", locals(), [variants, gtf])
+    ending = check_outputs(out, _FORMATS, [variants, genome, gtf])[out]
     if tabix and ending != ".vcf.gz":
         raise UserError(f"tabix is for .vcf.gz, which {out} is not: name the output so")
     options.check_window(mode)
@@ -182,6 +193,7 @@ def score_variants(
     source, reference = as_variants(read), Genome(genome)
     if not ending.startswith(".vcf"):
         check_columns(source.columns, out)
+    genes = GeneColumns(None if gtf is None else Input(gtf), source, reference)
     compared, others = _compared(scores, background, m, mode, options, reference)
     given: dict[str, Any] = {"variants": read.digest(), "genome": reference.identity, **others}
     record = run_record(m, "score-variants", mode=mode, options=options, **given)
@@ -194,17 +206,19 @@ def score_variants(
     with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:
         run = {"compared": compared, "journal": journal, "progress": True}
         work, parts = scoring(m, source, reference, mode, options, **run)
-        seen = _remembering(parts, statuses)
+        seen = genes.added(_remembering(parts, statuses))
         with replacing(out) as partial:
             if ending.startswith(".vcf"):
                 titles = _provenance(mode, model, genome, options) | _named(scores, background)
                 fields = _fields_of(mode, Outputs.of(m) if mode == "output" else None)
                 fields |= {} if background.null is None else _quantiles_of(fields)
-                _write_vcf(
-                    partial, source, reference, (mode, fields), seen, titles, ending == ".vcf.gz"
-                )
+                declared = _declarations(mode, fields) | genes.declarations()
+                told = _fields(source, mode, fields, seen)
+                zipped = ending == ".vcf.gz"
+                _write_vcf(partial, source, reference, mode, declared, told, titles, zipped)
             else:
-                _write_table(partial, ending, source, compared.empty(work), seen)
+                empty = genes.beside(range(0), compared.empty(work))
+                _write_table(partial, ending, source, empty, seen)
     work.report_padding()
     if ending == ".vcf.gz":
         remove_indexes(out)
@@ -247,17 +261,17 @@ def _write_vcf(
     path: pathlib.Path,
     source: VariantSource,
     genome: Genome,
-    fields: tuple[Mode, Mapping[str, tuple[str, str]]],
-    parts: Iterable[Part[polars.DataFrame]],
+    mode: Mode,
+    declared: Mapping[str, str],
+    fields: Iterable[dict[str, str]],
     titles: Mapping[str, str],
     compress: bool,
 ) -> None:
-    vcf, mode = source.vcf or _vcf_of(source, genome), fields[0]
     write_vcf(
-        vcf,
+        source.vcf or _vcf_of(source, genome),
         path,
-        _declarations(*fields),
-        _fields(source, *fields, parts),
+        declared,
+        fields,
         provenance=titles,
         compress=compress,
         combine=lambda there, new: _combined(there, new, mode),
@@ -372,6 +386,8 @@ def _fields(
                     texts = ("." if value is None else f"{value:.6g}" for value in values)
                     fields[key] = ",".join(texts)
             text = ",".join(status[first:last])
+            if "tss_gene" in part.frame.columns:
+                fields |= info_fields(part.frame.row(first, named=True))
             yield fields | {_STATUS: text, f"{_STATUS}_{mode.upper()}": text}
 
 

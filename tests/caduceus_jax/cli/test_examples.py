@@ -13,6 +13,7 @@ import pytest
 from caduceus_jax.cli import main
 from caduceus_jax.cli.arguments import parse
 from caduceus_jax.cli.commands import COMMANDS, signature_of
+from tests import annotations
 from tests.genomes import VCF_HEADER, fasta, other, write_bed
 from tests.models import classifier, language_model
 
@@ -78,6 +79,9 @@ def desk(tmp_path_factory):
     records = [f"chr22\t{p}\t.\t{chr22[p - 1]}\t{other(chr22[p - 1])}\t.\t.\t." for p in (9, 99)]
     with pysam.BGZFile(str(folder / "calls.vcf.gz"), "w") as file:
         file.write(VCF_HEADER.encode() + "".join(f"{line}\n" for line in records).encode())
+    annotations.gtf(folder / "genes.gtf.gz")
+    texts = ["gene\tregion\tstatus\tllr", "A\tCDS\tok\t-1.5", "B\tintron\tok\t0.5"]
+    (folder / "scored_genes.tsv").write_text("\n".join(texts))
     rows = f"chr22\t99\t{chr22[98]}\t{chr22[98]}A\n"
     (folder / "indels.tsv").write_text(f"chrom\tpos\tref\talt\n{rows}")
     return folder
