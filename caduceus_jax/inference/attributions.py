@@ -123,7 +123,7 @@ def output_index(output: str | int | None, names: tuple[str, ...]) -> int:
         return number
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     if output is None:
-        raise UserError(f"the model has several outputs, of which `output` names one: {listed}")
+        raise UserError(f"pass `output`, one of several; the model's outputs are: {listed}")
     raise UserError(f"output is {output!r}; the model's outputs are: {listed}")
 
 

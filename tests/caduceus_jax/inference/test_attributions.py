@@ -83,7 +83,7 @@ def test_a_class_is_attributed_by_its_odds(labels):
 
 
 def test_what_does_not_go_together_is_refused(lm, labels):
-    with pytest.raises(UserError, match="several outputs, of which `output` names one: LABEL_0"):
+    with pytest.raises(UserError, match="one of several; the model's outputs are: LABEL_0"):
         attribution_target(labels)
     with pytest.raises(UserError, match="output is for fine-tuned models"):
         attribution_target(lm, output="1")
