@@ -23,10 +23,32 @@ CHECKED = (
 )
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
-# What is compiled once is read again by the other workers and by the commands that tests start: the
-# environment is theirs too. A folder for each session, so that no session depends on another one.
 COMPILED = None
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+
+
+def pytest_configure(config):
+    """Sets JAX up before anything is computed, for the commands that tests start too."""
+    # LLVM's optimisations take half of a test's time, which few calls are long enough to earn back.
+    flags = os.getenv("XLA_FLAGS", "")
+    if not config.getoption("--optimised") and "backend_optimization_level" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
+    _share_compiled_programs()
+    if "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 4)
+    jax.devices()  # from here on no test changes their number
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    nnx.set_graph_mode(False)
+
+
+def _share_compiled_programs():
+    """What is compiled once is read again by other workers and by the commands that tests start.
+
+    A folder for each session, so that no session depends on another one.
+    """
+    global COMPILED
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
     COMPILED = tempfile.mkdtemp(prefix="caduceus-jax-compiled-")
     for name, value in {
         "jax_compilation_cache_dir": COMPILED,
@@ -36,12 +58,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
 
-if "JAX_PLATFORMS" not in os.environ:
-    jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 4)
-jax.devices()  # from here on no test changes their number
-jax.config.update("jax_numpy_rank_promotion", "raise")
-nnx.set_graph_mode(False)
 
 TESTS = pathlib.Path(__file__).parent
 SHARED = TESTS.parents[1] / "shared"
@@ -54,6 +70,7 @@ def pytest_unconfigure():
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+    parser.addoption("--optimised", action="store_true", help="compile as users do; takes longer")
 
 
 # The files that take longest, in CPU seconds: begun first, so that all workers end together.
@@ -68,10 +85,12 @@ LONGEST = {
 def pytest_collection_modifyitems(config, items):
     seconds = {TESTS / name: -seconds for name, seconds in LONGEST.items()}
     items.sort(key=lambda item: seconds.get(item.path, 0))
-    skip_slow = pytest.mark.skip(reason="takes minutes: run with --slow")
-    for item in items:
-        if "slow" in item.keywords and not config.getoption("--slow"):
-            item.add_marker(skip_slow)
+    reasons = {"slow": "takes minutes", "optimised": "needs LLVM's optimisations"}
+    for name, reason in reasons.items():
+        skip = pytest.mark.skip(reason=f"{reason}: run with --{name}")
+        for item in items:
+            if name in item.keywords and not config.getoption(f"--{name}"):
+                item.add_marker(skip)
 
 
 def pytest_terminal_summary(terminalreporter):

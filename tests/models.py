@@ -10,8 +10,6 @@ from flax import nnx
 import caduceus_jax as cj
 
 _AROUND = {"scale": 1.0, "d_skip": 1.0, "delta_bias": -3.0, "a_log": 1.0}
-# Derivatives of a model take much longer to compile than to run: with this half as long.
-QUICK = {"xla_backend_optimization_level": 0}
 
 SMALL = {"d_model": 8, "n_layer": 1, "d_state": 4}
 KINDS = ("ps", "ph", "classifier", "tracks")  # of `kinds`

@@ -1,7 +1,6 @@
 """What the tests of several implementations of the scan share: cases, and what is expected."""
 
 import contextlib
-import functools
 import os
 
 import jax
@@ -102,10 +101,7 @@ def value_and_gradients(arguments, implementation, **options):
     def run(arguments):
         return selective_scan_with_state(**arguments, implementation=implementation, **options)
 
-    # Interpreted, the program for TPUs is long, and it runs once.
-    quick = {"xla_backend_optimization_level": 0} if isinstance(implementation, MosaicTPU) else None
-
-    @functools.partial(jax.jit, compiler_options=quick)
+    @jax.jit
     def both(arguments):
         (y, state), pull_back = jax.vjp(run, arguments)
         rng = np.random.default_rng(7)

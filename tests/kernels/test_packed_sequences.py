@@ -88,9 +88,7 @@ def value_and_gradients(run, arguments):
         weights = [jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape) for x in results]
         return sum(jnp.sum(x * y) for x, y in zip(results, weights, strict=True)), results
 
-    # Separate calls are long programs that run once.
-    quick = {"xla_backend_optimization_level": 0}
-    function = jax.jit(jax.grad(total, has_aux=True), compiler_options=quick)
+    function = jax.jit(jax.grad(total, has_aux=True))
     gradients, results = function(arguments)
     return results, gradients
 

@@ -5,6 +5,7 @@ refuses in one sentence.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +26,6 @@ from caduceus_jax.kernels import (
 )
 from tests.kernels.scan_cases import cast, example
 from tests.tolerances import SCAN_FP32, relative_error
-
-# Interpreted kernels are long programs that run once.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def scan(implementation):
@@ -57,6 +55,14 @@ EVERY = PORTABLE | FUSED
 EXACT = {scan: Reference(), convolution: "chunked"}
 LAST = {scan: "D", convolution: "bias"}  # a small argument
 LENGTHY = {"u", "delta", "B", "C", "z", "x"}
+
+
+def named(operations, *others):
+    """Parameters: the operations' names, each with each of the others."""
+    # To interpret Pallas' Triton kernels takes long.
+    slow = {"pallas-triton": pytest.mark.slow}
+    cases = itertools.product(operations, *others)
+    return [pytest.param(*case, marks=slow.get(case[0], ())) for case in cases]
 
 
 def loss(run):
@@ -122,7 +128,7 @@ DERIVATIVES = {
 def derive(derivative, make, implementation, dtype):
     run, arguments = make(implementation)
     arguments = cast(arguments, dtype)
-    function = jax.jit(DERIVATIVES[derivative], static_argnums=(0, 3), compiler_options=QUICK)
+    function = jax.jit(DERIVATIVES[derivative], static_argnums=(0, 3))
     return function(run, arguments, tangents(arguments), LAST[make])
 
 
@@ -139,7 +145,7 @@ FEW = ("jvp", "forward over reverse", "reverse over reverse of layers")
 @pytest.mark.parametrize(
     ("operation", "derivative"),
     [(x, y) for x in ("chunked", "associative", "convolution") for y in DERIVATIVES]
-    + [(x, y) for x in FUSED for y in FEW],
+    + named(FUSED, FEW),
 )
 def test_derivatives(operation, derivative):
     make, implementation = EVERY[operation]
@@ -157,9 +163,7 @@ def test_second_derivatives_of_the_tpu_kernels():
     run, arguments = scan(MosaicTPU())
     arguments = cast(arguments)
     both = {
-        name: jax.jit(
-            lambda a, f=f: jax.jvp(jax.grad(loss(f)), (a,), (tangents(a),)), compiler_options=QUICK
-        )(arguments)
+        name: jax.jit(lambda a, f=f: jax.jvp(jax.grad(loss(f)), (a,), (tangents(a),)))(arguments)
         for name, f in (("fused", run), ("reference", scan(Reference())[0]))
     }
     for one, other in zip(*map(jax.tree.leaves, both.values()), strict=True):
@@ -179,7 +183,7 @@ def several(arguments, names):
     [
         *(("chunked", x) for x in ("everything", "sequences", "one sequence", "parameters")),
         *(("convolution", x) for x in ("everything", "one sequence", "parameters")),
-        *((x, y) for x in FUSED for y in ("everything", "one sequence")),
+        *named(FUSED, ("everything", "one sequence")),
     ],
 )
 def test_vmap(operation, mapped):
@@ -196,7 +200,7 @@ def test_vmap(operation, mapped):
     examples = several(arguments, names)
     axes = ({k: 0 if k in names else None for k in arguments},)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def both(examples):
         each = jax.vmap(jax.value_and_grad(loss(run)), in_axes=axes)(examples)
         return each, jax.grad(lambda a: jax.vmap(loss(run), in_axes=axes)(a).sum())(examples)
@@ -280,7 +284,7 @@ def test_shard_map(operation, without):
 
     one = {k: jnp.sin(x) for k, x in arguments.items()}
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def found(a):
         return {
             "values": mapped(lambda a: run(a)[0], P("d"))(a),
@@ -289,7 +293,7 @@ def test_shard_map(operation, without):
             "jvp": mapped(lambda a: jax.jvp(total, (a,), (a,))[1], P())(a),
         }
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def expected(a):
         gradient = jax.grad(loss(run))(a)
         return {
@@ -306,7 +310,7 @@ def test_shard_map(operation, without):
             assert relative_error(x, y) < 2 * SCAN_FP32, name
 
 
-@pytest.mark.parametrize("operation", FUSED)
+@pytest.mark.parametrize("operation", named(FUSED))
 def test_interpreted_kernels_say_what_shard_map_needs(operation):
     make, implementation = FUSED[operation]
     run, arguments = make(implementation)
@@ -330,7 +334,7 @@ def test_interpreted_kernels_say_what_shard_map_needs(operation):
     assert relative_error(mapped(check_vma=False), run(arguments)[0]) < SCAN_FP32
 
 
-@pytest.mark.parametrize("operation", EVERY)
+@pytest.mark.parametrize("operation", named(EVERY))
 def test_explicit_meshes(operation):
     """Arrays on a mesh as `jax.make_mesh` makes it: results are sharded as u or x is."""
     make, implementation = EVERY[operation]
@@ -340,11 +344,11 @@ def test_explicit_meshes(operation):
     where = split(arguments)
     placed = {k: jax.device_put(x, NamedSharding(mesh, where[k])) for k, x in arguments.items()}
     with jax.set_mesh(mesh):
-        y = jax.jit(run, compiler_options=QUICK)(placed)[0]
-        gradient = jax.jit(jax.grad(loss(run)), compiler_options=QUICK)(placed)
+        y = jax.jit(run)(placed)[0]
+        gradient = jax.jit(jax.grad(loss(run)))(placed)
     assert jax.typeof(y).sharding.spec == P("d", None, None)
     assert relative_error(y, run(arguments)[0]) < SCAN_FP32
-    expected = jax.jit(jax.grad(loss(run)), compiler_options=QUICK)(arguments)
+    expected = jax.jit(jax.grad(loss(run)))(arguments)
     for name, x in gradient.items():
         assert jax.typeof(x).sharding.spec == jax.typeof(placed[name]).sharding.spec, name
         assert relative_error(x, expected[name]) < SCAN_FP32, name
@@ -384,7 +388,7 @@ def test_export_with_symbolic_sizes(operation, sizes):
             assert relative_error(x, y) < SCAN_FP32
 
 
-@pytest.mark.parametrize("operation", FUSED)
+@pytest.mark.parametrize("operation", named(FUSED))
 def test_kernels_refuse_symbolic_sizes(operation):
     make, implementation = FUSED[operation]
     run, arguments = make(implementation)
@@ -401,7 +405,7 @@ def test_kernels_refuse_symbolic_sizes(operation):
         jax.export.export(jax.jit(run))(shapes)
 
 
-@pytest.mark.parametrize("operation", EVERY)
+@pytest.mark.parametrize("operation", named(EVERY))
 def test_strict_dtype_promotion(operation):
     make, implementation = EVERY[operation]
     run, arguments = make(implementation)
@@ -411,8 +415,8 @@ def test_strict_dtype_promotion(operation):
         return sum(jnp.sum(jnp.sin(x.astype(jnp.float32))) for x in run(a))
 
     with jax.numpy_dtype_promotion("strict"):
-        strict = jax.jit(jax.value_and_grad(total), compiler_options=QUICK)(arguments)
-    usual = jax.jit(jax.value_and_grad(total), compiler_options=QUICK)(arguments)
+        strict = jax.jit(jax.value_and_grad(total))(arguments)
+    usual = jax.jit(jax.value_and_grad(total))(arguments)
     for x, y in zip(*map(jax.tree.leaves, (strict, usual)), strict=True):
         np.testing.assert_array_equal(x, y)
 

@@ -88,7 +88,8 @@ class Machine:
                 env=os.environ
                 | {
                     "JAX_PLATFORMS": "cpu",
-                    "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+                    "XLA_FLAGS": "--xla_force_host_platform_device_count=1 "
+                    + os.getenv("XLA_FLAGS", ""),
                     "PYTHONPATH": os.pathsep.join(sys.path),
                 }
                 | (env or {}),

@@ -96,6 +96,7 @@ def test_losses_are_those_recorded():
     np.testing.assert_allclose(losses[: len(LOSSES)], LOSSES, rtol=LOSS)
 
 
+@pytest.mark.optimised
 def test_parameters_are_those_recorded_on_this_processor():
     expected = DIGESTS.get(version(), {})
     if processor() not in expected:

@@ -63,7 +63,7 @@ def steps():
         program = make_program(config, mesh, cj.Tokenizer())
         state = init_sharded(program.init, mesh)
         lowered = program.train_step.lower(state, batch)
-        compiled = lowered.compile({"xla_backend_optimization_level": 0})
+        compiled = lowered.compile()
         state, metrics = compiled(state, batch)
         # The optimizer's first moment is the clipped gradient times 1 - beta1.
         found = jax.device_get((metrics, optax.tree.get(state.opt_state, "mu")))

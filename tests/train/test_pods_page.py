@@ -134,6 +134,7 @@ def test_a_plan_is_for_devices_that_share_its_batch(title, text, words):
     check_batch_size(config.batch_size, mesh, config.microbatches)
 
 
+@pytest.mark.slow
 def test_the_launch_on_one_box_compiles_its_step(files):
     """As printed, but for a model and windows that a CPU compiles in seconds."""
     ((_, _, words),) = [c for c in commands("pretrain") if c[0].startswith("One box")]
@@ -146,7 +147,7 @@ def test_the_launch_on_one_box_compiles_its_step(files):
         env=os.environ
         | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8 " + os.getenv("XLA_FLAGS", ""),
             "PYTHONPATH": os.pathsep.join(sys.path),
         },
     )

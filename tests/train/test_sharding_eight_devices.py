@@ -25,7 +25,7 @@ ONE = {"devices": 1}
 
 def run(cases):
     """Results and what is sent, of each case."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = "--xla_force_host_platform_device_count=8 " + os.getenv("XLA_FLAGS", "")
     done = subprocess.run(
         [sys.executable, "-m", "tests.train.eight_devices", json.dumps(cases)],
         cwd=ROOT,

@@ -56,7 +56,9 @@ def alone(folder):
     return rows(out)
 
 
-@pytest.mark.parametrize("division", [(), ("--fsdp=2",)], ids=["data", "fsdp"])
+@pytest.mark.parametrize(
+    "division", [(), pytest.param(("--fsdp=2",), marks=pytest.mark.slow)], ids=["data", "fsdp"]
+)
 def test_two_machines_train_what_one_does(folder, namespace, alone, division, tmp_path):
     out, port = tmp_path / "run", free_port()
     machines = [

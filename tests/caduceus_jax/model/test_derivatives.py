@@ -1,8 +1,6 @@
 """Models under the transformations that reach into the kernels: second derivatives, exports with a
 symbolic batch, shard_map with its default checks, strict promotion."""
 
-import functools
-
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -13,7 +11,6 @@ from jax.sharding import PartitionSpec as P
 
 from tests.models import (
     KINDS,
-    QUICK,
     SMALL,
     kinds,
     language_model,
@@ -41,7 +38,7 @@ def test_second_derivatives(kind):
     direction = jax.tree.map(lambda p: jnp.cos(jnp.arange(p.size)).reshape(p.shape), model)
     slope = jax.grad(loss)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def products(model):
         dot = lambda m: sum(map(jnp.vdot, *map(jax.tree.leaves, (slope(m), direction))))  # noqa: E731
         return jax.grad(dot)(model), jax.jvp(slope, (model,), (direction,))[1]
@@ -51,7 +48,7 @@ def test_second_derivatives(kind):
         assert relative_error(one, other) < 1e-4
     if kind != "ps":
         return
-    step, gradient = 1e-3, jax.jit(slope, compiler_options=QUICK)
+    step, gradient = 1e-3, jax.jit(slope)
     ahead, behind = (gradient(along(model, direction, sign * step)) for sign in (1, -1))
     difference = jax.tree.map(lambda a, b: (a - b) / (2 * step), ahead, behind)
     flat = [
@@ -85,7 +82,7 @@ def test_shard_map_as_jax_ships_it(kind):
     sharded = jax.shard_map(local, mesh=mesh, in_specs=(P(), P("d")), out_specs=(P(), P("d")))
 
     def run(f):
-        return jax.jit(jax.value_and_grad(f, has_aux=True), compiler_options=QUICK)(model, IDS)
+        return jax.jit(jax.value_and_grad(f, has_aux=True))(model, IDS)
 
     (value, logits), gradient = run(sharded)
     (expected, whole), single = run(lambda m, ids: (loss(m, ids), m(ids).logits))

@@ -10,7 +10,6 @@ from caduceus_jax.model.backbone import Caduceus
 from caduceus_jax.model.rcps import to_original_layout
 from tests.models import (
     COMPLEMENT,
-    QUICK,
     classifier,
     forward,
     language_model,
@@ -97,6 +96,7 @@ def test_contradictions_are_refused():
         cj.CaduceusForMaskedLM(cj.CaduceusConfig(d_model=8), dtype=jnp.float16, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_remat_changes_memory_only():
     ids = jnp.asarray(random_ids())
     models = [language_model(n_layer=2, remat=remat) for remat in (False, True, "scans")]
@@ -104,7 +104,7 @@ def test_remat_changes_memory_only():
     def loss(model):
         return cj.masked_lm_loss(model(ids).logits, ids)
 
-    gradients = jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)
+    gradients = jax.jit(jax.value_and_grad(loss))
     (expected, gradient), *others = map(gradients, models)
     for found, again in others:
         assert relative_error(found, expected) < SCAN_FP32

@@ -1,6 +1,5 @@
 """Sequences packed into a row are read as if each were alone in a row."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import pytest
 
 import caduceus_jax as cj
 from caduceus_jax.model.files.task import Pooling
-from tests.models import QUICK, classifier, language_model
+from tests.models import classifier, language_model
 from tests.tolerances import PADDING
 
 LENGTHS = (7, 1, 9, 4)
@@ -47,7 +46,7 @@ def test_packed_is_separate(kind):
         return jnp.sum(jnp.tanh(logits)), logits
 
     def run(f):
-        return jax.jit(jax.value_and_grad(f, has_aux=True), compiler_options=QUICK)(model)
+        return jax.jit(jax.value_and_grad(f, has_aux=True))(model)
 
     (_, found), gradient = run(together)
     (_, expected), gradient_alone = run(separate)
@@ -119,7 +118,7 @@ def test_transformations_of_packed_sequences():
         by_base = [model(inputs_one_hot=x).logits for x in cut]
         return jnp.concatenate([model(a).logits for a in alone]), jnp.concatenate(by_base)
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run(model):
         given = (model, soft), (model, jnp.cos(soft))
         many = jax.vmap(
