@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_rules
 
 from caduceus_jax.kernels.gpu.target import compute_capability
 from caduceus_jax.kernels.meshes import vary_over, varying_axes
@@ -122,9 +123,15 @@ def _load(module: str, name: str, interpret: bool) -> Any:
 def _compiled(kernel: Any, program: Program, arguments, shapes) -> Any:
     """Runs a kernel on the GPU."""
     import jax_triton  # pyright: ignore[reportMissingImports]
+    from jax_triton.triton_lib import (  # pyright: ignore[reportMissingImports]
+        triton_kernel_call_p,
+    )
 
     from caduceus_jax.kernels.gpu.triton_math import Constants
 
+    # jax-triton 0.4.1 keeps calls whose results nobody uses, by a rule that takes two arguments
+    # where JAX 0.12.0.1 passes three. JAX's own rule suits kernels that write nothing else.
+    dce_rules.pop(triton_kernel_call_p, None)
     capability = compute_capability()
     # jax-triton 0.4 renamed what describes the results, and hands options on to the compiler.
     if "backend_options" in inspect.signature(jax_triton.triton_call).parameters:

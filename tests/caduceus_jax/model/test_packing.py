@@ -1,6 +1,5 @@
 """Sequences packed into a row are read as if each were alone in a row."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
