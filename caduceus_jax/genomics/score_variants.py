@@ -67,6 +67,10 @@ def score_variants(
       output     of a fine-tuned model: its output for the context with ALT minus that for the
                  context with REF. For insertions and deletions too.
 
+    Of a VCF or BCF file <DEL>, <DUP>, <INV> and <INS> are scored by the last three modes, as the
+    same alleles in bases: INFO has the length of the first three, END or SVLEN, and what <INS>
+    inserts, SEQ or SVINSSEQ.
+
     Negative llr and pllr mean that ALT is less expected there than REF (natural logarithms). Scores
     do not depend on the strand that the genome is written from, nor on where in a repeat an
     insertion or deletion is written.
@@ -172,6 +176,7 @@ def scoring(
         variants,
         genome,
         indels=mode != "llr",
+        longest=options.context_length,
         max_ref_mismatch=options.max_ref_mismatch,
         source=source.name,
         declared=source.declared,

@@ -20,9 +20,9 @@ class Status(enum.StrEnum):
     CROSSES_EDGE = "crosses_edge"  # the window reaches beyond the contig, and edge is "drop"
     REF_MISMATCH = "ref_mismatch"  # the genome has another base than REF
     AMBIGUOUS = "ambiguous"  # REF, ALT or the genome's base is not A, C, G or T
-    INDEL = "indel"  # REF and ALT differ in length; modes pll and embedding score it
+    INDEL = "indel"  # REF and ALT differ in length, or <INV>; modes pll and embedding score it
     TOO_LONG = "too_long"  # the changed bases do not fit into the window or the context
-    SYMBOLIC = "symbolic"  # <DEL>, a breakend
+    SYMBOLIC = "symbolic"  # a breakend, <CNV>, a <DEL> of unknown length
     SPANNING_DELETION = "spanning_deletion"  # ALT is *
     MISSING_ALT = "missing_alt"  # ALT is .
 

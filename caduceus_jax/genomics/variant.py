@@ -2,13 +2,15 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.structural import Event
 
 _TYPED = (
     re.compile(r"(?P<chrom>.+?):(?P<pos>[0-9][0-9,]{0,19}):(?P<ref>[A-Za-z]+)[>:](?P<alt>\S+)"),
@@ -24,8 +26,8 @@ class Variant:
         chrom: name of the contig.
         pos: position of the first base of `ref`, counted from 1.
         ref: the reference's bases there.
-        alt: the bases in their place; "*", "." or a symbol such as "<DEL>" are kept, and get a
-            status in place of a score.
+        alt: the bases in their place; "*", "." or a symbol such as "<DEL>" (whose length is in a
+            VCF's INFO alone) are kept, and get a status in place of a score.
 
     Raises:
         UserError: a position below 0, or no `ref`.
@@ -91,6 +93,7 @@ class Variants(NamedTuple):
     ref: list[str]
     alt: list[str | None]  # None where it is missing
     identifier: Sequence[str] = ()  # the column ID as it stands: "." where there is none
+    events: Mapping[int, Event] = MappingProxyType({})  # what ALT stands for, by row: of <DEL> etc.
 
     @classmethod
     def of(cls, variants: Iterable[Variant]) -> "Variants":

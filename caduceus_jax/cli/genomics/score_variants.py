@@ -99,15 +99,21 @@ def score_variants(
     so that both decide alike. A base that is the window's middle has the 0-based index
     context_length // 2.)
 
+    Of a VCF or BCF the modes pll, embedding and output also score <DEL>, <DUP> (in tandem), <INV>
+    and <INS>, as the same alleles written in bases: INFO has the length of the first three, END or
+    SVLEN, and what <INS> inserts, SEQ or SVINSSEQ. POS is the base before. In mode llr they have
+    the status indel.
+
     Every record comes out, in its place, with a status for each ALT: ok, or why it has no score
-    (indel, too_long: more changed bases than the window or the context has, symbolic: not written
-    in bases, spanning_deletion, missing_alt, ambiguous: bases other than A, C, G, T, also where N
-    leaves the windows of pll with different numbers of bases, ref_mismatch, unknown_chrom,
-    out_of_range, crosses_edge). A VCF gets the INFO fields CADUCEUS_LLR, CADUCEUS_PLLR, or
-    CADUCEUS_L2 and CADUCEUS_COSINE; CADUCEUS_STATUS_LLR, CADUCEUS_STATUS_PLL or
-    CADUCEUS_STATUS_EMBEDDING; and CADUCEUS_STATUS, which is ok where any of the modes that have
-    been run has a score. Tables get the columns status and llr, pllr, or l2 and cosine, one row per
-    ALT, besides chrom, pos (from 1), ref, alt. Fields of an earlier run in another mode stay.
+    (indel, too_long: more changed bases than the window or the context has, symbolic: a breakend or
+    a symbol whose length or bases INFO does not have, spanning_deletion, missing_alt, ambiguous:
+    bases other than A, C, G, T, also where N leaves the windows of pll with different numbers of
+    bases, ref_mismatch, unknown_chrom, out_of_range, crosses_edge). A VCF gets the INFO fields
+    CADUCEUS_LLR, CADUCEUS_PLLR, or CADUCEUS_L2 and CADUCEUS_COSINE; CADUCEUS_STATUS_LLR,
+    CADUCEUS_STATUS_PLL or CADUCEUS_STATUS_EMBEDDING; and CADUCEUS_STATUS, which is ok where any of
+    the modes that have been run has a score. Tables get the columns status and llr, pllr, or l2 and
+    cosine, one row per ALT, besides chrom, pos (from 1), ref, alt. Fields of an earlier run in
+    another mode stay.
 
     A fine-tuned model reads strands as in predict, and gives these columns (INFO fields, in capital
     letters, after CADUCEUS_; and CADUCEUS_STATUS_OUTPUT): of each class difference_p_CLASS, its

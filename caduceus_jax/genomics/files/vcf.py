@@ -19,6 +19,7 @@ import numpy as np
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.alleles import is_sequence
 from caduceus_jax.genomics.files.inputs import AnyPath, Input, as_input
+from caduceus_jax.genomics.structural import Event, read_events
 from caduceus_jax.genomics.variant import Variants
 
 _LARGEST = 2**31 - 1  # positions are 32-bit in BCF and its indexes
@@ -81,10 +82,14 @@ class Vcf:
             UserError: a line that is not a record, with its number.
         """
         record, line, chrom, position, ref, alt, identifier = [], [], [], [], [], [], []
+        events: dict[int, Event] = {}
         with self.records() as records:
             for i, (number, text) in enumerate(records):
                 columns = _checked(f"{self.name}:{number}", text)
                 alts = columns[4].split(",")
+                if "<" in columns[4]:
+                    read = read_events(alts, _info(text), int(columns[1]))
+                    events |= {len(alt) + i: e for i, e in enumerate(read) if e is not None}
                 record += [i] * len(alts)
                 line += [number] * len(alts)
                 chrom += [columns[0]] * len(alts)
@@ -94,7 +99,7 @@ class Vcf:
                 identifier += [columns[2]] * len(alts)
         integers = (np.array(column, np.int64) for column in (record, line, position))
         record, line, position = integers
-        return Variants(record, line, chrom, position, ref, alt, identifier)
+        return Variants(record, line, chrom, position, ref, alt, identifier, events)
 
     def digest(self) -> str:
         """Computes the SHA-256 of the file."""
@@ -189,6 +194,10 @@ def _annotated(
     between = ";" if kept and added and not kept.endswith(";") else ""
     columns[_INFO] = _encode(kept + between + added or ".")
     return b"\t".join(columns) + (line[len(text) :] or b"\n")
+
+
+def _info(line: bytes) -> str:
+    return _decode(line.rstrip(b"\r\n").split(b"\t", len(_COLUMNS))[_INFO])
 
 
 def _quoted(value: object) -> str:

@@ -12,6 +12,7 @@ from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.alleles import BASES, Change, change
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.status import STATUS_DTYPE, Status
+from caduceus_jax.genomics.structural import change_of
 from caduceus_jax.genomics.variant import Variants
 
 Edge = Literal["pad", "shift", "drop", "error"]
@@ -89,6 +90,7 @@ def locate(
     genome: Genome,
     *,
     indels: bool,
+    longest: int = 1 << 20,
     max_ref_mismatch: float = 1.0,
     source: str = "variants",
     declared: Mapping[str, int] | None = None,
@@ -98,7 +100,9 @@ def locate(
     Args:
         variants: one row per ALT.
         genome: the reference they were called on.
-        indels: insertions and deletions can be scored; otherwise they get a status.
+        indels: insertions, deletions and structural variants can be scored; otherwise they get a
+            status.
+        longest: bases of the longest structural variant that is read from the genome.
         max_ref_mismatch: share of records whose REF may differ from the genome.
         source: name of the variants in error messages.
         declared: lengths of contigs as the variants' header has them.
@@ -115,8 +119,10 @@ def locate(
     """
     kind = functools.cache(change)
     changes = [kind(ref, alt) for ref, alt in zip(variants.ref, variants.alt, strict=True)]
-    offset = np.array([c.offset for c in changes], np.int64)
     contig = genome.contigs(variants.chrom, declared)
+    for row in variants.events:
+        changes[row] = _change_of_event(variants, row, genome, int(contig[row]), longest)
+    offset = np.array([c.offset for c in changes], np.int64)
     status = _statuses(variants, contig, changes, genome, indels=indels)
     _check_reference(variants, contig, status, genome, max_ref_mismatch, source)
     return polars.DataFrame(
@@ -142,6 +148,22 @@ def name_row(variants: Variants, source: str) -> Callable[[int], str]:
     return describe
 
 
+def _change_of_event(
+    variants: Variants, row: int, genome: Genome, contig: int, longest: int
+) -> Change:
+    """Finds what a structural variant changes; its contig is negative where it is unknown."""
+    position = int(variants.position[row])
+    if contig < 0 or position < 0:
+        return Change(Status.SYMBOLIC)
+
+    def bases(start: int, end: int) -> str:
+        """Reads bases of the contig."""
+        return genome.bases(contig, start, end).tobytes().decode()
+
+    event, ref, length = variants.events[row], variants.ref[row], int(genome.lengths[contig])
+    return change_of(event, ref, position, length, bases, longest)
+
+
 def _statuses(
     variants: Variants, contig: np.ndarray, changes: list[Change], genome: Genome, *, indels: bool
 ) -> np.ndarray:
@@ -152,6 +174,8 @@ def _statuses(
     if not indels:
         differ = np.array([len(c.ref) != len(c.alt) for c in changes], bool)
         kinds[differ] = Status.INDEL
+        structural = [r for r in variants.events if changes[r].status != Status.SYMBOLIC]
+        kinds[structural] = Status.INDEL
     status = np.where(placed == Status.OK, kinds, placed)
 
     @functools.lru_cache(1)  # the ALTs of a record follow one another
@@ -159,7 +183,8 @@ def _statuses(
         return genome.bases(contig, start, end).tobytes().decode()
 
     numbers, starts = contig.tolist(), variants.position.tolist()
-    for row in np.flatnonzero(np.isin(status, (Status.OK, Status.AMBIGUOUS))).tolist():
+    with_change = np.isin(status, (Status.OK, Status.AMBIGUOUS, Status.TOO_LONG))
+    for row in np.flatnonzero(with_change).tolist():
         number, start, ref = numbers[row], starts[row], variants.ref[row].upper()
         there = found(number, start, start + len(ref))
         if ref == there and "N" not in ref:
@@ -183,7 +208,8 @@ def _check_reference(
 ) -> None:
     """Stops where REF differs from the genome so often that it must be the wrong genome."""
     wrong = np.flatnonzero(status == Status.REF_MISMATCH)
-    checked = np.flatnonzero(np.isin(status, (Status.OK, Status.REF_MISMATCH)))
+    known = (Status.OK, Status.REF_MISMATCH, Status.TOO_LONG)
+    checked = np.flatnonzero(np.isin(status, known))
     mismatches = len(np.unique(variants.record[wrong]))
     records = len(np.unique(variants.record[checked]))
     if mismatches <= max_ref_mismatch * records:

@@ -14,8 +14,8 @@ from caduceus_jax.genomics.files.vcf import read_vcf
 from caduceus_jax.genomics.options import VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.model.files.task import TaskDescription
+from tests.genomes import COMPLEMENT, drawn, other, write_vcf
 from tests.genomes import VCF_HEADER as HEADER
-from tests.genomes import drawn, other, write_vcf
 from tests.genomes import genome as write_genome
 from tests.models import classifier, language_model
 from tests.variants import make, score
@@ -90,6 +90,61 @@ def test_command_writes_a_vcf(tmp_path, folder, genome, sequences, capsys, name)
     assert records[1].info["CADUCEUS_STATUS"] == ("missing_alt",)
     np.testing.assert_allclose(records[2].info["CADUCEUS_LLR"], expected[2:], atol=1e-5)
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+@pytest.mark.parametrize("form", ["vcf", "bcf"])
+def test_structural_variants_keep_their_lines(tmp_path, folder, genome, sequences, form):
+    chr1 = sequences["chr1"]
+    first, unit = chr1[50], chr1[51:56]
+    lines = [
+        f"chr1\t51\ta\t{first}\t<DEL>,{first}{unit}\t5\tPASS\tSVLEN=-5,.;DP=7;END=56",
+        "chr1\t51\tb\tN\t<DUP:TANDEM>\t.\t.\tEND=56",
+        f"chr1\t51\tc\t{first}\t<INV>\t.\t.\tEND=56;SVLEN=0",
+        f"chr1\t51\td\t{first}\t<INS>\t.\t.\tSEQ=GGG;END=51",
+        f"chr1\t51\te\t{first}\t<DEL>\t.\t.\tEND=99",
+        f"chr1\t51\tf\t{first}\t{first}[chr1:99[\t.\t.\t.",
+    ]
+    path = write_vcf(tmp_path / "in.vcf", *lines)
+    if form == "bcf":
+        pysam = pytest.importorskip("pysam")
+        whole = "Number=A,Type=Integer"
+        one = "Number=1,Type=Integer"
+        types = {"SVLEN": whole, "DP": one, "END": one, "SEQ": "Number=A,Type=String"}
+        added = "".join(f'##INFO=<ID={k},{v},Description="">\n' for k, v in types.items())
+        added += "##contig=<ID=chr1,length=200>\n"
+        path.write_text(path.read_text().replace("#CHROM", added + "#CHROM"))
+        with pysam.VariantFile(str(path)) as source:
+            with pysam.VariantFile(str(tmp_path / "in.bcf"), "wb", header=source.header) as file:
+                for record in source:
+                    file.write(record)
+        path = tmp_path / "in.bcf"
+    out = tmp_path / "out.vcf"
+    words = ["score-variants", folder, str(path), "--genome", str(genome.path), "--out", str(out)]
+    words += ["--mode", "embedding", "--window", "15", "--context-length", str(CONTEXT)]
+    assert main(words) == 0
+    found = [line for line in out.read_text().splitlines() if not line.startswith("#")]
+    added = ("CADUCEUS_", ".")
+    left = [
+        "\t".join([*columns[:7], ";".join(f for f in columns[7].split(";") if f[:9] not in added)])
+        for columns in (line.split("\t") for line in found)
+    ]
+    assert left == [line if not line.endswith("\t.") else line[:-1] for line in lines]
+    statuses = [info(line)["CADUCEUS_STATUS"] for line in found]
+    assert statuses == ["ok,ok", "ok", "ok", "ok", "too_long", "symbolic"]
+    spelt = make(
+        ("chr1", 50, first + unit, first),
+        ("chr1", 50, first, first + unit),
+        ("chr1", 50, first + unit, first + unit.translate(COMPLEMENT)[::-1]),
+        ("chr1", 50, first, first + "GGG"),
+    )
+    same = {"mode": "embedding", "window": 15, "context_length": CONTEXT}
+    model = CaduceusForMaskedLM.from_pretrained(folder)
+    expected = [f"{v:.6g}" for v in cj.score_variants(model, spelt, genome, **same)["l2"]]
+    # A doubled stretch is that stretch inserted.
+    l2 = [info(line).get("CADUCEUS_L2", "").split(",") for line in found]
+    assert l2[0] == [expected[0], expected[1]]
+    assert [l2[1], l2[2], l2[3]] == [[expected[1]], [expected[2]], [expected[3]]]
+    assert l2[4] == l2[5] == [""]
 
 
 def test_command_writes_parquet(tmp_path, folder, genome, sequences):

@@ -7,6 +7,7 @@ import pytest
 
 from caduceus_jax import UserError
 from caduceus_jax.genomics.files.vcf import Vcf, read_vcf, write_vcf
+from caduceus_jax.genomics.structural import Event
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 RECORDS = (
@@ -40,6 +41,7 @@ def test_reads_one_row_for_each_alt(tmp_path, form):
     assert variants.position.tolist() == [9, 9, 11, -1, 4, 4, 4]
     assert variants.ref == ["A", "A", "ac", "T", "T", "T", "T"]
     assert variants.alt == ["C", "G", "a", None, "<DEL>", "*", "]2:7]T"]
+    assert variants.events == {4: Event("DEL", 4)}
 
 
 def test_reads_bcf(tmp_path):
@@ -62,6 +64,7 @@ def test_reads_bcf(tmp_path):
     assert variants.line.tolist() == [1, 1, 2, 2]
     assert variants.position.tolist() == [9, 9, 4, 4]
     assert variants.alt == ["C", "G", "<DEL>", "A"]
+    assert variants.events == {2: Event("DEL", 4)}
     out = tmp_path / "out.vcf"
     write_vcf(
         Vcf(path), out, {}, [{"S": "1"}, {"S": "2"}], provenance={"ID": "made"}, compress=False

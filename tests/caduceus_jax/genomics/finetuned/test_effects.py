@@ -5,7 +5,7 @@ import pytest
 
 import caduceus_jax as cj
 from caduceus_jax.model.files.task import TaskDescription
-from tests.genomes import genome, other, reverse_complement
+from tests.genomes import genome, other, reverse_complement, write_vcf
 from tests.models import SMALL, classifier, kinds
 
 LENGTH = 20
@@ -113,3 +113,21 @@ def test_models_that_were_padded_are_padded(reference):
     ref, alt = cj.predict(m, [window, changed]).select("^p_.*$").to_numpy().astype(float)
     given = found.select("^difference_p_.*$").to_numpy()[0]
     np.testing.assert_allclose(given, alt - ref, atol=1e-6)
+
+
+def test_structural_variants_change_outputs_as_in_bases(reference, tmp_path):
+    m = cj.Pretrained(kinds()["classifier"], cj.Tokenizer())
+    first, unit = BASES[80], BASES[81:91]
+    infos = {"DEL": "END=91", "DUP": "SVLEN=10", "INV": "END=91", "INS": "SEQ=GATTACA"}
+    lines = [f"chr1\t81\t.\t{first}\t<{kind}>\t.\t.\t{info}" for kind, info in infos.items()]
+    news = ["", unit + unit, reverse_complement(unit)]
+    spelt = [("chr1", 81, first + unit, first + new) for new in news]
+    spelt.append(("chr1", 81, first, first + "GATTACA"))
+    lines.append(f"chr1\t81\t.\t{first}\t<DEL>\t.\t.\tSVLEN=-{LENGTH + 1}")
+    spelt.append(("chr1", 81, BASES[80 : 82 + LENGTH], first))
+    one = cj.score_variants(
+        m, str(write_vcf(tmp_path / "a.vcf", *lines)), reference, context_length=LENGTH
+    )
+    two = cj.score_variants(m, spelt, reference, context_length=LENGTH)
+    assert one["status"].to_list() == ["ok"] * 4 + ["too_long"]
+    assert one.drop("ref", "alt").equals(two.drop("ref", "alt"))

@@ -6,6 +6,7 @@ import pytest
 import caduceus_jax as cj
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.reference.locate import centred, locate, name_row, place
+from caduceus_jax.genomics.structural import Event
 from tests.genomes import genome
 
 
@@ -36,6 +37,18 @@ def test_a_change_and_its_status(chr1, text, status, start, ref, alt):
     row = locate(variants(text), chr1, indels=True).row(0, named=True)
     assert (row["status"], row["start"], row["ref"], row["alt"]) == (status, start, ref, alt)
     assert row["contig"] == (-1 if status == "unknown_chrom" else 0)
+
+
+def test_structural_variants_are_read_from_the_genome(chr1):
+    events = {0: Event("DEL", 3), 1: Event("DUP", 2), 2: Event("INV", 3), 3: Event("DEL", 6)}
+    rows = variants("chr1:6:A><DEL>", "chr1:6:A><DUP>", "chr1:6:C><INV>", "chr1:6:A><DEL>")
+    rows = rows._replace(events=events)
+    found = locate(rows, chr1, indels=True, longest=5)
+    assert found["status"].to_list() == ["ok", "ok", "ref_mismatch", "too_long"]
+    assert found["start"].to_list()[:3] == [6, 8, 6]
+    assert found["ref"].to_list() == ["CGT", "", "CGT", ""]
+    assert found["alt"].to_list() == ["", "CG", "ACG", ""]
+    assert locate(rows, chr1, indels=False)["status"].to_list() == ["indel"] * 4
 
 
 def test_indels_have_a_status_where_they_cannot_be_scored(chr1):

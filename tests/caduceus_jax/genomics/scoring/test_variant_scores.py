@@ -10,6 +10,7 @@ from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.score_variants import score_variants as scores
 from caduceus_jax.genomics.variant import Variants
+from tests.genomes import VCF_HEADER
 
 LENGTH, CONTEXT, WINDOW = 120, 21, 7
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
@@ -215,3 +216,96 @@ def test_statuses_of_what_is_too_long_or_unknown(tmp_path, sequence, model, mode
     for name in COLUMNS[mode]:
         assert frame[name].is_null().to_list() == [s != "ok" for s in frame["status"].to_list()]
         assert frame[name][5] == 0
+
+
+def vcf(path, rows):
+    records = "".join(f"1\t{p + 1}\t.\t{r}\t{a}\t.\t.\t{info}\n" for p, r, a, info in rows)
+    path.write_text(VCF_HEADER + records)
+    return str(path)
+
+
+def structural(sequence, start, end):
+    """<DEL>, <DUP> and <INV> of these bases, and <INS> before them; and the same in bases."""
+    pos, first, unit = start - 1, sequence[start - 1], sequence[start:end]
+    long = {"DEL": "", "DUP": unit + unit, "INV": reverse_complement(unit)}
+    size = end - start
+    infos = {"DEL": f"END={end}", "DUP": f"SVLEN={size}", "INV": f"END={end};SVLEN={size}"}
+    symbols = [(pos, first, f"<{kind}>", info) for kind, info in infos.items()]
+    spelt = [(pos, first + unit, first + new) for new in long.values()]
+    bases = "GATTACA"[:size]
+    symbols.append((pos, first, "<INS>", f"SEQ={bases}"))
+    return symbols, [*spelt, (pos, first, first + bases)]
+
+
+# In repeats of one base and of two, and outside them.
+EVENTS = [(41, 43), (62, 66), (30, 37), (85, 86)]
+
+
+@pytest.mark.parametrize("mode", ["pll", "embedding"])
+def test_structural_variants_are_scored_as_in_bases(tmp_path, genome, sequence, model, mode):
+    both = [structural(sequence, *event) for event in EVENTS]
+    symbols, spelt = ([row for pair in both for row in pair[i]] for i in (0, 1))
+    # REF is unknown where a caller does not look it up.
+    path = vcf(
+        tmp_path / "a.vcf", [(p, "N" if i % 3 else r, *x) for i, (p, r, *x) in enumerate(symbols)]
+    )
+    one = scores(model, path, genome, mode=mode, **OPTIONS)
+    two = scores(model, make(spelt), genome, mode=mode, **OPTIONS)
+    assert one["status"].to_list() == two["status"].to_list() == ["ok"] * 16
+    assert one["alt"].to_list() == ["<DEL>", "<DUP>", "<INV>", "<INS>"] * 4
+    for name in COLUMNS[mode]:
+        assert one[name].to_list() == two[name].to_list()
+        assert np.count_nonzero(one[name].to_numpy()) > 12
+
+
+@pytest.mark.parametrize("mode", ["pll", "embedding"])
+def test_structural_variants_do_not_depend_on_the_strand(tmp_path, genome, sequence, model, mode):
+    turned = reverse_complement(sequence)
+    here, there = [], []
+    for start, end in EVENTS:
+        here += structural(sequence, start, end)[0][:3]
+        there += structural(turned, LENGTH - end, LENGTH - start)[0][:3]
+        bases = "GATTACA"[: end - start]
+        here.append((start - 1, sequence[start - 1], "<INS>", f"SVINSSEQ={bases}"))
+        before = LENGTH - start - 1
+        insert = reverse_complement(bases)
+        there.append((before, turned[before], "<INS>", f"SVINSSEQ={insert}"))
+    one = scores(model, vcf(tmp_path / "a.vcf", here), genome, mode=mode, **OPTIONS)
+    mirror = write_genome(tmp_path / "turned.fa", turned)
+    two = scores(model, vcf(tmp_path / "b.vcf", there), mirror, mode=mode, **OPTIONS)
+    assert one["status"].to_list() == two["status"].to_list() == ["ok"] * 16
+    for name in COLUMNS[mode]:
+        np.testing.assert_allclose(one[name], two[name], atol=1e-5)
+
+
+def test_statuses_of_structural_variants(tmp_path, sequence, model):
+    genome = write_genome(tmp_path / "n.fa", sequence[:69] + "N" + sequence[70:])
+    table = [
+        ((30, sequence[30], "<DEL>", "END=38"), "ok", "indel"),
+        ((30, sequence[30], "<DEL>", "END=39"), "too_long", "indel"),  # than the window
+        ((30, sequence[30], "<DEL>", "END=99"), "too_long", "indel"),  # than the context
+        ((30, sequence[30], "<DUP>", "SVLEN=8"), "too_long", "indel"),
+        ((30, sequence[30], "<INV>", "SVLEN=8"), "too_long", "indel"),
+        ((30, sequence[30], "<INS>", "SEQ=ACGTACGT"), "too_long", "indel"),
+        ((30, sequence[30], "<INV>", "SVLEN=4"), "ok", "indel"),
+        ((30, other(sequence[30]), "<DEL>", "END=35"), "ref_mismatch", "indel"),
+        ((30, other(sequence[30]), "<DEL>", "END=99"), "ref_mismatch", "indel"),
+        ((66, sequence[66], "<DEL>", "END=71"), "ambiguous", "indel"),
+        ((30, sequence[30], "<INS>", "SEQ=RY"), "ambiguous", "indel"),
+        ((30, sequence[30], "<DEL>", "END=121"), "symbolic", "symbolic"),  # than the contig
+        ((30, sequence[30], "<DEL>", "END=30"), "symbolic", "symbolic"),
+        ((30, sequence[30], "<DEL>", "."), "symbolic", "symbolic"),
+        ((30, sequence[30], "<INS>", "END=31"), "symbolic", "symbolic"),
+        ((30, sequence[30], "<CNV>", "END=35"), "symbolic", "symbolic"),
+        ((30, sequence[30], f"{sequence[30]}[1:9[", "END=35"), "symbolic", "symbolic"),
+        ((-1, "N", "<DEL>", "END=5"), "out_of_range", "out_of_range"),
+        ((120, "N", "<DEL>", "END=125"), "out_of_range", "out_of_range"),
+        ((30, sequence[30], "*", "END=35"), "spanning_deletion", "spanning_deletion"),
+    ]
+    rows, statuses, masked = zip(*table, strict=True)
+    path = vcf(tmp_path / "a.vcf", [(30, sequence[30], other(sequence[30]), "END=31"), *rows])
+    options = {**OPTIONS, "max_ref_mismatch": 0.5}
+    found = scores(model, path, genome, mode="embedding", **options)
+    assert found["status"].to_list() == ["ok", *statuses]
+    found = scores(model, path, genome, mode="llr", **options)
+    assert found["status"].to_list() == ["ok", *masked]
