@@ -98,7 +98,12 @@ def _load(module: str, name: str, interpret: bool) -> Any:
         if interpret:
             import torch  # noqa: F401 # pyright: ignore[reportMissingImports]
         else:
-            import jax_triton  # noqa: F401 # pyright: ignore[reportMissingImports]
+            from jax_triton import triton_lib  # pyright: ignore[reportMissingImports]
+
+            # jax-triton 0.4.1 keeps calls whose results nobody uses, by a rule that takes two
+            # arguments where JAX 0.12.0.1 passes three. JAX's own rule suits kernels that write
+            # nothing else.
+            dce_rules.pop(triton_lib.triton_kernel_call_p, None)
     except ImportError as error:
         needs = (
             "interpreted, implementation='triton' needs triton and torch: pip install triton torch"
@@ -123,15 +128,9 @@ def _load(module: str, name: str, interpret: bool) -> Any:
 def _compiled(kernel: Any, program: Program, arguments, shapes) -> Any:
     """Runs a kernel on the GPU."""
     import jax_triton  # pyright: ignore[reportMissingImports]
-    from jax_triton.triton_lib import (  # pyright: ignore[reportMissingImports]
-        triton_kernel_call_p,
-    )
 
     from caduceus_jax.kernels.gpu.triton_math import Constants
 
-    # jax-triton 0.4.1 keeps calls whose results nobody uses, by a rule that takes two arguments
-    # where JAX 0.12.0.1 passes three. JAX's own rule suits kernels that write nothing else.
-    dce_rules.pop(triton_kernel_call_p, None)
     capability = compute_capability()
     # jax-triton 0.4 renamed what describes the results, and hands options on to the compiler.
     if "backend_options" in inspect.signature(jax_triton.triton_call).parameters:

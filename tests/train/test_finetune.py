@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import pathlib
-import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -217,16 +216,9 @@ def test_values_are_predicted_in_their_own_units(config, folder, tmp_path, capsy
     assert frame.columns == ["name", "length", "status", "predicted_gc"] and len(frame) == 3
 
 
-def test_only_a_fine_tuned_model_predicts(config, whole, tmp_path):
+def test_only_a_fine_tuned_model_predicts(config):
     with pytest.raises(cj.UserError, match="the model was not fine-tuned and predicts only"):
         cj.predict(cj.load(config.model), ["ACGT"])
-    tuned = tmp_path / "tracks"
-    shutil.copytree(whole / "seed-1" / "model", tuned)
-    stored = read(tuned / "config.json")
-    stored["caduceus_jax_task"] |= {"kind": "tracks", "bin_size": 4}
-    (tuned / "config.json").write_text(json.dumps(stored))
-    with pytest.raises(cj.UserError, match="predicts tracks: read it in Python, "):
-        cj.predict(cj.load(tuned), ["ACGT"])
 
 
 def test_a_probe_is_its_formula(config, folder):

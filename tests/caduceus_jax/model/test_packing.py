@@ -30,7 +30,10 @@ def packed():
     return jnp.asarray(ids), jnp.asarray(numbers), [jnp.asarray(a) for a in alone]
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(x, marks=() if x in ("ps", "ph") else pytest.mark.slow) for x in MODELS],
+)
 def test_packed_is_separate(kind):
     """Values, and gradients of the parameters."""
     model = MODELS[kind]()

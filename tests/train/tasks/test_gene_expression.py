@@ -63,6 +63,7 @@ def test_the_site_is_in_the_middle_and_n_lies_outside(files):
     assert batch["labels"].shape == (2, 1)
 
 
+@pytest.mark.slow
 def test_a_model_reads_the_signals(files, tmp_path):
     folder, _, _ = files
     settings = FinetuneConfig(

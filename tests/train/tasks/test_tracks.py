@@ -67,6 +67,7 @@ def test_regions_name_their_splits(files, tmp_path):
         TracksConfig(length=100, bin_size=16)
 
 
+@pytest.mark.slow
 def test_a_model_learns_the_track_better_than_its_content(files, tmp_path):
     folder, _, _ = files
     data = config(folder, stride=32)

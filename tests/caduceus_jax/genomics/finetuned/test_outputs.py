@@ -61,7 +61,9 @@ def test_columns_are_described_and_outputs_named_or_numbered():
     assert tracks.describe("largest_difference_x").startswith("Change of x")
     assert tracks.describe("difference_y").startswith("Mean of y over the window with ALT")
     assert tracks.column("z") == "difference_z"
-    with pytest.raises(UserError, match="the model has several outputs.*: x, y, z"):
+    with pytest.raises(
+        UserError, match="pass `output`, one of several; the model's outputs are: x, y, z"
+    ):
         tracks.column(None)
 
 
