@@ -3,7 +3,8 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -39,19 +40,16 @@ def write_bigwig(
     Raises:
         UserError: pyBigWig is missing, the disk is full, or no value is to be written.
     """
-    try:
-        import pyBigWig
-    except ImportError:
-        raise UserError(f"writing bigWig {_NEEDS}") from None
-    count = 0
-    with written_aside(path) as aside:
-        with contextlib.closing(pyBigWig.open(str(aside), "w")) as file:
-            file.addHeader([(name, int(length)) for name, length in contigs])
-            for name, start, track in _runs(values):
-                numbers = track.astype(np.float64)
-                file.addEntries(name, start, values=numbers.tolist(), span=1, step=1)
-                count += len(track)
-        _check(aside, count)
+
+    def add(file: Any) -> int:
+        count = 0
+        for name, start, track in _runs(values):
+            numbers = track.astype(np.float64)
+            file.addEntries(name, start, values=numbers.tolist(), span=1, step=1)
+            count += len(track)
+        return count
+
+    _write(path, contigs, add)
 
 
 def write_bigwig_bins(
@@ -67,24 +65,36 @@ def write_bigwig_bins(
     Raises:
         UserError: pyBigWig is missing, or the disk is full.
     """
+
+    def add(file: Any) -> int:
+        count = 0
+        for name, start, end, value in bins:
+            for first in range(0, len(start), _CHUNK):
+                part = slice(first, first + _CHUNK)
+                file.addEntries(
+                    [name] * len(start[part]),
+                    start[part].tolist(),
+                    ends=end[part].tolist(),
+                    values=value[part].astype(np.float64).tolist(),
+                )
+            count += int((end - start).sum())
+        return count
+
+    _write(path, contigs, add)
+
+
+def _write(
+    path: pathlib.Path, contigs: Iterable[tuple[str, int]], add: Callable[[Any], int]
+) -> None:
+    """Writes a file to which `add` adds values, and checks it; `add` returns the bases covered."""
     try:
         import pyBigWig
     except ImportError:
         raise UserError(f"writing bigWig {_NEEDS}") from None
-    count = 0
     with written_aside(path) as aside:
         with contextlib.closing(pyBigWig.open(str(aside), "w")) as file:
             file.addHeader([(name, int(length)) for name, length in contigs])
-            for name, start, end, value in bins:
-                for first in range(0, len(start), _CHUNK):
-                    part = slice(first, first + _CHUNK)
-                    file.addEntries(
-                        [name] * len(start[part]),
-                        start[part].tolist(),
-                        ends=end[part].tolist(),
-                        values=value[part].astype(np.float64).tolist(),
-                    )
-                count += int((end - start).sum())
+            count = add(file)
         _check(aside, count)
 
 

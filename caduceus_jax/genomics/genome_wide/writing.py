@@ -1,5 +1,6 @@
 """Computes a store of scores, in constant memory, and writes it: all of it or nothing."""
 
+import json
 import logging
 import pathlib
 import shutil
@@ -154,7 +155,8 @@ def _computed(
 def _is_complete(out: pathlib.Path, record: Mapping[str, Any]) -> bool:
     """Tells whether a store is there already; refuses another run's."""
     there = ScoreStore(out).run
-    differing = [key for key in record if there.get(key) != _plain(record[key])]
+    plain = json.loads(json.dumps(dict(record)))  # as it was read: tuples are lists
+    differing = [key for key in plain if there.get(key) != plain[key]]
     if differing:
         raise UserError(
             f"{out} has the scores of another run, which differs in {', '.join(differing)}: name "
@@ -162,10 +164,6 @@ def _is_complete(out: pathlib.Path, record: Mapping[str, Any]) -> bool:
         )
     log.info(f"{out} is complete: nothing is left to compute")
     return True
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _write(
