@@ -132,6 +132,9 @@ class VariantScoring:
             stops, because the genome is likely the wrong one. Below it they get the status
             ref_mismatch.
         batch_size: sequences in a forward pass; chosen for the device by default.
+        phased: score the variants of each haplotype of a sample together where they fit into a
+            window, as the VCF's GT says.
+        sample: name of the sample; by default the VCF's first.
     """
 
     window: int = 65
@@ -140,10 +143,14 @@ class VariantScoring:
     rc_mode: RcMode | None = None
     max_ref_mismatch: float = 0.01
     batch_size: int | None = None
+    phased: bool = False
+    sample: str | None = None
 
     def __post_init__(self) -> None:
         _check_choice("edge", self.edge, Edge)
         _check_least(self, "context_length", "batch_size")
+        if self.sample is not None and not self.phased:
+            raise UserError("sample is for phased variants: pass phased, too")
         if not 0 <= self.max_ref_mismatch <= 1:
             raise UserError(
                 f"max_ref_mismatch is {self.max_ref_mismatch:g}; it is a share, from 0 to 1"
@@ -285,6 +292,8 @@ class VariantScoringFields(TypedDict, total=False):
     rc_mode: RcMode | None
     max_ref_mismatch: float
     batch_size: int | None
+    phased: bool
+    sample: str | None
 
 
 class MaskingFields(TypedDict, total=False):

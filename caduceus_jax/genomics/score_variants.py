@@ -12,6 +12,7 @@ from caduceus_jax.genomics.genes.columns import GeneColumns
 from caduceus_jax.genomics.genome_wide.background import Background
 from caduceus_jax.genomics.genome_wide.comparison import Comparison
 from caduceus_jax.genomics.genome_wide.lookup import open_scores
+from caduceus_jax.genomics.genome_wide.phased import Phased
 from caduceus_jax.genomics.options import (
     Mode,
     VariantScoring,
@@ -71,6 +72,10 @@ def score_variants(
     same alleles in bases: INFO has the length of the first three, END or SVLEN, and what <INS>
     inserts, SEQ or SVINSSEQ.
 
+    With `phased` the variants of a haplotype of a VCF's `sample` that fit into a `window` are
+    scored together, as one change, in columns NAME_haplotype_1 and NAME_haplotype_2; they are null
+    where the haplotype does not have ALT.
+
     Negative llr and pllr mean that ALT is less expected there than REF (natural logarithms). Scores
     do not depend on the strand that the genome is written from, nor on where in a repeat an
     insertion or deletion is written.
@@ -129,10 +134,13 @@ def score_variants(
     source, reference = as_variants(variants), as_genome(genome)
     genes, pretrained = GeneColumns(gtf, source, reference), as_pretrained(m)
     mode, options = fitted(pretrained, mode, options)
-    compared = Comparison(
-        None if scores is None else open_scores(scores, pretrained, mode, options, reference),
-        Background(null, null_size, null_regions, null_seed),
-    )
+    if options.phased:
+        compared = Phased.of(source, options.sample, alone=scores is None and null is None)
+    else:
+        compared = Comparison(
+            None if scores is None else open_scores(scores, pretrained, mode, options, reference),
+            Background(null, null_size, null_regions, null_seed),
+        )
     work, parts = scoring(
         pretrained, source, reference, mode, options, compared=compared, progress=progress
     )
@@ -149,7 +157,7 @@ def scoring(
     mode: Mode | None,
     options: VariantScoring,
     *,
-    compared: Comparison = Comparison(),
+    compared: Comparison | Phased = Comparison(),
     **run: Any,
 ) -> tuple[ScoringWork, Iterator[Part]]:
     """Scores variants in parts, for outputs that are larger than memory.
@@ -160,7 +168,7 @@ def scoring(
         genome: the genome that they lie on.
         mode: "llr", "pll", "embedding" or "output"; None for the model's usual one.
         options: the verb's options.
-        compared: store and background of the scores.
+        compared: store and background of the scores; or the haplotypes that are scored.
         **run: the keyword arguments of `run_work`.
 
     Returns:
@@ -185,12 +193,13 @@ def scoring(
 
     def describe(row: int) -> str:
         """Names a row for an error message."""
-        return name_row(variants, source.name)(row - prepared.first)
+        return name_row(variants, source.name)((row - prepared.first) // prepared.rows_each)
 
     outputs = Outputs.of(m) if mode == "output" else None
     scorer = Scorer(m.tokenizer, m.model.config.d_model, genome, options, describe, outputs)
     work = ScoringWork(scorer, m.model, prepared.sites, prepared.record, mode)
-    parts = run_work(m.model, work, what="scoring", unit="variants", **run)
+    unit = "variants" if prepared.rows_each == 1 else "alleles"
+    parts = run_work(m.model, work, what="scoring", unit=unit, **run)
     # A shard has some of the rows alone, and keeps what it computes.
     return work, parts if run.get("of_shards") else prepared.finish(parts)
 

@@ -25,6 +25,9 @@ class Status(enum.StrEnum):
     SYMBOLIC = "symbolic"  # a breakend, <CNV>, a <DEL> of unknown length
     SPANNING_DELETION = "spanning_deletion"  # ALT is *
     MISSING_ALT = "missing_alt"  # ALT is .
+    UNPHASED = "unphased"  # with `phased`: the sample's GT is missing or does not tell haplotypes
+    NOT_CARRIED = "not_carried"  # with `phased`: neither haplotype has ALT
+    CONFLICT = "conflict"  # with `phased`: another change of the haplotype overlaps this one
 
 
 # Nothing that can be computed: most likely another genome was meant.

@@ -22,6 +22,7 @@ from caduceus_jax.genomics.genes.columns import GeneColumns, info_fields
 from caduceus_jax.genomics.genome_wide.background import QUANTILE, Background
 from caduceus_jax.genomics.genome_wide.comparison import Comparison
 from caduceus_jax.genomics.genome_wide.lookup import open_scores
+from caduceus_jax.genomics.genome_wide.phased import HAPLOTYPES, Phased
 from caduceus_jax.genomics.options import Mode, VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.inputs import VariantSource, as_variants
@@ -132,6 +133,13 @@ def score_variants(
     pllr_quantile, or l2_quantile and cosine_quantile (CADUCEUS_LLR_QUANTILE, ...), and half of the
     share that scores the same. Insertions, deletions and changes of several bases have none.
 
+    With --phased the variants of a haplotype of the --sample of a VCF that fit into a --window are
+    scored together, as one change: GT says on which haplotype each is (0|1; 1/1 is on both), PS
+    which haplotypes belong together. Each row gets the score of its group on haplotype 1 and on
+    haplotype 2 (llr_haplotype_1, ...; CADUCEUS_LLR_HAPLOTYPE_1), none where the haplotype does not
+    have ALT. More statuses: unphased, not_carried, conflict (another change of the haplotype
+    overlaps this one). What does not fit into one window is parted at its widest gaps.
+
     With --gtf each row gets gene, that POS lies in, or whose transcription start site (TSS) is the
     nearest; region, the first that holds of CDS, UTR, exon, intron, upstream (up to 2,000 bases
     before a TSS) and intergenic; tss_gene, the gene of the nearest TSS; and tss_distance, the bases
@@ -200,7 +208,7 @@ def score_variants(
     if not ending.startswith(".vcf"):
         check_columns(source.columns, out)
     genes = GeneColumns(None if gtf is None else Input(gtf), source, reference)
-    compared, others = _compared(scores, background, m, mode, options, reference)
+    compared, others = _compared(scores, background, m, mode, options, reference, source)
     given: dict[str, Any] = {"variants": read.digest(), "genome": reference.identity, **others}
     record = run_record(m, "score-variants", mode=mode, options=options, **given)
     statuses: list[np.ndarray] = []
@@ -218,6 +226,7 @@ def score_variants(
                 titles = _provenance(mode, model, genome, options) | _named(scores, background)
                 fields = _fields_of(mode, Outputs.of(m) if mode == "output" else None)
                 fields |= {} if background.null is None else _quantiles_of(fields)
+                fields = _haplotypes_of(fields) if options.phased else fields
                 declared = _declarations(mode, fields) | genes.declarations()
                 told = _fields(source, mode, fields, seen)
                 zipped = ending == ".vcf.gz"
@@ -328,6 +337,15 @@ def _quantiles_of(fields: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str,
     }
 
 
+def _haplotypes_of(fields: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """Returns the columns of haplotypes -> the INFO field of each, and its description."""
+    return {
+        name + haplotype: (key + haplotype.upper(), f"{text}, of haplotype {haplotype[-1]}")
+        for name, (key, text) in fields.items()
+        for haplotype in HAPLOTYPES
+    }
+
+
 def _compared(
     scores: pathlib.Path | None,
     background: Background,
@@ -335,7 +353,8 @@ def _compared(
     mode: Mode,
     options: VariantScoring,
     genome: Genome,
-) -> tuple[Comparison, dict[str, Any]]:
+    source: VariantSource,
+) -> tuple[Comparison | Phased, dict[str, Any]]:
     """Opens what scores are looked up in and compared with; and returns what tells it apart."""
     store = None if scores is None else open_scores(scores, m, mode, options, genome)
     regions = None
@@ -347,6 +366,9 @@ def _compared(
         "scores": None if store is None else store.identity,
         "null_regions": None if regions is None else regions.digest(),
     }
+    if options.phased:
+        alone = scores is None and background.null is None
+        return Phased.of(source, options.sample, alone=alone), identity
     return Comparison(store, background), identity
 
 
@@ -365,9 +387,12 @@ def _named(scores: pathlib.Path | None, background: Background) -> dict[str, str
 
 def _provenance(mode: Mode, model: str, genome: str, options: VariantScoring) -> dict[str, str]:
     used = dataclasses.asdict(options)
-    if mode in ("llr", "output"):
+    if mode in ("llr", "output") and not options.phased:
         del used["window"]
-    made: dict[str, Any] = {"ID": mode, "Version": __version__, "Model": model, "Genome": genome}
+    if not options.phased:
+        del used["phased"]
+    run = f"{mode}_phased" if options.phased else mode
+    made: dict[str, Any] = {"ID": run, "Version": __version__, "Model": model, "Genome": genome}
     made |= {name.title().replace("_", ""): value for name, value in used.items()}
     return {name: str(value) for name, value in made.items() if value is not None}
 

@@ -6,11 +6,13 @@ can be moved (Holmes et al. 2020, "SPDI", contextual alleles), which is the same
 """
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from caduceus_jax.genomics.status import Status
 
 BASES = "ACGT"
+_GENOTYPE = re.compile(r"[|/]?([0-9]{1,6})(?:([|/])([0-9]{1,6}))?")
 _SEQUENCE = re.compile("[ACGTUNRYSWKMBDHV]+", re.IGNORECASE)
 
 
@@ -21,6 +23,35 @@ class Change(NamedTuple):
     offset: int = 0  # of the first changed base in REF, 0-based
     ref: str = ""  # the changed bases, upper case; empty for an insertion
     alt: str = ""  # what they become; empty for a deletion
+
+
+class Genotype(NamedTuple):
+    """Describes which alleles a sample has, and on which of its haplotypes."""
+
+    alleles: tuple[int, ...]  # of each haplotype: 0 is REF, 1 the first ALT; () where unknown
+    phase_set: str | None  # its haplotypes are those of other records of this set; None: of any
+
+
+def genotype(fields: Mapping[str, str]) -> Genotype:
+    """Reads a genotype.
+
+    Args:
+        fields: a sample's values by their keys in FORMAT. GT tells haplotypes where it is written
+            with | (0|1), where both alleles are the same (1/1), and where there is only one. PS
+            is the phase set.
+    """
+    unknown = Genotype((), None)
+    found = _GENOTYPE.fullmatch(fields.get("GT", "."))
+    if found is None:
+        return unknown
+    first, separator, second = found.groups()
+    if second is None:
+        return Genotype((int(first),), None)
+    if int(first) == int(second):
+        return Genotype((int(first), int(second)), None)
+    if separator == "/":
+        return unknown
+    return Genotype((int(first), int(second)), fields.get("PS", "."))
 
 
 def is_sequence(allele: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.alleles import is_sequence
+from caduceus_jax.genomics.files.alleles import Genotype, genotype, is_sequence
 from caduceus_jax.genomics.files.inputs import AnyPath, Input, as_input
 from caduceus_jax.genomics.structural import Event, read_events
 from caduceus_jax.genomics.variant import Variants
@@ -25,6 +25,7 @@ from caduceus_jax.genomics.variant import Variants
 _LARGEST = 2**31 - 1  # positions are 32-bit in BCF and its indexes
 _COLUMNS = (b"#CHROM", b"POS", b"ID", b"REF", b"ALT", b"QUAL", b"FILTER", b"INFO")
 _INFO = _COLUMNS.index(b"INFO")
+_FORMAT, _SAMPLES = _INFO + 1, _INFO + 2
 _CONTIG = re.compile(rb"##contig=<(?:.*,)?ID=([^,>]+)")
 _LENGTH = re.compile(rb"##contig=<(?:.*,)?length=([0-9]+)")
 
@@ -100,6 +101,33 @@ class Vcf:
         integers = (np.array(column, np.int64) for column in (record, line, position))
         record, line, position = integers
         return Variants(record, line, chrom, position, ref, alt, identifier, events)
+
+    def genotypes(self, sample: str | None) -> list[Genotype]:
+        """Returns one sample's genotype of each record.
+
+        Args:
+            sample: its name; None for the first.
+
+        Raises:
+            UserError: the file has no samples, or none of this name.
+        """
+        names = [_decode(n) for n in self.header[-1].rstrip(b"\r\n").split(b"\t")[_SAMPLES:]]
+        if not names:
+            raise UserError(f"{self.name} has no samples: phased variants need a sample's GT")
+        if sample is not None and sample not in names:
+            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            raise UserError(f"{self.name} has no sample {sample}; it has {shown}")
+        column = _SAMPLES + (0 if sample is None else names.index(sample))
+        found = []
+        with self.records() as records:
+            for _, line in records:
+                columns = line.rstrip(b"\r\n").split(b"\t", column + 1)
+                has = len(columns) > column
+                keys, values = (columns[i].split(b":") if has else [] for i in (_FORMAT, column))
+                # Fields at the end may be left out.
+                pairs = zip(map(_decode, keys), map(_decode, values), strict=False)
+                found.append(genotype(dict(pairs)))
+        return found
 
     def digest(self) -> str:
         """Computes the SHA-256 of the file."""

@@ -26,12 +26,14 @@ class Prepared(NamedTuple):
         record: (rows,) number of each row's record.
         first: number of the first row that is a variant's.
         finish: makes the variants' results of the results of all.
+        rows_each: rows of each variant.
     """
 
     sites: polars.DataFrame
     record: np.ndarray
     first: int
     finish: Finish
+    rows_each: int = 1
 
 
 class Comparison(NamedTuple):

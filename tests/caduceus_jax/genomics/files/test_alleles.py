@@ -2,7 +2,7 @@
 
 import pytest
 
-from caduceus_jax.genomics.files.alleles import Change, change
+from caduceus_jax.genomics.files.alleles import Change, Genotype, change, genotype
 from caduceus_jax.genomics.status import Status
 
 
@@ -37,3 +37,23 @@ from caduceus_jax.genomics.status import Status
 )
 def test_what_an_alt_changes(ref, alt, expected):
     assert change(ref, alt) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "alleles", "phase_set"),
+    [
+        ("0|1", (0, 1), "."),
+        ("2|1", (2, 1), "."),
+        ("|0|1", (0, 1), "."),  # VCF 4.4
+        ("1|1", (1, 1), None),
+        ("1/1", (1, 1), None),
+        ("0/0", (0, 0), None),
+        ("1", (1,), None),
+        *[(text, (), None) for text in ("0/1", ".", "./.", ".|1", "0|1|1", "", "0|", "x|y", "-1")],
+    ],
+)
+def test_genotypes(text, alleles, phase_set):
+    assert genotype({"GT": text}) == Genotype(alleles, phase_set)
+    found = genotype({"GT": text, "PS": "7"})
+    assert found == Genotype(alleles, "7" if phase_set else None)
+    assert genotype({"PS": "7"}) == Genotype((), None)

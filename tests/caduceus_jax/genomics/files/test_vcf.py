@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from caduceus_jax import UserError
+from caduceus_jax.genomics.files.alleles import Genotype
 from caduceus_jax.genomics.files.vcf import Vcf, read_vcf, write_vcf
 from caduceus_jax.genomics.structural import Event
 
@@ -195,3 +196,22 @@ def test_info_without_a_field_is_a_dot(tmp_path):
     source, out = write(tmp_path / "a.vcf", HEADER + "1\t9\t.\tA\tC\t.\t.\t.\n"), tmp_path / "o.vcf"
     write_vcf(Vcf(source), out, {}, [{}], provenance={"ID": "made"}, compress=False)
     assert out.read_text().endswith("\n1\t9\t.\tA\tC\t.\t.\t.\n")
+
+
+def test_genotypes_of_a_sample(tmp_path):
+    lines = [
+        "1\t5\t.\tA\tC\t.\t.\t.\tGT:PS\t0|1:7\t1/1",
+        "1\t6\t.\tA\tC\t.\t.\t.\tDP\t3\t4",
+        "1\t7\t.\tA\tC\t.\t.\t.\tPS:GT\t8:1|0\t.",
+        "1\t8\t.\tA\tC\t.\t.\t.",  # a record without its samples
+    ]
+    header = HEADER.replace("INFO\n", "INFO\tFORMAT\ta\tb\n")
+    vcf = Vcf(write(tmp_path / "a.vcf", header + "".join(line + "\r\n" for line in lines)))
+    unknown = Genotype((), None)
+    first = [Genotype((0, 1), "7"), unknown, Genotype((1, 0), "8"), unknown]
+    assert vcf.genotypes(None) == vcf.genotypes("a") == first
+    assert vcf.genotypes("b") == [Genotype((1, 1), None), *[unknown] * 3]
+    with pytest.raises(UserError, match=r"a\.vcf has no sample c; it has a, b"):
+        vcf.genotypes("c")
+    with pytest.raises(UserError, match=r"has no samples: phased variants need a sample's GT"):
+        Vcf(write(tmp_path / "b.vcf", HEADER)).genotypes(None)
