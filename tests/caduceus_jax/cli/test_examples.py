@@ -10,6 +10,7 @@ import numpy as np
 import pysam
 import pytest
 
+import caduceus_jax as cj
 from caduceus_jax.cli import main
 from caduceus_jax.cli.arguments import parse
 from caduceus_jax.cli.commands import COMMANDS, signature_of
@@ -62,6 +63,9 @@ def desk(tmp_path_factory):
     for name in ("splice", "enhancers"):
         model = classifier(num_labels=2, d_model=8, n_layer=1, d_state=4)
         model.save_pretrained(str(folder / f"runs/{name}/seed-1/model"))
+    quickstart = str(folder / "runs/quickstart")
+    tracks = cj.CaduceusForTracks.from_pretrained(quickstart, num_tracks=1, bin_size=16)
+    tracks.save_pretrained(str(folder / "runs/accessibility/seed-1/model"))
     shutil.copy(GOLDEN / "lightning/last.ckpt", folder)
     rng = np.random.default_rng(0)
     # The positions of the examples, on a chr22 that is long enough.
