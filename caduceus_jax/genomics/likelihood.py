@@ -7,10 +7,10 @@ import numpy as np
 import polars
 from jaxtyping import Float
 
+from caduceus_jax.genomics.files.alleles import BASES
 from caduceus_jax.genomics.options import Masking, MaskingFields, chosen, takes_fields
 from caduceus_jax.genomics.reference.inputs import AnyGenome, AnyRegions, as_genome, as_intervals
 from caduceus_jax.genomics.scoring.per_base import (
-    BASES,
     BaseChunk,
     PerBase,
     entropy,

@@ -8,13 +8,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from caduceus_jax.genomics.files.alleles import Change, change, is_sequence
+from caduceus_jax.genomics.files.alleles import COMPLEMENT, Change, change, is_sequence
 from caduceus_jax.genomics.status import Status
 
 _SYMBOL = re.compile(r"<(?:(DEL|INS)(?::[^<>]+)?|(DUP)(?::TANDEM)?|(INV))>")
 _KEYS = ("END", "SVLEN", "SEQ", "SVINSSEQ")
 _INTEGER = re.compile("-?[0-9]{1,18}")
-_COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 
 class Event(NamedTuple):
@@ -102,7 +101,7 @@ def change_of(
     new = {
         "DEL": "",
         "DUP": old + old,
-        "INV": old.translate(_COMPLEMENT)[::-1],
+        "INV": old.encode().translate(COMPLEMENT)[::-1].decode(),
         "INS": event.inserted,
     }[event.kind]
     return change(ref[0] + old, ref[0] + new)

@@ -9,9 +9,15 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from caduceus_jax.genomics.status import Status
 
 BASES = "ACGT"
+# The number in BASES of each byte; -1 for bytes that are not among them.
+BASE_NUMBERS = np.full(256, -1, np.int64)
+BASE_NUMBERS[list(BASES.encode())] = range(4)
+COMPLEMENT = bytes.maketrans(b"ACGTacgt", b"TGCAtgca")
 _GENOTYPE = re.compile(r"[|/]?([0-9]{1,6})(?:([|/])([0-9]{1,6}))?")
 _SEQUENCE = re.compile("[ACGTUNRYSWKMBDHV]+", re.IGNORECASE)
 

@@ -8,7 +8,7 @@ import polars
 from jaxtyping import Float
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.alleles import BASES
+from caduceus_jax.genomics.files.alleles import BASE_NUMBERS, BASES
 from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted
 from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.options import Masking, VariantScoring
@@ -23,8 +23,6 @@ from caduceus_jax.inference.loading import Pretrained
 Track = Literal["mean", "minimum"]
 
 _LETTERS = np.array(list(BASES))
-_INDEX = np.full(256, -1, np.int64)
-_INDEX[list(BASES.encode())] = range(4)
 
 
 class Mutations:
@@ -155,7 +153,7 @@ def _numbered(bases: PerBase) -> Iterator[tuple[int, int, int, np.ndarray]]:
     genome, merged = bases.genome, bases.merged
     for contig, start, end, offset in zip(*merged, merged.offset, strict=True):
         contig, start, offset = int(contig), int(start), int(offset)
-        yield contig, start, offset, _INDEX[genome.bases(contig, start, int(end))]
+        yield contig, start, offset, BASE_NUMBERS[genome.bases(contig, start, int(end))]
 
 
 def _sites(bases: PerBase) -> tuple[np.ndarray, polars.DataFrame]:

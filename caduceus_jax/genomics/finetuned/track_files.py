@@ -76,7 +76,7 @@ def write_tracks(
         ending: ending of its name.
         column: column of a table that has the sequences.
         part: the shard to compute in place of the output.
-        restart: begin anew in place of continuing.
+        restart: start over instead of continuing an interrupted run.
 
     Returns:
         The regions or sequences; None where a shard was computed.

@@ -282,9 +282,7 @@ def track_bins(frame: polars.DataFrame, genome: Genome, column: str) -> Iterator
         column: the track.
     """
     known = frame.drop_nulls(column).select("chrom", "start", "end", value=column)
-    names = known["chrom"].unique().to_list()
-    contigs = dict(zip(names, genome.contigs(names).tolist(), strict=True))
-    known = known.with_columns(contig=polars.col("chrom").replace_strict(contigs, default=-1))
+    known = known.with_columns(contig=polars.Series(genome.contigs(known["chrom"])))
     for (contig,), some in sorted(known.partition_by("contig", as_dict=True).items()):
         start, end, value = (some[name].to_numpy() for name in ("start", "end", "value"))
         yield genome.names[int(contig)], *_means(start, end, value.astype(np.float64))

@@ -99,17 +99,11 @@ def _features(name: str, text: bytes) -> polars.DataFrame:
     except polars.exceptions.PolarsError as error:
         raise UserError(f"{name} is not a GTF or GFF3 file: {str(error).splitlines()[0]}") from None
     frame = frame.drop_nulls(["chrom"]).with_columns(col("attributes").fill_null(""))
-    numbers = [col(n).cast(polars.Int64, strict=False).alias(n) for n in ("start", "end")]
-    numbered = frame.with_columns(numbers)
-    wrong = numbered.filter(
-        col("start").is_null() | col("end").is_null() | (col("start") > col("end"))
-    )
+    numbered = frame.with_columns(col("start", "end").cast(polars.Int64, strict=False))
+    ordered = numbered.select((col("start") <= col("end")).fill_null(False)).to_series()
+    wrong = frame.filter(~ordered)
     if len(wrong):
-        row = frame.filter(
-            numbered["start"].is_null()
-            | numbered["end"].is_null()
-            | (numbered["start"] > numbered["end"])
-        ).row(0, named=True)
+        row = wrong.row(0, named=True)
         raise UserError(
             f"{name}: a feature on {row['chrom']} goes from {row['start']} to {row['end']}: these "
             "are two positions, counted from 1, of which the first is not the larger one"

@@ -101,9 +101,7 @@ class Genes:
 
     def _placed(self, frame: polars.DataFrame) -> polars.DataFrame:
         """Returns the rows on contigs of the genome, with these contigs' numbers."""
-        names = frame["chrom"].unique().to_list()
-        numbers = dict(zip(names, self._genome.contigs(names).tolist(), strict=True))
-        contig = col("chrom").replace_strict(numbers, default=-1, return_dtype=polars.Int64)
+        contig = polars.Series(self._genome.contigs(frame["chrom"]), dtype=polars.Int64)
         return frame.with_columns(contig=contig).filter(col("contig") >= 0)
 
     def _inside(self, asked: polars.DataFrame) -> polars.DataFrame:

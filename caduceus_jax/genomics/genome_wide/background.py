@@ -16,7 +16,7 @@ import polars
 from jaxtyping import Float, Int
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.alleles import BASES
+from caduceus_jax.genomics.files.alleles import BASE_NUMBERS, BASES
 from caduceus_jax.genomics.genome_wide.regions import RegionType, RegionTypes
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.inputs import as_intervals
@@ -25,8 +25,6 @@ from caduceus_jax.inference.blocks import Part
 
 log = logging.getLogger(__name__)
 
-_INDEX = np.full(256, -1, np.int64)
-_INDEX[list(BASES.encode())] = range(4)
 _CONTEXTS = 64
 _ROUND = 4096  # bases drawn at a time
 _SHUFFLED = 1 << 20  # bases of a type that are all put in a random order
@@ -200,7 +198,7 @@ def _groups(genome: Genome, types: RegionTypes, sites: polars.DataFrame) -> np.n
     rows = np.flatnonzero(sites.select(ok).to_series().to_numpy())
     asked = sites[rows]
     contig, start = (asked[name].to_numpy() for name in ("contig", "start"))
-    alt = _INDEX[np.frombuffer("".join(asked["alt"]).encode(), np.uint8)]
+    alt = BASE_NUMBERS[np.frombuffer("".join(asked["alt"]).encode(), np.uint8)]
     classes = _classes(genome, contig, start, alt)
     group = (types.of(contig, start) * _CONTEXTS + classes.context) * 4 + classes.alt
     groups = np.full(len(sites), -1, np.int64)
@@ -210,7 +208,7 @@ def _groups(genome: Genome, types: RegionTypes, sites: polars.DataFrame) -> np.n
 
 def _classes(genome: Genome, contig: np.ndarray, start: np.ndarray, alt: np.ndarray) -> _Classes:
     """Returns the class of changes: of the strand on which the middle base is C or T."""
-    bases = _INDEX[genome.windows(contig, start - 1, 3)]
+    bases = BASE_NUMBERS[genome.windows(contig, start - 1, 3)]
     turned = (bases[:, 1] == 0) | (bases[:, 1] == 2)
     read = np.where(turned[:, None], 3 - bases[:, ::-1], bases)
     context = read @ np.array([16, 4, 1])

@@ -7,7 +7,7 @@ import numpy as np
 import polars
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.alleles import BASES
+from caduceus_jax.genomics.files.alleles import BASE_NUMBERS
 from caduceus_jax.genomics.files.inputs import AnyPath
 from caduceus_jax.genomics.genome_wide.store import ScoreStore
 from caduceus_jax.genomics.options import VariantScoring
@@ -20,8 +20,6 @@ from caduceus_jax.inference.loading import Pretrained, resolve_rc_mode
 log = logging.getLogger(__name__)
 
 _LOOKED_UP = "looked_up"  # for the forward passes: nothing to compute
-_INDEX = np.full(256, -1, np.int64)
-_INDEX[list(BASES.encode())] = range(4)
 
 
 def open_scores(
@@ -79,7 +77,7 @@ class Lookup:
         store.check_genome(genome, np.unique(contig).tolist())
         values = store.at(genome.names, contig, start).astype(np.float32)
         ref, alt = (
-            _INDEX[np.frombuffer("".join(asked[name]).encode(), np.uint8)]
+            BASE_NUMBERS[np.frombuffer("".join(asked[name]).encode(), np.uint8)]
             for name in ("ref", "alt")
         )
         here = np.arange(len(rows))

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.files.alleles import COMPLEMENT
 from caduceus_jax.genomics.files.fasta import StrangeByte, canonical, iterate_chunks
 from caduceus_jax.genomics.files.inputs import Input
 from caduceus_jax.genomics.interval import Interval
@@ -21,7 +22,6 @@ from caduceus_jax.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 _NEWLINES = b"\r\n"
-_COMPLEMENT = bytes.maketrans(b"ACGTacgt", b"TGCAtgca")
 _PREFIXES = ("", "chr", "Chr")
 _MITOCHONDRION = ("M", "MT", "Mt", "mt")
 
@@ -96,7 +96,7 @@ class Genome:
         end = int(self.lengths[contig]) if end is None else end
         bases = self.bases(contig, start or 0, end, soft_mask=soft_mask).tobytes()
         if strand == "-":
-            bases = bases.translate(_COMPLEMENT)[::-1]
+            bases = bases.translate(COMPLEMENT)[::-1]
         return bases.decode()
 
     def contigs(

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from caduceus_jax.genomics.files.alleles import COMPLEMENT
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.tokenizer import Tokenizer
 
-_COMPLEMENT = bytes.maketrans(b"ACGT", b"TGCA")
 Rows = Int[np.ndarray, " rows"]
 
 
@@ -136,7 +136,7 @@ def extra_left(
         before = genome.bases(number, first - flank, first).tobytes()
         after = genome.bases(number, end, end + flank).tobytes()
         read = [before + allele + after for allele in alleles[row]]
-        left[row] = read < [bases.translate(_COMPLEMENT)[::-1] for bases in read]
+        left[row] = read < [bases.translate(COMPLEMENT)[::-1] for bases in read]
     return left
 
 

@@ -9,6 +9,7 @@ import polars
 from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.files.alleles import COMPLEMENT
 from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.locate import Edge, centred, place
@@ -19,7 +20,6 @@ log = logging.getLogger(__name__)
 
 Describe = Callable[[int], str]
 Rows = Int[np.ndarray, " rows"]
-_COMPLEMENT = bytes.maketrans(b"ACGTacgt", b"TGCAtgca")
 _ANY_LENGTH = np.iinfo(np.int64).max
 
 
@@ -225,7 +225,7 @@ def _read(
         """Returns the bases of a row, reverse-complemented on the - strand."""
         first, last = int(windows.start[row]), int(windows.end[row])
         bases = genome.bases(int(contig[row]), first, last).tobytes()
-        return bases.translate(_COMPLEMENT)[::-1] if rows.reverse[row] else bases
+        return bases.translate(COMPLEMENT)[::-1] if rows.reverse[row] else bases
 
     columns = rows.columns | {
         "window_start": polars.Series(windows.start, dtype=polars.Int64),

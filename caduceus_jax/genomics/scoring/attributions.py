@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.alleles import BASES
+from caduceus_jax.genomics.files.alleles import BASE_NUMBERS, BASES
 from caduceus_jax.genomics.options import Attribution
 from caduceus_jax.genomics.reference.sequences import Sequences
 from caduceus_jax.genomics.status import Status
@@ -21,9 +21,8 @@ from caduceus_jax.model.tracks import CaduceusForTracks
 
 _BATCHES_PER_BLOCK = 4
 _MOST_TOKENS = 1 << 20
-_INDEX = np.full(256, -1, np.int64)
-_INDEX[list(BASES.encode())] = range(4)
-_INDEX[list(BASES.lower().encode())] = range(4)
+_NUMBERS = BASE_NUMBERS.copy()
+_NUMBERS[list(BASES.lower().encode())] = range(4)
 
 
 class Attributed(NamedTuple):
@@ -148,7 +147,7 @@ class AttributionWork:
         length = int(self._sequences.lengths[row])
         first = len(values) - 1 - length if self._padded else 0
         four = values[first : first + length].astype(np.float32)
-        base = _INDEX[np.frombuffer(self._sequences.read(row), np.uint8)]
+        base = _NUMBERS[np.frombuffer(self._sequences.read(row), np.uint8)]
         if self._reverse[row]:
             # The complement of index i is 3 - i.
             four, base = four[::-1, ::-1], np.where(base >= 0, 3 - base, -1)[::-1]

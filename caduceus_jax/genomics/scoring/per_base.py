@@ -14,7 +14,7 @@ import numpy as np
 import polars
 from jaxtyping import Float, Int
 
-from caduceus_jax.genomics.files.alleles import BASES as BASES
+from caduceus_jax.genomics.files.alleles import BASE_NUMBERS
 from caduceus_jax.genomics.files.output import OutputError
 from caduceus_jax.genomics.interval import Intervals
 from caduceus_jax.genomics.options import Masking
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 # Bases that are worked on, or written, at a time.
 _CHUNK = 1 << 15
 _BATCHES_PER_BLOCK, _FEWEST_BLOCKS, _MOST_PASSES = 8, 32, 1 << 16
-_INDEX = np.full(256, -1, np.int64)
-_INDEX[list(BASES.encode())] = range(4)
 
 
 class BaseChunk(NamedTuple):
@@ -381,7 +379,7 @@ def information(log_probabilities: Float[np.ndarray, "*bases 4"]) -> Float[np.nd
 
 
 def _bases(genome: Genome, contig: int, start: int, end: int) -> np.ndarray:
-    return _INDEX[genome.bases(contig, start, end)]
+    return BASE_NUMBERS[genome.bases(contig, start, end)]
 
 
 def _room(bases: int, folder: pathlib.Path | None) -> np.ndarray:
