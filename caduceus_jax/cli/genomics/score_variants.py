@@ -2,9 +2,8 @@
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import polars
@@ -18,18 +17,25 @@ from caduceus_jax.genomics.files.variant_tables import vcf_lines
 from caduceus_jax.genomics.files.vcf import Vcf, write_vcf
 from caduceus_jax.genomics.files.vcf_index import index_vcf, remove_indexes
 from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted
-from caduceus_jax.genomics.genes.columns import GeneColumns, info_fields
-from caduceus_jax.genomics.genome_wide.background import QUANTILE, Background
+from caduceus_jax.genomics.genes.columns import GeneColumns
+from caduceus_jax.genomics.genome_wide.background import Background
 from caduceus_jax.genomics.genome_wide.comparison import Comparison
 from caduceus_jax.genomics.genome_wide.lookup import open_scores
-from caduceus_jax.genomics.genome_wide.phased import HAPLOTYPES, Phased
+from caduceus_jax.genomics.genome_wide.phased import Phased
 from caduceus_jax.genomics.options import Mode, VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.inputs import VariantSource, as_variants
 from caduceus_jax.genomics.score_variants import scored_table, scoring
 from caduceus_jax.genomics.scoring.journal import open_journal, run_record
 from caduceus_jax.genomics.scoring.shards import finish, open_shard, shard_of
-from caduceus_jax.genomics.scoring.variant_scores import SCORES
+from caduceus_jax.genomics.scoring.variant_fields import (
+    combined,
+    declarations,
+    fields_of,
+    haplotypes_of,
+    info_of_records,
+    quantiles_of,
+)
 from caduceus_jax.genomics.status import Status, summarise, tell_how_to_read_scores
 from caduceus_jax.inference.blocks import Part
 from caduceus_jax.inference.loading import Pretrained, load
@@ -42,14 +48,6 @@ _FORMATS: dict[str, str | None] = {
     ".tsv": "polars",
     ".tsv.gz": "polars",
 }
-_DESCRIPTIONS = {
-    "llr": "log p(ALT) - log p(REF) with all changed bases masked, natural logarithm",
-    "pllr": "pseudo-log-likelihood of a window with ALT minus that with REF, natural logarithm",
-    "l2": "Euclidean distance between the mean embeddings of a window with ALT and with REF",
-    "cosine": "Cosine distance between the mean embeddings of a window with ALT and with REF",
-}
-_PREFIX = "CADUCEUS_"
-_STATUS = f"{_PREFIX}STATUS"
 
 
 def score_variants(
@@ -224,11 +222,11 @@ def score_variants(
         with replacing(out) as partial:
             if ending.startswith(".vcf"):
                 titles = _provenance(mode, model, genome, options) | _named(scores, background)
-                fields = _fields_of(mode, Outputs.of(m) if mode == "output" else None)
-                fields |= {} if background.null is None else _quantiles_of(fields)
-                fields = _haplotypes_of(fields) if options.phased else fields
-                declared = _declarations(mode, fields) | genes.declarations()
-                told = _fields(source, mode, fields, seen)
+                fields = fields_of(mode, Outputs.of(m) if mode == "output" else None)
+                fields |= {} if background.null is None else quantiles_of(fields)
+                fields = haplotypes_of(fields) if options.phased else fields
+                declared = declarations(mode, fields) | genes.declarations()
+                told = info_of_records(source, mode, fields, seen)
                 zipped = ending == ".vcf.gz"
                 _write_vcf(partial, source, reference, mode, declared, told, titles, zipped)
             else:
@@ -289,7 +287,7 @@ def _write_vcf(
         fields,
         provenance=titles,
         compress=compress,
-        combine=lambda there, new: _combined(there, new, mode),
+        combine=lambda there, new: combined(there, new, mode),
     )
 
 
@@ -300,50 +298,6 @@ def _vcf_of(source: VariantSource, genome: Genome) -> Vcf:
     declared = {name: i if i >= 0 else None for name, i in zip(names, numbers, strict=True)}
     contigs = zip(genome.names, genome.lengths.tolist(), strict=True)
     return Vcf.of_lines(vcf_lines(source.variants, contigs, declared))
-
-
-def _fields_of(mode: Mode, outputs: Outputs | None) -> dict[str, tuple[str, str]]:
-    """Returns the columns that a mode gives -> the INFO field of each, and its description."""
-    if outputs is None:
-        return {name: (f"{_PREFIX}{name.upper()}", _DESCRIPTIONS[name]) for name in SCORES[mode]}
-    fields: dict[str, tuple[str, str]] = {}
-    taken: set[str] = set()
-    for column in outputs.columns:
-        key = _PREFIX + re.sub("[^A-Z0-9]", "_", column.upper())
-        while key in taken:  # names that differ in what no INFO key may have
-            key += "_"
-        taken.add(key)
-        fields[column] = key, outputs.describe(column).replace("\\", "/").replace('"', "'")
-    return fields
-
-
-def _declarations(mode: Mode, fields: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    """Returns the header lines of the INFO fields that a mode writes."""
-    numbers = {key: f'Number=A,Type=Float,Description="{text}"' for key, text in fields.values()}
-    any_mode = "For each ALT: ok if any mode has a score, otherwise why not"
-    this_mode = f"For each ALT: ok if mode {mode} has a score, otherwise why not"
-    return numbers | {
-        _STATUS: f'Number=A,Type=String,Description="{any_mode}"',
-        f"{_STATUS}_{mode.upper()}": f'Number=A,Type=String,Description="{this_mode}"',
-    }
-
-
-def _quantiles_of(fields: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    """Returns the columns of quantiles -> the INFO field of each, and its description."""
-    text = "Share of random variants of the same kind whose {} is lower"
-    return {
-        name + QUANTILE: (key + QUANTILE.upper(), text.format(key))
-        for name, (key, _) in fields.items()
-    }
-
-
-def _haplotypes_of(fields: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    """Returns the columns of haplotypes -> the INFO field of each, and its description."""
-    return {
-        name + haplotype: (key + haplotype.upper(), f"{text}, of haplotype {haplotype[-1]}")
-        for name, (key, text) in fields.items()
-        for haplotype in HAPLOTYPES
-    }
 
 
 def _compared(
@@ -395,39 +349,3 @@ def _provenance(mode: Mode, model: str, genome: str, options: VariantScoring) ->
     made: dict[str, Any] = {"ID": run, "Version": __version__, "Model": model, "Genome": genome}
     made |= {name.title().replace("_", ""): value for name, value in used.items()}
     return {name: str(value) for name, value in made.items() if value is not None}
-
-
-def _fields(
-    source: VariantSource,
-    mode: Mode,
-    names: Mapping[str, tuple[str, str]],
-    parts: Iterable[Part[polars.DataFrame]],
-) -> Iterator[dict[str, str]]:
-    """Yields the INFO fields of each record."""
-    for part in parts:
-        record = source.variants.record[part.rows.start : part.rows.stop]
-        status = part.frame["status"].to_list()
-        columns = {key: part.frame[name].to_list() for name, (key, _) in names.items()}
-        begins = np.flatnonzero(np.diff(record, prepend=-1)).tolist()
-        for first, last in zip(begins, [*begins[1:], len(record)], strict=True):
-            fields = {}
-            for key, column in columns.items():
-                values = column[first:last]
-                if any(value is not None for value in values):
-                    texts = ("." if value is None else f"{value:.6g}" for value in values)
-                    fields[key] = ",".join(texts)
-            text = ",".join(status[first:last])
-            if "tss_gene" in part.frame.columns:
-                fields |= info_fields(part.frame.row(first, named=True))
-            yield fields | {_STATUS: text, f"{_STATUS}_{mode.upper()}": text}
-
-
-def _combined(there: Mapping[str, str], new: Mapping[str, str], mode: Mode) -> Mapping[str, str]:
-    """Combines the statuses of all modes: ok where one has a score, otherwise this run's."""
-    others = [f"{_STATUS}_{other.upper()}" for other in get_args(Mode) if other != mode]
-    statuses = new[_STATUS].split(",")
-    for earlier in (there[key].split(",") for key in others if key in there):
-        if len(earlier) == len(statuses):
-            pairs = zip(statuses, earlier, strict=True)
-            statuses = ["ok" if "ok" in pair else pair[0] for pair in pairs]
-    return {**new, _STATUS: ",".join(statuses)}
