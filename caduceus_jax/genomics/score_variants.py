@@ -154,7 +154,7 @@ def scoring(
     m: Pretrained,
     source: VariantSource,
     genome: Genome,
-    mode: Mode | None,
+    mode: Mode,
     options: VariantScoring,
     *,
     compared: Comparison | Phased = Comparison(),
@@ -166,8 +166,8 @@ def scoring(
         m: a language model or a fine-tuned model with its tokenizer.
         source: the variants.
         genome: the genome that they lie on.
-        mode: "llr", "pll", "embedding" or "output"; None for the model's usual one.
-        options: the verb's options.
+        mode: "llr", "pll", "embedding" or "output", from `fitted`.
+        options: the verb's options, from `fitted`.
         compared: store and background of the scores; or the haplotypes that are scored.
         **run: the keyword arguments of `run_work`.
 
@@ -177,7 +177,6 @@ def scoring(
     Raises:
         UserError: options that do not fit the model or the mode, or too many reference mismatches.
     """
-    mode, options = fitted(m, mode, options)
     options.check_window(mode)
     variants = source.variants
     sites = locate(
