@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import numpy as np
 import polars
 
-from caduceus_jax.genomics.options import Attribution, AttributionFields, chosen, takes_fields
+from caduceus_jax.genomics.options import Attribution, chosen
 from caduceus_jax.genomics.reference.inputs import AnyGenome, AnySequences, as_sequences
 from caduceus_jax.genomics.reference.sequences import Sequences
 from caduceus_jax.genomics.scoring.attributions import (
@@ -17,6 +17,7 @@ from caduceus_jax.genomics.scoring.attributions import (
     attribution_of_bases,
     completeness_gap,
 )
+from caduceus_jax.genomics.signatures import AttributionFields, takes_fields
 from caduceus_jax.genomics.status import Status
 from caduceus_jax.inference.blocks import Part, run_work
 from caduceus_jax.inference.loading import AnyPretrained, Pretrained, as_pretrained

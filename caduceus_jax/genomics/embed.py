@@ -5,10 +5,11 @@ from typing import Any, Unpack
 
 import polars
 
-from caduceus_jax.genomics.options import Embedding, EmbeddingFields, chosen, takes_fields
+from caduceus_jax.genomics.options import Embedding, chosen
 from caduceus_jax.genomics.reference.inputs import AnyGenome, AnySequences, as_sequences
 from caduceus_jax.genomics.reference.sequences import Sequences
 from caduceus_jax.genomics.scoring.embeddings import EmbeddingWork
+from caduceus_jax.genomics.signatures import EmbeddingFields, takes_fields
 from caduceus_jax.inference.blocks import Part, run_work
 from caduceus_jax.inference.embeddings import Reading, reading
 from caduceus_jax.inference.loading import AnyPretrained, Pretrained, as_pretrained

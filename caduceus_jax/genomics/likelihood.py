@@ -8,7 +8,7 @@ import polars
 from jaxtyping import Float
 
 from caduceus_jax.genomics.files.alleles import BASES
-from caduceus_jax.genomics.options import Masking, MaskingFields, chosen, takes_fields
+from caduceus_jax.genomics.options import Masking, chosen
 from caduceus_jax.genomics.reference.inputs import AnyGenome, AnyRegions, as_genome, as_intervals
 from caduceus_jax.genomics.scoring.per_base import (
     BaseChunk,
@@ -17,6 +17,7 @@ from caduceus_jax.genomics.scoring.per_base import (
     information,
     per_base,
 )
+from caduceus_jax.genomics.signatures import MaskingFields, takes_fields
 from caduceus_jax.inference.loading import AnyPretrained, as_pretrained
 
 Track = Literal["logp", "entropy", "information"]

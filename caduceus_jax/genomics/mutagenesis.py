@@ -9,9 +9,10 @@ from jaxtyping import Float
 
 from caduceus_jax.genomics.files.alleles import BASES
 from caduceus_jax.genomics.finetuned.mutations import Track, mutations
-from caduceus_jax.genomics.options import Masking, MaskingFields, chosen, takes_fields
+from caduceus_jax.genomics.options import Masking, chosen
 from caduceus_jax.genomics.reference.inputs import AnyGenome, AnyRegions, as_genome, as_intervals
 from caduceus_jax.genomics.scoring.per_base import BaseChunk, PerBase, per_base
+from caduceus_jax.genomics.signatures import MaskingFields, takes_fields
 from caduceus_jax.inference.loading import AnyPretrained, as_pretrained
 from caduceus_jax.model.heads import CaduceusForMaskedLM
 

@@ -1,29 +1,29 @@
 """The options of the verbs: one frozen value per verb, and the keyword arguments they come from.
 
 A verb takes its options as keyword arguments (`embed(m, sequences, pooling="center")`), or as one
-value (`options=Embedding(pooling="center")`). `takes_fields` gives the verb the signature and the
-documentation of the fields, so that each is described once, here.
+value (`options=Embedding(pooling="center")`). Each field is described once, here: verbs have their
+signature and documentation from `signatures.takes_fields`.
 """
 
 import dataclasses
-import functools
-import inspect
-import textwrap
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypedDict, TypeVar, get_args, get_type_hints
-
-import docstring_parser
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_args
 
 from caduceus_jax.errors import UserError
+from caduceus_jax.genomics.finetuned.outputs import Outputs
 from caduceus_jax.genomics.reference.locate import Edge
 from caduceus_jax.inference.attributions import Baseline, Method
-from caduceus_jax.inference.loading import RcMode
+from caduceus_jax.inference.loading import Pretrained, RcMode
+from caduceus_jax.model.heads import CaduceusForMaskedLM
+
+log = logging.getLogger(__name__)
 
 Pooling = Literal["mean", "center", "window", "none"]
 Mode = Literal["llr", "pll", "embedding", "output"]
+DEFAULT_LENGTH = 1023  # bases that a model sees of the genome
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ class VariantScoring:
     """
 
     window: int = 65
-    context_length: int = 1023
+    context_length: int = DEFAULT_LENGTH
     edge: Edge = "pad"
     rc_mode: RcMode | None = None
     max_ref_mismatch: float = 0.01
@@ -196,7 +196,7 @@ class Masking:
         batch_size: windows in a forward pass; chosen for the device by default.
     """
 
-    context_length: int = 1023
+    context_length: int = DEFAULT_LENGTH
     edge: Edge = "pad"
     masks_per_pass: int = dataclasses.field(default=1, metadata={"alias": "together"})
     rc_mode: RcMode | None = None
@@ -258,67 +258,7 @@ class Attribution:
         _check_least(self, "window", "steps", "context_length", "max_length", "batch_size")
 
 
-class EmbeddingFields(TypedDict, total=False):
-    """The fields of `Embedding` as keyword arguments."""
-
-    pooling: Pooling
-    window: int | None
-    layer: int | None
-    rc_mode: RcMode | None
-    concatenate: bool
-    context_length: int | None
-    edge: Edge
-    max_length: int
-    tile: int | None
-    overlap: int | None
-    batch_size: int | None
-
-
-class PredictionFields(TypedDict, total=False):
-    """The fields of `Prediction` as keyword arguments."""
-
-    context_length: int | None
-    edge: Edge
-    max_length: int
-    batch_size: int | None
-
-
-class VariantScoringFields(TypedDict, total=False):
-    """The fields of `VariantScoring` as keyword arguments."""
-
-    window: int
-    context_length: int
-    edge: Edge
-    rc_mode: RcMode | None
-    max_ref_mismatch: float
-    batch_size: int | None
-    phased: bool
-    sample: str | None
-
-
-class MaskingFields(TypedDict, total=False):
-    """The fields of `Masking` as keyword arguments."""
-
-    context_length: int
-    edge: Edge
-    masks_per_pass: int
-    rc_mode: RcMode | None
-    batch_size: int | None
-
-
-class AttributionFields(TypedDict, total=False):
-    """The fields of `Attribution` as keyword arguments."""
-
-    method: Method
-    output: str | None
-    window: int | None
-    baseline: Baseline
-    steps: int
-    context_length: int | None
-    edge: Edge
-    max_length: int
-    rc_mode: RcMode | None
-    batch_size: int | None
+Options = TypeVar("Options", VariantScoring, Masking)
 
 
 def chosen(kind: type[T], options: T | None, fields: Mapping[str, Any]) -> T:
@@ -340,47 +280,55 @@ def chosen(kind: type[T], options: T | None, fields: Mapping[str, Any]) -> T:
     return dataclasses.replace(options or kind(), **given)  # pyright: ignore
 
 
-def takes_fields(kind: type) -> Callable[[F], F]:
-    """Gives a verb the signature and the documentation of its options.
+def fitted(m: Pretrained, mode: Mode | None, options: Options) -> tuple[Mode, Options]:
+    """Chooses the mode, and how much of the genome the model sees, as fits the model.
 
     Args:
-        kind: the class of its argument `options`, whose fields it takes as `**fields`.
+        m: any model with a head, with its tokenizer.
+        mode: the mode that was asked for; None for the model's usual one.
+        options: the verb's options.
+
+    Returns:
+        The mode: "llr" of a language model and "output" of a fine-tuned one unless another was
+        asked for; and the options, with the bases that a fine-tuned model was trained on in place
+        of the default context.
+
+    Raises:
+        UserError: a mode or an option that the model does not have.
     """
-
-    def decorate(function: F) -> F:
-        """Adds the options' parameters to a function's signature."""
-        hints = get_type_hints(kind)
-        signature = inspect.signature(function)
-        kept = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        added = [
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=field.default,
-                annotation=hints[field.name],
+    if isinstance(m.model, CaduceusForMaskedLM):
+        if mode == "output":
+            raise UserError(
+                "mode is output, which is for fine-tuned models, and this is a language model: "
+                "choose llr, pll or embedding"
             )
-            for field in dataclasses.fields(kind)
-        ]
-        function.__signature__ = signature.replace(parameters=[*kept, *added])
-        function.__doc__ = _documented(function.__doc__ or "", kind)
-        return function
-
-    return decorate
-
-
-@functools.cache
-def _field_docs(kind: type) -> str:
-    lines = []
-    for field in docstring_parser.parse(kind.__doc__ or "").params:
-        text = f"{field.arg_name}: {' '.join((field.description or '').split())}"
-        lines += textwrap.wrap(text, 88, initial_indent=" " * 8, subsequent_indent=" " * 12)
-    return "\n".join(lines)
+        return mode or "llr", options
+    if mode in ("llr", "pll"):
+        raise UserError(
+            f"mode is {mode}, which reads a language-model head, and this fine-tuned model has "
+            "none: choose output or embedding"
+        )
+    if mode == "embedding":
+        return mode, options
+    if options.rc_mode is not None:
+        raise UserError(
+            "rc_mode is for language models: a fine-tuned model reads strands as it was trained to"
+        )
+    length = _context(Outputs.of(m), options.context_length)
+    return "output", dataclasses.replace(options, context_length=length)
 
 
-def _documented(doc: str, kind: type) -> str:
-    """Returns the docstring with the fields in place of its line `**fields`."""
-    marked = [line for line in doc.split("\n") if line.strip().startswith("**fields:")]
-    return doc.replace(marked[0], _field_docs(kind)) if marked else doc
+def _context(outputs: Outputs, asked: int) -> int:
+    """Returns the bases that a model sees, which the default of the verbs does not know."""
+    most, bins = outputs.task.max_length, outputs.task.bin_size if outputs.tracks else 1
+    if asked == DEFAULT_LENGTH:
+        length = most or asked
+        length = max(length - length % bins, bins)
+        if length != asked:
+            log.info(f"the model sees {length:,} bases at a time")
+        return length
+    outputs.check_context(asked)
+    return asked
 
 
 def _check_choice(name: str, value: object, choices: Any) -> None:

@@ -8,10 +8,11 @@ import polars
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.finetuned.outputs import Outputs
 from caduceus_jax.genomics.finetuned.tracks import TrackPlaces, TrackWork, track_places
-from caduceus_jax.genomics.options import Prediction, PredictionFields, chosen, takes_fields
+from caduceus_jax.genomics.options import Prediction, chosen
 from caduceus_jax.genomics.reference.inputs import AnyGenome, AnySequences, as_sequences
 from caduceus_jax.genomics.reference.sequences import Sequences
 from caduceus_jax.genomics.scoring.predictions import PredictionWork
+from caduceus_jax.genomics.signatures import PredictionFields, takes_fields
 from caduceus_jax.inference.blocks import Part, run_work
 from caduceus_jax.inference.loading import AnyPretrained, Pretrained, as_pretrained
 from caduceus_jax.model.tracks import CaduceusForTracks

@@ -6,20 +6,13 @@ from typing import Any, Literal, Unpack
 import polars
 
 from caduceus_jax.genomics.files.inputs import AnyPath
-from caduceus_jax.genomics.files.variant_tables import with_scores
-from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted
+from caduceus_jax.genomics.finetuned.outputs import Outputs
 from caduceus_jax.genomics.genes.columns import GeneColumns
 from caduceus_jax.genomics.genome_wide.background import Background
-from caduceus_jax.genomics.genome_wide.comparison import Comparison
+from caduceus_jax.genomics.genome_wide.comparison import Comparison, Prepared
 from caduceus_jax.genomics.genome_wide.lookup import open_scores
 from caduceus_jax.genomics.genome_wide.phased import Phased
-from caduceus_jax.genomics.options import (
-    Mode,
-    VariantScoring,
-    VariantScoringFields,
-    chosen,
-    takes_fields,
-)
+from caduceus_jax.genomics.options import Mode, VariantScoring, chosen, fitted
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.inputs import (
     AnyGenome,
@@ -32,6 +25,7 @@ from caduceus_jax.genomics.reference.inputs import (
 from caduceus_jax.genomics.reference.locate import locate, name_row
 from caduceus_jax.genomics.scoring.variant_passes import Scorer
 from caduceus_jax.genomics.scoring.variant_scores import ScoringWork
+from caduceus_jax.genomics.signatures import VariantScoringFields, takes_fields
 from caduceus_jax.inference.blocks import Part, run_work
 from caduceus_jax.inference.loading import AnyPretrained, Pretrained, as_pretrained
 
@@ -132,21 +126,24 @@ def score_variants(
     """
     options = chosen(VariantScoring, options, fields)
     source, reference = as_variants(variants), as_genome(genome)
-    genes, pretrained = GeneColumns(gtf, source, reference), as_pretrained(m)
+    genes = None if gtf is None else GeneColumns(gtf, source, reference)
+    pretrained = as_pretrained(m)
     mode, options = fitted(pretrained, mode, options)
+    compared = None
     if options.phased:
         compared = Phased.of(source, options.sample, alone=scores is None and null is None)
-    else:
+    elif (scores, null, null_regions) != (None, None, None):
         compared = Comparison(
             None if scores is None else open_scores(scores, pretrained, mode, options, reference),
             Background(null, null_size, null_regions, null_seed),
         )
-    work, parts = scoring(
+    work, empty, parts = scoring(
         pretrained, source, reference, mode, options, compared=compared, progress=progress
     )
-    found = polars.concat([compared.empty(work), *(part.frame for part in parts)])
+    found = polars.concat([empty, *(part.frame for part in parts)])
     work.report_padding()
-    found = genes.beside(range(len(found)), found)
+    if genes is not None:
+        found = genes.beside(range(len(found)), found)
     return scored_table(source, range(len(found)), found)
 
 
@@ -157,9 +154,9 @@ def scoring(
     mode: Mode,
     options: VariantScoring,
     *,
-    compared: Comparison | Phased = Comparison(),
+    compared: Comparison | Phased | None = None,
     **run: Any,
-) -> tuple[ScoringWork, Iterator[Part]]:
+) -> tuple[ScoringWork, polars.DataFrame, Iterator[Part]]:
     """Scores variants in parts, for outputs that are larger than memory.
 
     Args:
@@ -168,11 +165,13 @@ def scoring(
         genome: the genome that they lie on.
         mode: "llr", "pll", "embedding" or "output", from `fitted`.
         options: the verb's options, from `fitted`.
-        compared: store and background of the scores; or the haplotypes that are scored.
+        compared: store and background of the scores; or the haplotypes that are scored; None where
+            the variants are scored as they are.
         **run: the keyword arguments of `run_work`.
 
     Returns:
-        The work, and its parts in order as they are computed: tables of row, status and scores.
+        The work; a table of row, status and scores without rows; and its parts in order as they
+        are computed, such tables.
 
     Raises:
         UserError: options that do not fit the model or the mode, or too many reference mismatches.
@@ -188,7 +187,9 @@ def scoring(
         source=source.name,
         declared=source.declared,
     )
-    prepared = compared.prepare(genome, options, sites, variants.record)
+    prepared = Prepared(sites, variants.record)
+    if compared is not None:
+        prepared = compared.prepare(genome, options, sites, variants.record)
 
     def describe(row: int) -> str:
         """Names a row for an error message."""
@@ -200,11 +201,14 @@ def scoring(
     unit = "variants" if prepared.rows_each == 1 else "alleles"
     parts = run_work(m.model, work, what="scoring", unit=unit, **run)
     # A shard has some of the rows alone, and keeps what it computes.
-    return work, parts if run.get("of_shards") else prepared.finish(parts)
+    parts = parts if run.get("of_shards") else prepared.finish(parts)
+    return work, work.empty() if compared is None else compared.empty(work), parts
 
 
 def scored_table(source: VariantSource, rows: range, scores: polars.DataFrame) -> polars.DataFrame:
     """Returns some variants with the columns they came with, their statuses and scores.
+
+    Columns that they came with and that have the name of one of the scores are replaced.
 
     Args:
         source: the variants.
@@ -212,7 +216,7 @@ def scored_table(source: VariantSource, rows: range, scores: polars.DataFrame) -
         scores: table of these rows: row, status and the scores.
     """
     position = source.variants.position[rows.start : rows.stop] + 1
-    return with_scores(
-        source.columns[rows.start : rows.stop],
-        scores.drop("row").with_columns(pos=polars.Series(position, dtype=polars.Int64)),
+    table, added = source.columns[rows.start : rows.stop], scores.drop("row")
+    return table.drop(added.columns, strict=False).with_columns(
+        *added, pos=polars.Series(position, dtype=polars.Int64)
     )

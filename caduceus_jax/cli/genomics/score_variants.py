@@ -16,13 +16,13 @@ from caduceus_jax.genomics.files.table_files import check_columns, table_writer
 from caduceus_jax.genomics.files.variant_tables import vcf_lines
 from caduceus_jax.genomics.files.vcf import Vcf, write_vcf
 from caduceus_jax.genomics.files.vcf_index import index_vcf, remove_indexes
-from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted
+from caduceus_jax.genomics.finetuned.outputs import Outputs
 from caduceus_jax.genomics.genes.columns import GeneColumns
 from caduceus_jax.genomics.genome_wide.background import Background
 from caduceus_jax.genomics.genome_wide.comparison import Comparison
 from caduceus_jax.genomics.genome_wide.lookup import open_scores
 from caduceus_jax.genomics.genome_wide.phased import Phased
-from caduceus_jax.genomics.options import Mode, VariantScoring
+from caduceus_jax.genomics.options import Mode, VariantScoring, fitted
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.inputs import VariantSource, as_variants
 from caduceus_jax.genomics.score_variants import scored_table, scoring
@@ -205,7 +205,7 @@ def score_variants(
     source, reference = as_variants(read), Genome(genome)
     if not ending.startswith(".vcf"):
         check_columns(source.columns, out)
-    genes = GeneColumns(None if gtf is None else Input(gtf), source, reference)
+    genes = None if gtf is None else GeneColumns(Input(gtf), source, reference)
     compared, others = _compared(scores, background, m, mode, options, reference, source)
     given: dict[str, Any] = {"variants": read.digest(), "genome": reference.identity, **others}
     record = run_record(m, "score-variants", mode=mode, options=options, **given)
@@ -213,24 +213,26 @@ def score_variants(
     if part is not None:
         with open_shard(part, out, record, restart=restart) as journal:
             run = {"journal": journal, "progress": True, "of_shards": part.numbers}
-            finish(scoring(m, source, reference, mode, options, compared=compared, **run)[1])
+            finish(scoring(m, source, reference, mode, options, compared=compared, **run)[-1])
         return
     with open_journal(out.with_name(f"{out.name}.journal"), record, restart=restart) as journal:
         run = {"compared": compared, "journal": journal, "progress": True}
-        work, parts = scoring(m, source, reference, mode, options, **run)
-        seen = genes.added(_remembering(parts, statuses))
+        work, empty, parts = scoring(m, source, reference, mode, options, **run)
+        seen = _remembering(parts, statuses)
+        if genes is not None:
+            empty, seen = genes.beside(range(0), empty), genes.added(seen)
         with replacing(out) as partial:
             if ending.startswith(".vcf"):
                 titles = _provenance(mode, model, genome, options) | _named(scores, background)
                 fields = fields_of(mode, Outputs.of(m) if mode == "output" else None)
                 fields |= {} if background.null is None else quantiles_of(fields)
                 fields = haplotypes_of(fields) if options.phased else fields
-                declared = declarations(mode, fields) | genes.declarations()
+                declared = declarations(mode, fields)
+                declared |= {} if genes is None else genes.declarations()
                 told = info_of_records(source, mode, fields, seen)
                 zipped = ending == ".vcf.gz"
                 _write_vcf(partial, source, reference, mode, declared, told, titles, zipped)
             else:
-                empty = genes.beside(range(0), compared.empty(work))
                 _write_table(partial, ending, source, empty, seen)
     work.report_padding()
     if ending == ".vcf.gz":

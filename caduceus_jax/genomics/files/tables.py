@@ -13,7 +13,7 @@ from caduceus_jax.genomics.files.fasta import StrangeByte, canonical
 from caduceus_jax.genomics.files.inputs import AnyPath, Input, as_input
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_PARQUET = b"PAR1"
+PARQUET = b"PAR1"  # how such a file begins
 TEXT_ENDINGS = tuple(f"{ending}{gz}" for ending in _SEPARATORS for gz in ("", ".gz", ".bgz"))
 # Column that keeps, while a table is read, the bytes of text that is not UTF-8.
 LATIN_1 = "latin-1"
@@ -50,12 +50,6 @@ class Table:
         return f"{self.name}:{' row ' if self._lines is None else ''}{self.line(row)}"
 
 
-def is_table(source: Input) -> bool:
-    """Tells whether a file is read as a table, by how it starts or by the ending of its name."""
-    ending = source.path.name.endswith((*TEXT_ENDINGS, ".parquet"))
-    return source.head(len(_PARQUET)) == _PARQUET or ending
-
-
 def read_table(path: AnyPath | Input) -> Table:
     """Reads a table: parquet, or text whose first line names the columns.
 
@@ -69,7 +63,7 @@ def read_table(path: AnyPath | Input) -> Table:
         UserError: no such file, another ending, a line that does not fit, or not such a table.
     """
     source = as_input(path)
-    if source.head(len(_PARQUET)) == _PARQUET or source.path.name.endswith(".parquet"):
+    if source.head(len(PARQUET)) == PARQUET or source.path.name.endswith(".parquet"):
         return Table(_read_parquet(source), source.name)
     ending = source.path.name.removesuffix(".gz").removesuffix(".bgz")[-4:]
     separator = _SEPARATORS.get(ending)

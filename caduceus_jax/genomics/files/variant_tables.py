@@ -69,17 +69,6 @@ def frame_of(variants: Variants) -> polars.DataFrame:
     return polars.DataFrame({name: series[name] for name in COLUMNS})
 
 
-def with_scores(table: polars.DataFrame, scores: polars.DataFrame) -> polars.DataFrame:
-    """Adds statuses and scores to a table of variants; they replace columns of the same names.
-
-    Args:
-        table: the columns of the variants.
-        scores: pos (from 1), status and the scores, a row for each of the table's.
-    """
-    others = [name for name in scores.columns if name != "pos"]
-    return table.drop(others, strict=False).with_columns(scores[name] for name in scores.columns)
-
-
 def vcf_lines(
     variants: Variants, contigs: Iterable[tuple[str, int]], declared: Mapping[str, int | None]
 ) -> Iterator[str]:

@@ -9,9 +9,9 @@ from jaxtyping import Float
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.alleles import BASE_NUMBERS, BASES
-from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted
+from caduceus_jax.genomics.finetuned.outputs import Outputs
 from caduceus_jax.genomics.interval import Intervals
-from caduceus_jax.genomics.options import Masking, VariantScoring
+from caduceus_jax.genomics.options import Masking, VariantScoring, fitted
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.scoring.per_base import BaseChunk, PerBase
 from caduceus_jax.genomics.scoring.variant_passes import Scorer

@@ -1,26 +1,19 @@
 """The outputs of a fine-tuned model: what they are called, and how two of them are compared."""
 
 import dataclasses
-import logging
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.options import Masking, Mode, VariantScoring
 from caduceus_jax.inference.attributions import output_index
 from caduceus_jax.inference.loading import Pretrained, checked_tokenizer
 from caduceus_jax.model.files.task import TaskDescription
 from caduceus_jax.model.heads import CaduceusForMaskedLM
 from caduceus_jax.model.tracks import CaduceusForTracks
 from caduceus_jax.model.typing import PaddingMask, TokenIds
-
-log = logging.getLogger(__name__)
-
-_DEFAULT_LENGTH: int = VariantScoring().context_length
-Options = TypeVar("Options", VariantScoring, Masking)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,57 +185,6 @@ def forward(
         mask: (batch, length), True on real tokens; None where all are.
     """
     return model(ids, mask).logits
-
-
-def fitted(m: Pretrained, mode: Mode | None, options: Options) -> tuple[Mode, Options]:
-    """Chooses the mode, and how much of the genome the model sees, as fits the model.
-
-    Args:
-        m: any model with a head, with its tokenizer.
-        mode: the mode that was asked for; None for the model's usual one.
-        options: the verb's options.
-
-    Returns:
-        The mode: "llr" of a language model and "output" of a fine-tuned one unless another was
-        asked for; and the options, with the bases that a fine-tuned model was trained on in place
-        of the default context.
-
-    Raises:
-        UserError: a mode or an option that the model does not have.
-    """
-    if isinstance(m.model, CaduceusForMaskedLM):
-        if mode == "output":
-            raise UserError(
-                "mode is output, which is for fine-tuned models, and this is a language model: "
-                "choose llr, pll or embedding"
-            )
-        return mode or "llr", options
-    if mode in ("llr", "pll"):
-        raise UserError(
-            f"mode is {mode}, which reads a language-model head, and this fine-tuned model has "
-            "none: choose output or embedding"
-        )
-    if mode == "embedding":
-        return mode, options
-    if options.rc_mode is not None:
-        raise UserError(
-            "rc_mode is for language models: a fine-tuned model reads strands as it was trained to"
-        )
-    length = _context(Outputs.of(m), options.context_length)
-    return "output", dataclasses.replace(options, context_length=length)
-
-
-def _context(outputs: Outputs, asked: int) -> int:
-    """Returns the bases that a model sees, which the default of the verbs does not know."""
-    most, bins = outputs.task.max_length, outputs.task.bin_size if outputs.tracks else 1
-    if asked == _DEFAULT_LENGTH:
-        length = most or asked
-        length = max(length - length % bins, bins)
-        if length != asked:
-            log.info(f"the model sees {length:,} bases at a time")
-        return length
-    outputs.check_context(asked)
-    return asked
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -24,10 +24,10 @@ _KEYS = {name: f"CADUCEUS_{name.upper()}" for name in COLUMNS}
 
 
 class GeneColumns:
-    """Finds the genes of variants; without an annotation it adds nothing.
+    """Finds the genes of variants.
 
     Args:
-        gtf: the annotation, GTF or GFF3; None for none.
+        gtf: the annotation, GTF or GFF3.
         source: the variants.
         genome: the genome that they lie on.
 
@@ -35,8 +35,8 @@ class GeneColumns:
         UserError: the annotation cannot be read.
     """
 
-    def __init__(self, gtf: AnyPath | Input | None, source: VariantSource, genome: Genome):
-        self._genes = None if gtf is None else Genes(read_annotation(gtf), genome)
+    def __init__(self, gtf: AnyPath | Input, source: VariantSource, genome: Genome):
+        self._genes = Genes(read_annotation(gtf), genome)
         self._variants = source.variants
 
     def beside(self, rows: range, frame: polars.DataFrame) -> polars.DataFrame:
@@ -46,8 +46,6 @@ class GeneColumns:
             rows: numbers of the variants, from 0.
             frame: table of these variants.
         """
-        if self._genes is None:
-            return frame
         chrom = self._variants.chrom[rows.start : rows.stop]
         position = np.asarray(self._variants.position[rows.start : rows.stop])
         return frame.hstack(self._genes.of(chrom, position))
@@ -59,8 +57,6 @@ class GeneColumns:
 
     def declarations(self) -> dict[str, str]:
         """Returns the header lines of the INFO fields."""
-        if self._genes is None:
-            return {}
         kinds = {polars.String: "String", polars.Int64: "Integer"}
         return {
             _KEYS[name]: f'Number=1,Type={kinds[dtype]},Description="{_DESCRIPTIONS[name]}"'

@@ -31,8 +31,8 @@ class Prepared(NamedTuple):
 
     sites: polars.DataFrame
     record: np.ndarray
-    first: int
-    finish: Finish
+    first: int = 0
+    finish: Finish = iter
     rows_each: int = 1
 
 

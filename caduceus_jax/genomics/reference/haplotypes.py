@@ -7,9 +7,8 @@ by its own length: 0-based, as everything here.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
-from caduceus_jax.genomics.files.alleles import COMPLEMENT
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.tokenizer import Tokenizer
 
@@ -82,62 +81,6 @@ class HaplotypeTokens:
         right = self._genome.bases(contig, begin + shift, end + shift) if begin < end else None
         parts = (b"" if bases is None else bases.tobytes() for bases in (left, right))
         return inside.join(parts)
-
-
-def middle(
-    start: Rows, span: Rows, length: int, extra_left: Bool[np.ndarray, " rows"]
-) -> tuple[Rows, Rows]:
-    """Returns start and end of windows with a stretch in their middle; all 0-based.
-
-    Args:
-        start: (rows,) first base of the stretch.
-        span: (rows,) its bases.
-        length: bases of the windows.
-        extra_left: (rows,) where `length - span` is odd, whether the base that one side has more
-            than the other is on the left.
-    """
-    first = start - (length - span + extra_left) // 2
-    return first, first + length
-
-
-def extra_left(
-    genome: Genome,
-    contig: Rows,
-    start: Rows,
-    alleles: list[tuple[bytes, ...]],
-    length: int,
-    *,
-    even_too: bool = False,
-) -> Bool[np.ndarray, " rows"]:
-    """Finds out on which side a window has one base more, for `middle`.
-
-    The side is chosen by the sequences, so that both strands choose the same one: on the left
-    where the sequences around, read with the alleles in place, come before their reverse
-    complements in the alphabet. (Where they are equal, both strands show the model the same.)
-    A window of an even length has it on the left unless `even_too`.
-
-    Args:
-        genome: the genome of the alleles.
-        contig: (rows,) numbers in `genome.names`.
-        start: (rows,) first base of the reference's allele.
-        alleles: (rows,) of the alleles of each, the reference's first; any byte besides ACGT
-            stands for something that both strands have.
-        length: bases of the window.
-        even_too: choose the side of windows of an even length by the sequences, too.
-    """
-    left = np.ones(len(start), bool)
-    if length % 2 == 0 and not even_too:
-        return left
-    flank = length // 2 + 1
-    for row, (number, first) in enumerate(zip(contig.tolist(), start.tolist(), strict=True)):
-        if all(len(allele) % 2 == length % 2 for allele in alleles[row]):
-            continue
-        end = first + len(alleles[row][0])
-        before = genome.bases(number, first - flank, first).tobytes()
-        after = genome.bases(number, end, end + flank).tobytes()
-        read = [before + allele + after for allele in alleles[row]]
-        left[row] = read < [bases.translate(COMPLEMENT)[::-1] for bases in read]
-    return left
 
 
 def widen(

@@ -11,12 +11,13 @@ import polars
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.genomics.files.fasta import iterate_fasta
-from caduceus_jax.genomics.files.inputs import STANDARD_INPUT, AnyPath, Input
+from caduceus_jax.genomics.files.inputs import STANDARD_INPUT, AnyPath, Input, as_input
 from caduceus_jax.genomics.files.tables import (
+    PARQUET,
+    TEXT_ENDINGS,
     Table,
     checked_bases,
     is_frame,
-    is_table,
     of_frame,
     read_table,
 )
@@ -91,21 +92,19 @@ def as_variants(variants: AnyVariants | Input) -> VariantSource:
         return variants
     if isinstance(variants, Variants):
         return VariantSource("variants", variants, frame_of(variants))
+    if isinstance(variants, Input | os.PathLike) or (
+        isinstance(variants, str) and is_path(variants)
+    ):
+        source = as_input(variants)
+        if is_table(source):
+            return _of_table(read_table(source))
+        vcf = Vcf(source)
+        found = vcf.variants()
+        return VariantSource(source.name, found, frame_of(found), vcf)
     if is_frame(variants):
         return _of_table(Table(of_frame(variants)))
-    if isinstance(variants, Variant):
-        variants = [variants]
-    if isinstance(variants, str | os.PathLike | Input):
-        if isinstance(variants, str) and not is_path(variants):
-            variants = [variants]
-        else:
-            source = variants if isinstance(variants, Input) else Input(variants)
-            if is_table(source):
-                return _of_table(read_table(source))
-            vcf = Vcf(source)
-            found = vcf.variants()
-            return VariantSource(source.name, found, frame_of(found), vcf)
-    found = Variants.of([_variant(variant) for variant in variants])
+    several = [variants] if isinstance(variants, Variant | str) else variants
+    found = Variants.of([_variant(variant) for variant in several])
     return VariantSource("variants", found, frame_of(found))
 
 
@@ -248,6 +247,12 @@ def _of_file(
         ), None
     regions = read_bed(source)
     return _around(regions, genome, how, lambda row: f"{source.name}:{regions.line[row]}"), None
+
+
+def is_table(source: Input) -> bool:
+    """Tells whether a file is read as a table, by how it starts or by the ending of its name."""
+    ending = source.path.name.endswith((*TEXT_ENDINGS, ".parquet"))
+    return source.head(len(PARQUET)) == PARQUET or ending
 
 
 def kind_of(source: Input) -> Kind:

@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import polars
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.alleles import BASES, Change, change
+from caduceus_jax.genomics.files.alleles import BASES, COMPLEMENT, Change, change
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.status import STATUS_DTYPE, Status
 from caduceus_jax.genomics.structural import change_of
@@ -83,6 +83,62 @@ def centred(position: Positions, length: int) -> tuple[Positions, Positions]:
     """Returns start and end of windows whose base `length // 2` is `position`; all 0-based."""
     start = position - length // 2
     return start, start + length
+
+
+def middle(
+    start: Positions, span: Positions, length: int, extra_left: Bool[np.ndarray, " rows"]
+) -> tuple[Positions, Positions]:
+    """Returns start and end of windows with a stretch in their middle; all 0-based.
+
+    Args:
+        start: (rows,) first base of the stretch.
+        span: (rows,) its bases.
+        length: bases of the windows.
+        extra_left: (rows,) where `length - span` is odd, whether the base that one side has more
+            than the other is on the left.
+    """
+    first = start - (length - span + extra_left) // 2
+    return first, first + length
+
+
+def extra_left(
+    genome: Genome,
+    contig: Positions,
+    start: Positions,
+    alleles: list[tuple[bytes, ...]],
+    length: int,
+    *,
+    even_too: bool = False,
+) -> Bool[np.ndarray, " rows"]:
+    """Finds out on which side a window has one base more, for `middle`.
+
+    The side is chosen by the sequences, so that both strands choose the same one: on the left
+    where the sequences around, read with the alleles in place, come before their reverse
+    complements in the alphabet. (Where they are equal, both strands show the model the same.)
+    A window of an even length has it on the left unless `even_too`.
+
+    Args:
+        genome: the genome of the alleles.
+        contig: (rows,) numbers in `genome.names`.
+        start: (rows,) first base of the reference's allele.
+        alleles: (rows,) of the alleles of each, the reference's first; any byte besides ACGT
+            stands for something that both strands have.
+        length: bases of the window.
+        even_too: choose the side of windows of an even length by the sequences, too.
+    """
+    left = np.ones(len(start), bool)
+    if length % 2 == 0 and not even_too:
+        return left
+    flank = length // 2 + 1
+    for row, (number, first) in enumerate(zip(contig.tolist(), start.tolist(), strict=True)):
+        if all(len(allele) % 2 == length % 2 for allele in alleles[row]):
+            continue
+        end = first + len(alleles[row][0])
+        before = genome.bases(number, first - flank, first).tobytes()
+        after = genome.bases(number, end, end + flank).tobytes()
+        read = [before + allele + after for allele in alleles[row]]
+        left[row] = read < [bases.translate(COMPLEMENT)[::-1] for bases in read]
+    return left
 
 
 def locate(

@@ -16,14 +16,8 @@ from caduceus_jax.genomics.files.alleles import BASES
 from caduceus_jax.genomics.finetuned.outputs import Outputs
 from caduceus_jax.genomics.options import Mode, VariantScoring
 from caduceus_jax.genomics.reference.genome import Genome, TokenWindows
-from caduceus_jax.genomics.reference.haplotypes import (
-    Haplotypes,
-    HaplotypeTokens,
-    extra_left,
-    middle,
-    widen,
-)
-from caduceus_jax.genomics.reference.locate import Windows, place
+from caduceus_jax.genomics.reference.haplotypes import Haplotypes, HaplotypeTokens, widen
+from caduceus_jax.genomics.reference.locate import Windows, extra_left, middle, place
 from caduceus_jax.genomics.status import Status
 from caduceus_jax.inference.batches import TokenRows
 from caduceus_jax.tokenizer import Tokenizer

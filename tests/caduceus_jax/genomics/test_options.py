@@ -1,6 +1,4 @@
-"""Options of the verbs: checked where they are made, and documented where they are taken."""
-
-import inspect
+"""Options of the verbs: checked where they are made, and fitted to a model."""
 
 import pytest
 
@@ -12,7 +10,10 @@ from caduceus_jax.genomics.options import (
     Prediction,
     VariantScoring,
     chosen,
+    fitted,
 )
+from caduceus_jax.model.files.task import TaskDescription
+from tests.models import classifier, kinds
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,33 @@ def test_keywords_replace_fields():
         chosen(Masking, None, {"windows": 3})
 
 
-@pytest.mark.parametrize("verb", [cj.embed, cj.predict, cj.score_variants, cj.likelihood])
-def test_verbs_have_their_options_in_signature_and_docstring(verb):
-    parameters = inspect.signature(verb).parameters
-    assert parameters["batch_size"].default is None
-    assert "fields" not in parameters
-    assert "batch_size: " in verb.__doc__ and "**fields" not in verb.__doc__
+def described(**task) -> cj.Pretrained:
+    model = classifier()
+    model.task = TaskDescription(**task)
+    return cj.Pretrained(model, cj.Tokenizer())
+
+
+def test_the_context_is_what_the_model_was_trained_on_unless_it_is_set():
+    assert fitted(described(), None, VariantScoring()) == ("output", VariantScoring())
+    trained = described(max_length=500)
+    assert fitted(trained, None, Masking())[1].context_length == 500
+    assert fitted(trained, "output", VariantScoring(context_length=99))[1].context_length == 99
+    with pytest.raises(UserError, match="more than the 500 bases that the model was trained on"):
+        fitted(trained, None, VariantScoring(context_length=501))
+    tracks = cj.Pretrained(kinds()["tracks"], cj.Tokenizer())
+    assert fitted(tracks, None, VariantScoring())[1].context_length == 1020
+    with pytest.raises(UserError, match="not a multiple of the model's bins of 4"):
+        fitted(tracks, None, VariantScoring(context_length=22))
+
+
+def test_modes_and_options_that_a_model_does_not_have_are_refused():
+    language = cj.Pretrained(kinds()["ps"], cj.Tokenizer())
+    assert fitted(language, None, VariantScoring())[0] == "llr"
+    with pytest.raises(UserError, match="mode is output, which is for fine-tuned models"):
+        fitted(language, "output", VariantScoring())
+    for mode in ("llr", "pll"):
+        with pytest.raises(UserError, match=f"mode is {mode}, which reads a language-model head"):
+            fitted(described(), mode, VariantScoring())
+    assert fitted(described(), "embedding", VariantScoring())[0] == "embedding"
+    with pytest.raises(UserError, match="rc_mode is for language models"):
+        fitted(described(), None, VariantScoring(rc_mode="none"))

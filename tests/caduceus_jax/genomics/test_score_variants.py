@@ -1,13 +1,18 @@
 """Variant scores: right by hand, the same from either strand, a row for every ALT."""
 
+import gzip
+
 import jax.numpy as jnp
 import numpy as np
+import polars
 import pytest
 from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError
+from caduceus_jax.genomics.files.table_files import table_writer
 from caduceus_jax.genomics.reference.genome import Genome
-from caduceus_jax.genomics.score_variants import score_variants
+from caduceus_jax.genomics.reference.inputs import as_variants
+from caduceus_jax.genomics.score_variants import score_variants, scored_table
 from caduceus_jax.inference import blocks
 from tests.genomes import COMPLEMENT, drawn, other
 from tests.genomes import genome as write_genome
@@ -235,3 +240,21 @@ def test_embeddings_of_a_classifier_are_read_without_its_head(genome, sequences,
     found = score_variants(model, variants, genome, mode="embedding", **options)
     assert found["status"].to_list() == ["ok"] and found["l2"][0] > 0
     assert "its hidden states are read, without the head" in caplog.text
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".tsv.gz"])
+def test_further_columns_stay_and_scores_of_the_same_mode_are_replaced(tmp_path, ending):
+    text = "#chrom\tpos\tnote\tref\talt\tllr\n1\t007\tx\tA\tC\told\nchr2\t3\t1.50\tac\t\told\n"
+    (tmp_path / "a.tsv").write_text(text)
+    scores = polars.DataFrame(
+        {"row": [0, 1], "status": ["ok", "missing_alt"], "llr": [-0.5, None]},
+        schema_overrides={"llr": polars.Float32},
+    )
+    out = tmp_path / f"out{ending}"
+    with table_writer(out, ending) as write:
+        write(scored_table(as_variants(tmp_path / "a.tsv"), range(2), scores))
+    data = out.read_bytes()
+    assert (gzip.decompress(data) if ending == ".tsv.gz" else data).decode() == (
+        "chrom\tpos\tnote\tref\talt\tstatus\tllr\n"
+        "1\t7\tx\tA\tC\tok\t-0.5\nchr2\t3\t1.50\tac\t\tmissing_alt\t\n"
+    )

@@ -6,21 +6,15 @@ import polars
 import pytest
 
 from caduceus_jax import UserError
-from caduceus_jax.genomics.files.table_files import table_writer
 from caduceus_jax.genomics.files.tables import Table, read_table
 from caduceus_jax.genomics.files.variant_tables import (
     frame_of,
     variants_of,
     vcf_lines,
-    with_scores,
 )
 from caduceus_jax.genomics.variant import Variant, Variants
 
 TEXT = "#chrom\tpos\tnote\tref\talt\tllr\n1\t007\tx\tA\tC\told\nchr2\t3\t1.50\tac\t\told\n"
-SCORES = polars.DataFrame(
-    {"pos": [7, 3], "status": ["ok", "missing_alt"], "llr": [-0.5, None]},
-    schema_overrides={"llr": polars.Float32},
-)
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz", "a.parquet"])
@@ -38,20 +32,6 @@ def test_what_is_read(tmp_path, name):
     assert variants.ref == ["A", "ac"] and variants.alt == ["C", None]
     assert variants.line.tolist() == ([1, 2] if name.endswith("parquet") else [2, 3])
     assert len(table.frame) == 2
-
-
-@pytest.mark.parametrize("ending", [".tsv", ".tsv.gz"])
-def test_further_columns_stay_and_scores_of_the_same_mode_are_replaced(tmp_path, ending):
-    (tmp_path / "a.tsv").write_text(TEXT)
-    frame = read_table(tmp_path / "a.tsv").frame
-    out = tmp_path / f"out{ending}"
-    with table_writer(out, ending) as write:
-        write(with_scores(frame, SCORES))
-    data = out.read_bytes()
-    assert (gzip.decompress(data) if ending == ".tsv.gz" else data).decode() == (
-        "chrom\tpos\tnote\tref\talt\tstatus\tllr\n"
-        "1\t7\tx\tA\tC\tok\t-0.5\nchr2\t3\t1.50\tac\t\tmissing_alt\t\n"
-    )
 
 
 def test_a_vcf_of_a_table_declares_contigs_as_its_records_name_them(tmp_path):

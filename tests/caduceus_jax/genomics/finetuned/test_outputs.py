@@ -5,20 +5,13 @@ import pytest
 
 import caduceus_jax as cj
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.finetuned.outputs import Outputs, fitted, forward
-from caduceus_jax.genomics.options import Masking, VariantScoring
+from caduceus_jax.genomics.finetuned.outputs import Outputs, forward
 from caduceus_jax.model.files.task import TaskDescription
-from tests.models import classifier, kinds, random_ids
+from tests.models import kinds, random_ids
 
 
 def outputs(kind, names, **more) -> Outputs:
     return Outputs(TaskDescription(kind=kind, **more), names, kind == "tracks", 4)
-
-
-def described(**task) -> cj.Pretrained:
-    model = classifier()
-    model.task = TaskDescription(**task)
-    return cj.Pretrained(model, cj.Tokenizer())
 
 
 def test_classes_change_by_probability_and_by_log_odds():
@@ -67,34 +60,6 @@ def test_columns_are_described_and_outputs_named_or_numbered():
         tracks.column(None)
 
 
-def test_the_context_is_what_the_model_was_trained_on_unless_it_is_set():
-    assert fitted(described(), None, VariantScoring()) == ("output", VariantScoring())
-    trained = described(max_length=500)
-    assert fitted(trained, None, Masking())[1].context_length == 500
-    assert fitted(trained, "output", VariantScoring(context_length=99))[1].context_length == 99
-    with pytest.raises(UserError, match="more than the 500 bases that the model was trained on"):
-        fitted(trained, None, VariantScoring(context_length=501))
-    tracks = cj.Pretrained(kinds()["tracks"], cj.Tokenizer())
-    assert fitted(tracks, None, VariantScoring())[1].context_length == 1020
-    with pytest.raises(UserError, match="not a multiple of the model's bins of 4"):
-        fitted(tracks, None, VariantScoring(context_length=22))
-
-
-def test_modes_and_options_that_a_model_does_not_have_are_refused():
-    language = cj.Pretrained(kinds()["ps"], cj.Tokenizer())
-    assert fitted(language, None, VariantScoring())[0] == "llr"
-    with pytest.raises(UserError, match="mode is output, which is for fine-tuned models"):
-        fitted(language, "output", VariantScoring())
-    for mode in ("llr", "pll"):
-        with pytest.raises(UserError, match=f"mode is {mode}, which reads a language-model head"):
-            fitted(described(), mode, VariantScoring())
-    assert fitted(described(), "embedding", VariantScoring())[0] == "embedding"
-    with pytest.raises(UserError, match="rc_mode is for language models"):
-        fitted(described(), None, VariantScoring(rc_mode="none"))
-    with pytest.raises(UserError, match="was not fine-tuned"):
-        Outputs.of(language)
-
-
 def test_padded_models_run_at_their_full_length():
     padded = outputs("classification", ("a", "b"), max_length=30, padded=True)
     assert padded.run_length(20) == 30
@@ -104,3 +69,8 @@ def test_padded_models_run_at_their_full_length():
 def test_forward_gives_logits():
     model, ids = kinds()["tracks"], random_ids(8)
     assert forward(model, ids, None).shape == (2, 2, 2)
+
+
+def test_a_language_model_has_no_outputs():
+    with pytest.raises(UserError, match="was not fine-tuned"):
+        Outputs.of(cj.Pretrained(kinds()["ps"], cj.Tokenizer()))

@@ -19,8 +19,6 @@ def test_columns_stand_beside_the_rows_of_their_variants(tmp_path):
     assert set(genes.declarations()) == {
         "CADUCEUS_GENE", "CADUCEUS_REGION", "CADUCEUS_TSS_GENE", "CADUCEUS_TSS_DISTANCE",
     }  # fmt: skip
-    nothing = GeneColumns(None, source, reference)
-    assert nothing.beside(range(1, 3), frame) is frame and nothing.declarations() == {}
 
 
 def test_values_of_info_fields_are_escaped():

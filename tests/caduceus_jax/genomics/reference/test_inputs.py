@@ -12,6 +12,7 @@ from caduceus_jax.genomics.reference.inputs import (
     as_sequences,
     as_variants,
     is_path,
+    is_table,
     kind_of,
 )
 from tests.genomes import fasta, genome, prepared, write_bed, write_vcf
@@ -85,6 +86,14 @@ def test_kinds_of_files(tmp_path):
     }
     for kind, path in files.items():
         assert kind_of(Input(path)).upper() == kind
+
+
+def test_tables_are_told_by_their_first_bytes_or_their_name(tmp_path):
+    polars.DataFrame({"x": [1]}).write_parquet(tmp_path / "fd")
+    (tmp_path / "a.fa").write_text(">a\nACGT\n")
+    (tmp_path / "a.tsv.gz").write_text("x\n1\n")
+    assert is_table(Input(tmp_path / "fd")) and is_table(Input(tmp_path / "a.tsv.gz"))
+    assert not is_table(Input(tmp_path / "a.fa"))
 
 
 def test_texts_and_paths(tmp_path):

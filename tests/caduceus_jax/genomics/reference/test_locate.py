@@ -5,7 +5,14 @@ import pytest
 
 import caduceus_jax as cj
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.reference.locate import centred, locate, name_row, place
+from caduceus_jax.genomics.reference.locate import (
+    centred,
+    extra_left,
+    locate,
+    middle,
+    name_row,
+    place,
+)
 from caduceus_jax.genomics.structural import Event
 from tests.genomes import genome
 
@@ -126,3 +133,25 @@ def test_centred_windows_have_their_position_at_half_their_length():
     assert (start.tolist(), end.tolist()) == ([8, -2], [13, 3])
     start, end = centred(array(10, 0), 4)
     assert (start.tolist(), end.tolist()) == ([8, -2], [12, 2])
+
+
+def test_a_stretch_lies_in_the_middle_of_its_window():
+    """Two bases of 5 leave 3 others: one left and two right of them, or the other way round."""
+    starts, ends = middle(
+        np.array([10, 10, 10]), np.array([2, 2, 3]), 5, np.array([False, True, True])
+    )
+    np.testing.assert_array_equal(starts, [9, 8, 9])
+    np.testing.assert_array_equal(ends, [14, 13, 14])
+
+
+def test_both_strands_put_the_base_that_is_left_over_on_the_same_side(tmp_path):
+    """AACC before CG: read from the other strand it is CGGGTT, which comes later."""
+    forward = genome(tmp_path / "a.fa", {"1": "AACCCG"})
+    reverse = genome(tmp_path / "b.fa", {"1": "CGGGTT"})
+    zero = np.zeros(1, np.int64)
+    assert extra_left(forward, zero, zero + 2, [(b"CC",)], 3).tolist() == [True]
+    assert extra_left(reverse, zero, zero + 2, [(b"GG",)], 3).tolist() == [False]
+    # One base leaves as many on both sides; windows of an even length are not asked about.
+    assert extra_left(reverse, zero, zero + 2, [(b"G",)], 3).tolist() == [True]
+    assert extra_left(reverse, zero, zero + 2, [(b"G",)], 4).tolist() == [True]
+    assert extra_left(reverse, zero, zero + 2, [(b"G",)], 4, even_too=True).tolist() == [False]
