@@ -67,7 +67,7 @@ def read_table(path: AnyPath | Input) -> Table:
         return Table(_read_parquet(source), source.name)
     ending = source.path.name.removesuffix(".gz").removesuffix(".bgz")[-4:]
     separator = _SEPARATORS.get(ending)
-    if separator is None and source.is_regular:
+    if separator is None and source.is_regular and source.path.suffix:
         raise UserError(
             f"{source.name} is read by its name's ending, and that is none of .csv, .tsv (with or "
             "without .gz), .parquet, .fa, .fasta, .fna"
@@ -75,7 +75,7 @@ def read_table(path: AnyPath | Input) -> Table:
     with source.open() as file:
         data = file.read().removeprefix(codecs.BOM_UTF8)
     if separator is None:  # a pipe has no ending
-        first = data.partition(b"\n")[0]
+        first = data.lstrip(b"\r\n").partition(b"\n")[0]
         separator = "\t" if b"\t" in first else ","
     return _read_text(source.name, data, separator)
 

@@ -3,7 +3,7 @@
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars
@@ -13,8 +13,6 @@ from caduceus_jax.genomics.files.bed import read_bed
 from caduceus_jax.genomics.files.fasta import iterate_fasta
 from caduceus_jax.genomics.files.inputs import STANDARD_INPUT, AnyPath, Input, as_input
 from caduceus_jax.genomics.files.tables import (
-    PARQUET,
-    TEXT_ENDINGS,
     Table,
     checked_bases,
     is_frame,
@@ -25,6 +23,7 @@ from caduceus_jax.genomics.files.variant_tables import COLUMNS, frame_of, varian
 from caduceus_jax.genomics.files.vcf import Vcf
 from caduceus_jax.genomics.interval import Interval, Intervals
 from caduceus_jax.genomics.reference.genome import Genome
+from caduceus_jax.genomics.reference.kinds import is_table, kind_of
 from caduceus_jax.genomics.reference.locate import Edge
 from caduceus_jax.genomics.reference.regions import named_regions
 from caduceus_jax.genomics.reference.sequences import (
@@ -36,7 +35,6 @@ from caduceus_jax.genomics.reference.sequences import (
 )
 from caduceus_jax.genomics.variant import Variant, Variants
 
-Kind = Literal["FASTA", "BED", "VCF", "table"]
 Frame = Any  # a polars or pandas DataFrame
 AnyGenome = Genome | AnyPath
 AnyRegions = (
@@ -96,7 +94,7 @@ def as_variants(variants: AnyVariants | Input) -> VariantSource:
         isinstance(variants, str) and is_path(variants)
     ):
         source = as_input(variants)
-        if is_table(source):
+        if is_table(source, COLUMNS):
             return _of_table(read_table(source))
         vcf = Vcf(source)
         found = vcf.variants()
@@ -222,7 +220,7 @@ def _of_items(items: list[Any], genome: AnyGenome | None, how: _How) -> Sequence
 def _of_file(
     source: Input, genome: AnyGenome | None, how: _How, column: str
 ) -> tuple[Sequences, polars.DataFrame | None]:
-    kind = kind_of(source)
+    kind = kind_of(source, column)
     if kind == "table":
         return _of_column(read_table(source), genome, how, column)
     if kind == "FASTA" and genome is None:
@@ -247,31 +245,6 @@ def _of_file(
         ), None
     regions = read_bed(source)
     return _around(regions, genome, how, lambda row: f"{source.name}:{regions.line[row]}"), None
-
-
-def is_table(source: Input) -> bool:
-    """Tells whether a file is read as a table, by how it starts or by the ending of its name."""
-    ending = source.path.name.endswith((*TEXT_ENDINGS, ".parquet"))
-    return source.head(len(PARQUET)) == PARQUET or ending
-
-
-def kind_of(source: Input) -> Kind:
-    """Finds out what a file is: by how it starts, then by the ending of its name."""
-    if is_table(source):
-        return "table"
-    with source.open() as file:
-        start = file.read(1 << 12).removeprefix(b"\xef\xbb\xbf")
-    plain = source.path.name.removesuffix(".gz").removesuffix(".bgz")
-    if start.startswith((b"##fileformat=VCF", b"BCF")) or plain.endswith((".vcf", ".bcf")):
-        return "VCF"
-    if plain.endswith(".bed"):
-        return "BED"
-    for line in start.splitlines():
-        words = line.split()
-        if not words or line.startswith(b"#") or words[0] in (b"track", b"browser"):
-            continue
-        return "BED" if len(words) > 2 and words[1].isdigit() and words[2].isdigit() else "FASTA"
-    return "FASTA" if not start.startswith((b"#", b"track", b"browser")) else "BED"
 
 
 def _of_fasta(source: Input, max_length: int | None) -> Sequences:

@@ -94,6 +94,12 @@ def test_parquet_is_told_by_its_first_bytes(tmp_path):
     assert read_table(tmp_path / "fd").frame.rows() == [(1,)]
 
 
+@pytest.mark.parametrize("text", ["x\ty\n1\t2,3\n", '\nx,y\n1,"2,3"\n'])
+def test_a_name_without_an_ending_leaves_the_separator_to_the_first_line(tmp_path, text):
+    (tmp_path / "stdin").write_text(text)
+    assert read_table(tmp_path / "stdin").frame.rows() == [("1", "2,3")]
+
+
 def test_frames_of_other_kinds():
     expected = polars.DataFrame({"x": [1, 2], "y": ["a", "b"]})
     forms = [expected, expected.lazy(), expected.to_dict(as_series=False)]

@@ -5,15 +5,12 @@ import pytest
 
 import caduceus_jax as cj
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.inputs import Input
 from caduceus_jax.genomics.reference.inputs import (
     as_genome,
     as_intervals,
     as_sequences,
     as_variants,
     is_path,
-    is_table,
-    kind_of,
 )
 from tests.genomes import fasta, genome, prepared, write_bed, write_vcf
 
@@ -76,24 +73,6 @@ def test_sequences_of_texts_and_files(tmp_path):
     frame = polars.DataFrame({"label": [1], "sequence": ["ACG"]})
     found, table = as_sequences(frame, None, **how)
     assert found.read(0) == b"ACG" and table is not None and table.columns == ["label", "sequence"]
-
-
-def test_kinds_of_files(tmp_path):
-    files = {
-        "FASTA": fasta(tmp_path / "a", one="ACGT"),
-        "VCF": write_vcf(tmp_path / "b", "chr1\t3\t.\tG\tT\t.\t.\t."),
-        "BED": write_bed(tmp_path / "c", "chr1\t2\t5"),
-    }
-    for kind, path in files.items():
-        assert kind_of(Input(path)).upper() == kind
-
-
-def test_tables_are_told_by_their_first_bytes_or_their_name(tmp_path):
-    polars.DataFrame({"x": [1]}).write_parquet(tmp_path / "fd")
-    (tmp_path / "a.fa").write_text(">a\nACGT\n")
-    (tmp_path / "a.tsv.gz").write_text("x\n1\n")
-    assert is_table(Input(tmp_path / "fd")) and is_table(Input(tmp_path / "a.tsv.gz"))
-    assert not is_table(Input(tmp_path / "a.fa"))
 
 
 def test_texts_and_paths(tmp_path):
