@@ -148,6 +148,23 @@ def open_binary(
         yield file
 
 
+def check_text(name: str, data: bytes, kind: str) -> None:
+    """Checks that a file is text: other readers end a line, or a field, at a zero byte.
+
+    Args:
+        name: name of the file in errors.
+        data: all of its content.
+        kind: what it should be, with an article.
+
+    Raises:
+        UserError: a zero byte, with its line.
+    """
+    at = data.find(b"\0")
+    if at >= 0:
+        line = data.count(b"\n", 0, at) + 1
+        raise UserError(f"{name}:{line}: a zero byte: this is not text, so not {kind}")
+
+
 def _standard_input() -> IO[bytes]:
     file = sys.stdin.buffer
     if file.isatty():

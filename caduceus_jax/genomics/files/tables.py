@@ -10,7 +10,7 @@ import polars
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.fasta import StrangeByte, canonical
-from caduceus_jax.genomics.files.inputs import AnyPath, Input, as_input
+from caduceus_jax.genomics.files.inputs import AnyPath, Input, as_input, check_text
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PARQUET = b"PAR1"  # how such a file begins
@@ -90,6 +90,7 @@ def _read_parquet(source: Input) -> polars.DataFrame:
 
 
 def _read_text(name: str, data: bytes, separator: str) -> Table:
+    check_text(name, data, "a table")
     encoding = "utf-8"
     try:
         text = data.decode()

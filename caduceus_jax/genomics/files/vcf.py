@@ -240,6 +240,8 @@ def _ended(line: bytes, end: bytes) -> bytes:
 
 def _checked(where: str, line: bytes) -> list[str]:
     """Returns the first five columns of a record."""
+    if b"\0" in line:
+        raise UserError(f"{where}: a zero byte: this is not text, so not a VCF file")
     columns = line.rstrip(b"\r\n").split(b"\t", len(_COLUMNS))
     if len(columns) < len(_COLUMNS):
         raise UserError(

@@ -7,7 +7,7 @@ import polars
 from polars import col
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.genomics.files.inputs import AnyPath, Input, as_input
+from caduceus_jax.genomics.files.inputs import AnyPath, Input, as_input, check_text
 
 _COLUMNS = ("chrom", "source", "type", "start", "end", "score", "strand", "phase", "attributes")
 _GFF3_FASTA = b"\n##FASTA"
@@ -60,6 +60,7 @@ def read_annotation(path: AnyPath | Input) -> Annotation:
     with source.open() as file:
         text = file.read().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     text = text.partition(_GFF3_FASTA)[0]
+    check_text(source.name, text, "a GTF or GFF3 file")
     features = _features(source.name, text)
     parents = features["attributes"].str.contains(r"(?:^|;)\s*(?:ID|Parent)=").any()
     features = _of_gff3(features) if parents else _of_gtf(features)

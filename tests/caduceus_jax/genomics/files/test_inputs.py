@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from caduceus_jax import UserError
-from caduceus_jax.genomics.files.inputs import Input, open_binary
+from caduceus_jax.genomics.files.inputs import Input, check_text, open_binary
 
 
 @pytest.fixture
@@ -23,6 +23,12 @@ def test_compression_is_told_from_the_content(files):
         assert Input(files / name).compression == kind
         with open_binary(files / name) as file:
             assert file.read() == b"text, whatever its name says"
+
+
+def test_text_has_no_zero_bytes():
+    check_text("a.gtf", b"text\n", "a GTF file")
+    with pytest.raises(UserError, match=r"^a\.gtf:3: a zero byte: this is not text, so not a GTF"):
+        check_text("a.gtf", b"1\n2\n3\0", "a GTF file")
 
 
 def test_short_files_are_no_compression(tmp_path):

@@ -81,6 +81,8 @@ def test_rows_know_their_lines(tmp_path):
         ("a.tsv", b"x\ty\n1\n", ":2: 1 columns, where the first line names 2; they are separated"),
         ("a.txt", b"x\ty\n", " is read by its name's ending, and that is none of .csv, .tsv (wit"),
         ("a.tsv", b"\n\n", " is empty: its first line names the columns"),
+        ("a.tsv", b"x\ty\n1\t\0", ":2: a zero byte: this is not text, so not a table"),
+        ("a.csv", "x,y\n1,2\n".encode("utf-16"), ":1: a zero byte: this is not text, so not a t"),
     ],
 )
 def test_what_does_not_fit_names_its_line(tmp_path, name, data, says):

@@ -125,6 +125,7 @@ BAD_LINES = {
     ),
     "chr1\t1\t.\t.\tC\t.\t.\t.": "REF is '.': it must be the reference's bases",
     "chr1\t1\t.\t\tC\t.\t.\t.": "REF is '': it must be the reference's bases",
+    "chr1\t1\ta\0b\tA\tC\t.\t.\t.": "a zero byte: this is not text, so not a VCF file",
 }
 
 

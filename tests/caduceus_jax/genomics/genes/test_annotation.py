@@ -57,6 +57,7 @@ def test_names_that_are_missing_or_quoted(tmp_path):
         ("1\tx\tgene\ta\t9\t.\t+\t.\tgene_id \"A\"\n", "goes from a to 9"),
         ("1\tx\tgene\t10\t9\t.\t+\t.\tgene_id \"A\"\n", "goes from 10 to 9"),
         ("1\tx\tgene\t1\t9\t.\t+\t.\tcolour \"red\"\n", "a has no genes"),
+        ("#\n1\tx\tgene\t1\t9\t.\t+\t.\tgene_id \"A\0\"\n", "a:2: a zero byte: this is not text"),
     ],
 )  # fmt: skip
 def test_what_is_not_an_annotation_is_one_sentence(tmp_path, text, says):
