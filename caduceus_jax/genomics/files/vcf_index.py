@@ -39,9 +39,13 @@ def index_vcf(path: pathlib.Path) -> pathlib.Path:
 
 
 def remove_indexes(path: pathlib.Path) -> None:
-    """Removes the indexes beside a file, which are of an earlier file of that name."""
-    for ending in _ENDINGS:
-        path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
+    """Removes the indexes beside a file, which are of an earlier file of that name.
+
+    Where the file is a symbolic link, those beside the file that it points to are removed, too.
+    """
+    for file in (path, path.resolve()):
+        for ending in _ENDINGS:
+            file.with_name(f"{file.name}{ending}").unlink(missing_ok=True)
 
 
 def _check_sorted(path: pathlib.Path, after: str) -> int:

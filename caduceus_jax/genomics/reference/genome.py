@@ -13,7 +13,7 @@ from jaxtyping import Int, UInt8
 from caduceus_jax.errors import UserError
 from caduceus_jax.genomics.files.alleles import COMPLEMENT
 from caduceus_jax.genomics.files.fasta import StrangeByte, canonical, iterate_chunks
-from caduceus_jax.genomics.files.inputs import Input
+from caduceus_jax.genomics.files.inputs import STANDARD_INPUT, Input
 from caduceus_jax.genomics.interval import Interval
 from caduceus_jax.genomics.reference.fasta_index import open_index
 from caduceus_jax.genomics.reference.store import Store
@@ -241,9 +241,11 @@ def _open_prepared(path: pathlib.Path) -> _Opened:
 
 
 def _open_fasta(path: pathlib.Path) -> _Opened:
-    if path.exists() and not path.is_file():
+    piped = str(path) in STANDARD_INPUT
+    if piped or (path.exists() and not path.is_file()):
         raise UserError(
-            f"{path} is a pipe, and a genome is read at random: write it to a file first"
+            f"{'standard input' if piped else path} is a pipe, and a genome is read at random: "
+            "write it to a file first"
         )
     source = Input(path)
     if not source.size:

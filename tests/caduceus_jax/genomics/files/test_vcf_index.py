@@ -6,7 +6,7 @@ import pytest
 
 from caduceus_jax import UserError
 from caduceus_jax.genomics.files.vcf import Vcf, write_vcf
-from caduceus_jax.genomics.files.vcf_index import index_vcf
+from caduceus_jax.genomics.files.vcf_index import index_vcf, remove_indexes
 
 HEADER = "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 
@@ -48,3 +48,14 @@ def test_an_index_finds_records(tmp_path):
     with pysam.TabixFile(str(out)) as file:
         found = [tuple(line.split("\t")[:2]) for line in file.fetch("1", 4, 1000)]
     assert found == [("1", "5"), ("1", "5"), ("1", "900")]
+
+
+def test_indexes_of_an_earlier_file_are_removed_beside_a_link_and_its_file(tmp_path):
+    (tmp_path / "real").mkdir()
+    real, link = tmp_path / "real" / "b.vcf.gz", tmp_path / "a.vcf.gz"
+    link.symlink_to(real)
+    kept = [real, tmp_path / "other.vcf.gz.tbi"]
+    for path in (*kept, *(pathlib.Path(f"{p}{e}") for p in (real, link) for e in (".tbi", ".csi"))):
+        path.write_text("of yesterday")
+    remove_indexes(link)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted([*kept, link])

@@ -145,6 +145,13 @@ def test_bad_files_are_one_sentence(tmp_path):
     assert not (tmp_path / "a.fa.fai").exists()
 
 
+@pytest.mark.parametrize("path", ["-", "/dev/stdin"])
+def test_a_genome_is_not_read_from_standard_input(path):
+    assert message(path) == (
+        "standard input is a pipe, and a genome is read at random: write it to a file first"
+    )
+
+
 UNEVEN = {
     ">a\nACGT\nAC\nACGT\n": 3,
     ">a\nACGT\nACGTA\n": 3,
