@@ -14,6 +14,7 @@ import numpy as np
 
 from caduceus_jax.configs import resolve_data
 from caduceus_jax.errors import UserError
+from caduceus_jax.files import WriteFailed
 from caduceus_jax.genomics.files.fasta import iterate_chunks
 from caduceus_jax.genomics.reference.store import (
     BASES,
@@ -86,8 +87,10 @@ def write_store(fasta: pathlib.Path, out: pathlib.Path) -> Store:
     try:
         _write(fasta, partial)
         partial.replace(out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise WriteFailed(f"{out} cannot be written: {error.strerror or error}") from None
         raise
     return Store(out)
 

@@ -174,14 +174,19 @@ def _standard_input() -> IO[bytes]:
 
 def _spooled(file: IO[bytes]) -> IO[bytes]:
     """Returns all of a file that can be read only once, as one that can be read again."""
+    copy: IO[bytes] | None = None
     try:
         copy = tempfile.TemporaryFile()
         shutil.copyfileobj(file, copy, _BUFFER)
         copy.flush()
     except OSError as error:
+        if copy is not None:
+            with contextlib.suppress(OSError):  # the same error once more
+                copy.close()
+        # Where no folder has room, not even its name can be found out again.
         raise UserError(
-            f"a pipe is copied to {tempfile.gettempdir()}, which failed ({error.strerror}): write "
-            "the input to a file, or set TMPDIR to a folder with room"
+            f"a pipe is copied to {tempfile.tempdir or 'a temporary file'}, which failed "
+            f"({error.strerror}): write the input to a file, or set TMPDIR to a folder with room"
         ) from None
     finally:
         file.close()

@@ -13,6 +13,7 @@ from caduceus_jax.genomics.files.fasta import iterate_fasta
 from caduceus_jax.genomics.reference.store import Store
 from caduceus_jax.train.data import prepare as module
 from caduceus_jax.train.data.prepare import write_store
+from tests.disks import files_of_at_most
 from tests.genomes import fasta, prepared
 
 
@@ -110,6 +111,15 @@ def test_an_interrupted_prepare_leaves_nothing_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "content_digest", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_store(path, tmp_path / "out")
+    assert [found.name for found in tmp_path.iterdir()] == ["g.fa"]
+
+
+@pytest.mark.parametrize("most", [0, 30, 110])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, most):
+    path = fasta(tmp_path / "g.fa", chr1="ACGTN" * 20)
+    with files_of_at_most(most), pytest.raises(UserError) as error:
+        write_store(path, tmp_path / "out")
+    assert str(error.value) == f"{tmp_path / 'out'} cannot be written: File too large"
     assert [found.name for found in tmp_path.iterdir()] == ["g.fa"]
 
 

@@ -1,15 +1,12 @@
 """Outputs of every format on a disk that is full at any byte: one sentence, and nothing half."""
 
-import contextlib
-import resource
-import signal
-
 import numpy as np
 import pytest
 from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, CaduceusForTracks
 from caduceus_jax.cli.main import FAILED, main
+from tests.disks import files_of_at_most
 from tests.genomes import fasta, write_bed, write_vcf
 
 SMALL = ["--context-length", "21", "--batch-size", "64"]
@@ -41,19 +38,6 @@ def inputs(tmp_path_factory) -> dict[str, str]:
         "BED": str(write_bed(folder / "in.bed", *(("1", p, p + 9) for p in range(0, 600, 5)))),
         "REGION": "1:1-60",
     }
-
-
-@contextlib.contextmanager
-def files_of_at_most(size: int):
-    """Writing more than so many bytes to a file fails, as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize(("text", "ending"), CASES)

@@ -1,11 +1,14 @@
 """Compression is told from the first bytes, and damage from the last ones."""
 
 import gzip
+import os
+import tempfile
 
 import pytest
 
 from caduceus_jax import UserError
 from caduceus_jax.genomics.files.inputs import Input, check_text, open_binary
+from tests.disks import files_of_at_most
 
 
 @pytest.fixture
@@ -44,3 +47,15 @@ def test_damage_is_one_sentence(files, name):
     with pytest.raises(UserError, match=f"^{path} is cut short .*: fetch it again"):
         with open_binary(path) as file:
             file.read()
+
+
+def test_a_pipe_that_finds_no_room_is_one_sentence(monkeypatch):
+    """Even where not a byte can be written, so that no folder for temporary files is known."""
+    for folder, shown in ((tempfile.gettempdir(),) * 2, (None, "a temporary file")):
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "wb") as file:
+            file.write(b"more than one byte")
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        with files_of_at_most(0), pytest.raises(UserError, match=f"^a pipe is copied to {shown}, "):
+            Input(f"/dev/fd/{reading}")
+        os.close(reading)
