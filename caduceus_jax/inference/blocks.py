@@ -6,6 +6,7 @@ the very numbers of an uninterrupted run in one piece.
 """
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload, runtime_checkable
@@ -26,8 +27,12 @@ _MOST_COUNTED = 10_000_000  # rows that a progress bar counts one by one
 class Journal(Protocol):
     """Keeps the values of batches in the order in which they are computed."""
 
-    def next(self) -> np.ndarray | None:
-        """Returns the values of the next batch, flat; None where the next one is to be computed."""
+    def next(self, count: int | None = None) -> np.ndarray | None:
+        """Returns the values of the next batch, flat; None where the next one is to be computed.
+
+        Args:
+            count: how many values it has; others are not its own, and are dropped.
+        """
         ...
 
     def append(self, values: np.ndarray) -> None:
@@ -122,10 +127,11 @@ def run_blocks(
 def _replayed(block: Block[Any], journal: Journal) -> list[tuple[Batch, np.ndarray]]:
     found = []
     for batch in block.batches:
-        values = journal.next()
+        shape = (len(batch.rows), *block.item(batch))
+        values = journal.next(math.prod(shape))
         if values is None:
             break
-        found.append((batch, values.reshape(len(batch.rows), *block.item(batch))))
+        found.append((batch, values.reshape(shape)))
     return found
 
 

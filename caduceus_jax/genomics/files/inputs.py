@@ -167,6 +167,11 @@ def check_text(name: str, data: bytes, kind: str) -> None:
 
 def _standard_input() -> IO[bytes]:
     file = sys.stdin.buffer
+    if file.closed:
+        raise UserError(
+            "standard input is a pipe, which is read once, and two inputs name it: write one of "
+            "them to a file"
+        )
     if file.isatty():
         raise UserError("standard input is a terminal: send a file into it, with < or with a pipe")
     return file

@@ -1,6 +1,7 @@
 """Output files: checked before the work, and complete or not there after it."""
 
 import contextlib
+import errno
 import importlib
 import os
 import pathlib
@@ -38,6 +39,11 @@ def check_output(path: pathlib.Path, formats: Mapping[str, str | None]) -> str:
     if path.is_dir() or not path.parent.is_dir():
         wrong = f"{path} is a directory" if path.is_dir() else f"{path.parent} is not a directory"
         raise UserError(f"cannot write {path}: {wrong}")
+    try:
+        path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # a RuntimeError before Python 3.13
+        if getattr(error, "errno", errno.ELOOP) == errno.ELOOP:
+            raise UserError(f"cannot write {path}: it is a symbolic link to itself") from None
     if path.exists() and not path.is_file():
         raise UserError(f"cannot write {path}: it is not a regular file")
     if not os.access(path.resolve().parent, os.W_OK):

@@ -44,6 +44,7 @@ class Journal:
         size: bytes that may be read; what is beyond is dropped.
         path: its path in errors.
         dtype: type of the numbers that it keeps.
+        whole: it has all batches of the run, so that one that is missing is an error.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Journal:
         size: int,
         path: pathlib.Path = pathlib.Path("journal"),
         dtype: str = "<f4",
+        whole: bool = False,
     ):
         self._file, self._size, self._path, self._dtype = file, size, path, dtype
+        self._whole = whole
         self._synced = time.monotonic()
         self.replayed = self.appended = 0  # batches
 
@@ -62,17 +65,30 @@ class Journal:
         """Returns the bytes that an earlier run left."""
         return self._size - self._file.tell()
 
-    def next(self) -> Float[np.ndarray, " values"] | None:
-        """Returns the values of the next batch that is kept; None where it is to be computed."""
+    def next(self, count: int | None = None) -> Float[np.ndarray, " values"] | None:
+        """Returns the values of the next batch that is kept; None where it is to be computed.
+
+        Args:
+            count: how many values it has; others are not its own, and are dropped.
+
+        Raises:
+            UserError: it has to be computed, and the journal was to have all batches.
+        """
         start = self._file.tell()
         head = self._file.read(_ENTRY.size) if start < self._size else b""
         if len(head) == _ENTRY.size:
             length, crc = _ENTRY.unpack(head)
             if length <= self._size - start - _ENTRY.size:
                 values = self._file.read(length)
-                if zlib.crc32(values) == crc:
+                found = np.frombuffer(values, self._dtype) if zlib.crc32(values) == crc else None
+                if found is not None and count in (None, len(found)):
                     self.replayed += 1
-                    return np.frombuffer(values, self._dtype)
+                    return found
+        if self._whole:
+            raise UserError(
+                "the shards do not have all results of the run: one of them is damaged, or was "
+                "interrupted before its end; compute each of them again with the same command"
+            )
         self._file.seek(start)
         self._file.truncate()
         self._size = start
@@ -154,16 +170,16 @@ def open_journal(
         raise OutputError(f"the journal {path} cannot be written: {error.strerror}") from None
     with file:
         _lock(file, path)
-        first = _begin(file, path, record, restart)
+        first, whole = _begin(file, path, record, restart)
         size = file.seek(0, os.SEEK_END)
-        if size > first:
+        if size > first and not whole:
             log.info(f"continuing from {path}, what an earlier run computed")
-        journal = Journal(file, size, path, dtype)
+        journal = Journal(file, size, path, dtype, whole)
         file.seek(first)
         try:
             yield journal
         except BaseException:
-            if file.seek(0, os.SEEK_END) == first:
+            if whole or file.seek(0, os.SEEK_END) == first:
                 path.unlink(missing_ok=True)
             else:
                 log.info(f"what is computed is kept in {path}: the same command continues from it")
@@ -175,12 +191,19 @@ def open_journal(
             path.replace(keep)
 
 
-def _begin(file: io.FileIO, path: pathlib.Path, run: dict[str, Any], restart: bool) -> int:
-    """Checks the journal's first line, or writes it; returns where the entries begin."""
+def _begin(
+    file: io.FileIO, path: pathlib.Path, run: dict[str, Any], restart: bool
+) -> tuple[int, bool]:
+    """Checks the journal's first line, or writes it.
+
+    Returns:
+        Where the entries begin; and whether all of the run's are there.
+    """
     line = file.readline()
-    there = _first_line(line, path)
-    if there == run and not restart:
-        return len(line)
+    header = _first_line(line, path)
+    there = None if header is None else header["run"]
+    if header is not None and there == run and not restart:
+        return len(line), header.get("whole", False)
     if there is not None and not restart:
         differing = [key for key in {**run, **there} if run.get(key) != there.get(key)]
         raise UserError(
@@ -190,7 +213,7 @@ def _begin(file: io.FileIO, path: pathlib.Path, run: dict[str, Any], restart: bo
     file.seek(0)
     file.truncate()
     _write(file, json.dumps({"format": FORMAT, "run": run}).encode() + b"\n", path)
-    return file.tell()
+    return file.tell(), False
 
 
 def _write(file: io.FileIO, data: bytes, path: pathlib.Path) -> None:
@@ -208,13 +231,13 @@ def _write(file: io.FileIO, data: bytes, path: pathlib.Path) -> None:
 
 
 def _first_line(line: bytes, path: pathlib.Path) -> dict[str, Any] | None:
-    """Reads which run a journal belongs to; None where the first line is cut short."""
+    """Reads the first line, with the record of the run; None where it is cut short."""
     opening = json.dumps({"format": FORMAT})[:-1].encode()
     if not line.startswith(opening[: len(line)]):
         raise UserError(
             f"{path} is not a journal of caduceus-jax: move it, or choose another output"
         )
-    return json.loads(line)["run"] if line.endswith(b"\n") else None
+    return json.loads(line) if line.endswith(b"\n") else None
 
 
 def _lock(file: io.FileIO, path: pathlib.Path) -> None:

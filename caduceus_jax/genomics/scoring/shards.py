@@ -166,7 +166,7 @@ def joined(shards: Sequence[pathlib.Path]) -> tuple[dict[str, Any], dict[str, An
 def write_joined(
     shards: Sequence[pathlib.Path], run: Mapping[str, Any], journal: pathlib.Path
 ) -> None:
-    """Writes the journal of the whole run.
+    """Writes the journal of the whole run, from which nothing may be missing.
 
     Args:
         shards: all of them, in any order.
@@ -178,7 +178,8 @@ def write_joined(
     """
     ordered = sorted(shards, key=lambda path: _record(path)["shard"][0])
     with replacing(journal) as partial, partial.open("wb") as file:
-        file.write(json.dumps({"format": FORMAT, "run": dict(run)}).encode() + b"\n")
+        header = {"format": FORMAT, "run": dict(run), "whole": True}
+        file.write(json.dumps(header).encode() + b"\n")
         for path in ordered:
             with path.open("rb") as shard:
                 shard.readline()
@@ -186,6 +187,10 @@ def write_joined(
 
 
 def _record(path: pathlib.Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        raise UserError(
+            f"{path} is not a file, and shards are read several times: name OUT.shard-I-of-N"
+        )
     try:
         with path.open("rb") as file:
             line = file.readline(1 << 24)

@@ -17,7 +17,7 @@ class Journal:
     def __init__(self, kept=()):
         self.kept, self.appended = list(kept), []
 
-    def next(self):
+    def next(self, count=None):
         return self.kept.pop(0) if self.kept else None
 
     def append(self, values):

@@ -1,5 +1,8 @@
 """Shards of every command, merged: the bytes of one run."""
 
+import os
+import pathlib
+
 import pytest
 
 from caduceus_jax.cli.main import main
@@ -38,6 +41,51 @@ def test_merged_shards_are_one_run(tmp_path, inputs, monkeypatch, text):
     assert [file.name for file in shards] == [f"{first}.shard-{i}-of-3" for i in (1, 2, 3)]
     assert main(["merge", *(file.name for file in reversed(shards))]) == 0
     assert written(tmp_path / "parts") == written(tmp_path / "whole")
+
+
+def entries(path: pathlib.Path) -> list[int]:
+    """Returns where each entry of a shard ends."""
+    data = path.read_bytes()
+    ends = [data.index(b"\n") + 1]
+    while ends[-1] < len(data):
+        ends.append(ends[-1] + 8 + int.from_bytes(data[ends[-1] :][:4], "little"))
+    return ends
+
+
+@pytest.mark.parametrize("out", ["a.tsv", "a.zarr"])
+def test_shards_that_lack_results_are_refused(tmp_path, inputs, monkeypatch, capsys, out):
+    """The next shard's results would take the place of those that are missing."""
+    monkeypatch.chdir(tmp_path)
+    text = f"likelihood LM BED --out {out}"
+    for number in (1, 2):
+        assert main([*words(text, inputs), "--shard", f"{number}/2"]) == 0
+    shards = [tmp_path / f"{out}.shard-{number}-of-2" for number in (1, 2)]
+    data, ends = shards[0].read_bytes(), entries(shards[0])
+    assert len(ends) > 3
+    damaged = {
+        "unfinished": data[: ends[-2]],
+        "without its first": data[: ends[0]] + data[ends[1] :],
+        "cut short": data[:-1],
+        "changed": data[:-1] + bytes([data[-1] ^ 1]),
+    }
+    for name, content in damaged.items():
+        shards[0].write_bytes(content)
+        if out == "a.tsv":
+            (tmp_path / out).write_text("of yesterday")
+        assert main(["merge", *map(str, shards)]) == 2, name
+        told = capsys.readouterr().err
+        assert "the shards do not have all results of the run" in told and "kept in" not in told
+        if out == "a.tsv":
+            assert (tmp_path / out).read_text() == "of yesterday"
+        assert not (tmp_path / f"{out}.journal").exists()
+    shards[0].write_bytes(data)
+    assert main(["merge", *map(str, shards)]) == 0
+
+
+def test_a_shard_in_a_pipe_is_refused_at_once(tmp_path, capsys):
+    os.mkfifo(tmp_path / "a.npz.shard-1-of-2")
+    assert main(["merge", str(tmp_path / "a.npz.shard-1-of-2")]) == 2
+    assert "is not a file, and shards are read several times" in capsys.readouterr().err
 
 
 def test_shards_that_do_not_belong_together_are_refused(tmp_path, inputs, monkeypatch, capsys):

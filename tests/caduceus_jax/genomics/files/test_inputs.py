@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import sys
 import tempfile
 
 import pytest
@@ -59,3 +60,13 @@ def test_a_pipe_that_finds_no_room_is_one_sentence(monkeypatch):
         with files_of_at_most(0), pytest.raises(UserError, match=f"^a pipe is copied to {shown}, "):
             Input(f"/dev/fd/{reading}")
         os.close(reading)
+
+
+def test_standard_input_is_read_by_one_input(monkeypatch):
+    reading, writing = os.pipe()
+    os.close(writing)
+    with os.fdopen(reading) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert Input("-").raw(0) == b""
+        with pytest.raises(UserError, match="^standard input is a pipe, which is read once, and"):
+            Input("/dev/stdin")

@@ -31,6 +31,12 @@ def test_what_is_not_a_file_is_no_output(tmp_path):
         check_output(tmp_path / "b.npz", FORMATS)
 
 
+def test_a_link_to_itself_is_refused(tmp_path):
+    (tmp_path / "a.tsv").symlink_to("a.tsv")
+    with pytest.raises(UserError, match="a.tsv: it is a symbolic link to itself$"):
+        check_output(tmp_path / "a.tsv", {".tsv": None})
+
+
 def test_several_outputs_are_checked_together(tmp_path):
     a, b, read = tmp_path / "a.npz", tmp_path / "b.npz", tmp_path / "in.npz"
     assert check_outputs([a, str(b)], FORMATS, [read, None]) == {a: ".npz", b: ".npz"}

@@ -1,5 +1,7 @@
 """A journal gives back what was kept, drops what was torn, and refuses what is another run's."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -160,3 +162,28 @@ def test_the_record_of_a_run_tells_models_and_options_apart():
         run_record(m, "predict", options=Embedding(), sequences="ab"),
     ]
     assert all(other != first for other in others)
+
+
+def test_values_of_another_number_are_dropped(tmp_path):
+    path = tmp_path / "a.journal"
+    interrupt(path, FIRST, SECOND)
+    with pytest.raises(Killed), open_journal(path, RUN) as journal:
+        np.testing.assert_array_equal(journal.next(3), FIRST)
+        assert journal.next(3) is None
+        raise Killed
+    np.testing.assert_equal(kept(path), [FIRST.tolist()])
+
+
+def test_nothing_is_missing_from_a_journal_that_is_whole(tmp_path):
+    """Neither at its end nor where a batch has other values; it goes, as what made it stays."""
+    path = tmp_path / "a.journal"
+    interrupt(path, FIRST, SECOND)
+    line, _, entries = path.read_bytes().partition(b"\n")
+    whole = json.dumps({**json.loads(line), "whole": True}).encode() + b"\n" + entries
+    for counts in ((3, 1, 1), (3, 2), (4,)):
+        path.write_bytes(whole)
+        with pytest.raises(UserError, match="^the shards do not have all results of the run"):
+            with open_journal(path, RUN) as journal:
+                for count in counts:
+                    journal.next(count)
+        assert not path.exists()
