@@ -114,15 +114,26 @@ class Prediction:
         _check_least(self, "context_length", "max_length", "batch_size")
 
 
+class _Seen:
+    """Options with a context, whose length may be left to the model."""
+
+    context_length: int | None
+
+    @property
+    def context(self) -> int:
+        """Returns the bases that the model sees; 1,023 where that was left to the model."""
+        return DEFAULT_LENGTH if self.context_length is None else self.context_length
+
+
 @dataclasses.dataclass(frozen=True)
-class VariantScoring:
+class VariantScoring(_Seen):
     """Sets how variants are scored.
 
     Args:
         window: bases around the variant that the modes pll and embedding look at; at most
             `context_length`.
         context_length: bases the model sees, the variant in the middle. Time grows in proportion.
-            Of a fine-tuned model the default is what it was trained on, where its folder tells.
+            By default 1,023 bases, or the length that a fine-tuned model was trained at.
         edge: treatment of a context that extends past the end of a contig: pad it with N, shift it
             inward, drop the variant (status crosses_edge), or stop with an error.
         rc_mode: none reads the + strand alone; posthoc (models that are not equivariant) averages
@@ -138,7 +149,7 @@ class VariantScoring:
     """
 
     window: int = 65
-    context_length: int = DEFAULT_LENGTH
+    context_length: int | None = None
     edge: Edge = "pad"
     rc_mode: RcMode | None = None
     max_ref_mismatch: float = 0.01
@@ -167,22 +178,25 @@ class VariantScoring:
         """
         if mode is not None:
             _check_choice("mode", mode, Mode)
-        if mode in ("pll", "embedding") and not 1 <= self.window <= self.context_length:
+        # What a fine-tuned model was trained at is known when it is loaded.
+        unknown = mode == "embedding" and self.context_length is None
+        most = max(self.window, self.context) if unknown else self.context
+        if mode in ("pll", "embedding") and not 1 <= self.window <= most:
             raise UserError(
                 f"window is {self.window}; it must be from 1 to context_length, which is "
-                f"{self.context_length}"
+                f"{self.context}"
             )
 
 
 @dataclasses.dataclass(frozen=True)
-class Masking:
+class Masking(_Seen):
     """Sets how each base is masked in turn, and what the model sees around it.
 
     Args:
         context_length: bases the model sees, the masked one at 0-based index context_length // 2.
             Time grows in proportion. With an odd number the results do not depend on which strand
-            the genome is written from. Of a fine-tuned model the default is what it was trained on,
-            where its folder tells.
+            the genome is written from. By default 1,023 bases, or the length that a fine-tuned
+            model was trained at.
         edge: treatment of a context that extends past the end of a contig: pad it with N, shift it
             inward, drop the base (status crosses_edge), or stop with an error.
         masks_per_pass: bases masked in one pass, spread over the middle half of the context. K of
@@ -196,7 +210,7 @@ class Masking:
         batch_size: windows in a forward pass; chosen for the device by default.
     """
 
-    context_length: int = DEFAULT_LENGTH
+    context_length: int | None = None
     edge: Edge = "pad"
     masks_per_pass: int = dataclasses.field(default=1, metadata={"alias": "together"})
     rc_mode: RcMode | None = None
@@ -205,10 +219,10 @@ class Masking:
     def __post_init__(self) -> None:
         _check_choice("edge", self.edge, Edge)
         _check_least(self, "context_length", "masks_per_pass", "batch_size")
-        if self.masks_per_pass > 1 and self.context_length < 2 * self.masks_per_pass:
+        if self.masks_per_pass > 1 and self.context < 2 * self.masks_per_pass:
             raise UserError(
                 f"masks_per_pass is {self.masks_per_pass} and context_length "
-                f"{self.context_length}: context_length must be at least twice masks_per_pass"
+                f"{self.context}: context_length must be at least twice masks_per_pass"
             )
 
 
@@ -290,8 +304,7 @@ def fitted(m: Pretrained, mode: Mode | None, options: Options) -> tuple[Mode, Op
 
     Returns:
         The mode: "llr" of a language model and "output" of a fine-tuned one unless another was
-        asked for; and the options, with the bases that a fine-tuned model was trained on in place
-        of the default context.
+        asked for; and the options, with the context's length where it was left to the model.
 
     Raises:
         UserError: a mode or an option that the model does not have.
@@ -302,33 +315,37 @@ def fitted(m: Pretrained, mode: Mode | None, options: Options) -> tuple[Mode, Op
                 "mode is output, which is for fine-tuned models, and this is a language model: "
                 "choose llr, pll or embedding"
             )
-        return mode or "llr", options
+        return mode or "llr", resolved(options)
     if mode in ("llr", "pll"):
         raise UserError(
             f"mode is {mode}, which reads a language-model head, and this fine-tuned model has "
             "none: choose output or embedding"
         )
     if mode == "embedding":
-        return mode, options
+        return mode, resolved(options, m.model.task.max_length or DEFAULT_LENGTH)
     if options.rc_mode is not None:
         raise UserError(
             "rc_mode is for language models: a fine-tuned model reads strands as it was trained to"
         )
-    length = _context(Outputs.of(m), options.context_length)
-    return "output", dataclasses.replace(options, context_length=length)
+    outputs = Outputs.of(m)
+    if options.context_length is not None:
+        outputs.check_context(options.context_length)
+    length, bins = outputs.task.max_length or DEFAULT_LENGTH, outputs.bins
+    return "output", resolved(options, max(length - length % bins, bins))
 
 
-def _context(outputs: Outputs, asked: int) -> int:
-    """Returns the bases that a model sees, which the default of the verbs does not know."""
-    most, bins = outputs.task.max_length, outputs.task.bin_size if outputs.tracks else 1
-    if asked == DEFAULT_LENGTH:
-        length = most or asked
-        length = max(length - length % bins, bins)
-        if length != asked:
-            log.info(f"the model sees {length:,} bases at a time")
-        return length
-    outputs.check_context(asked)
-    return asked
+def resolved(options: Options, length: int = DEFAULT_LENGTH) -> Options:
+    """Returns the options with the context's length, as the record of a run has it.
+
+    Args:
+        options: the verb's options.
+        length: the length, where it was left to the model.
+    """
+    if options.context_length is not None:
+        return options
+    if length != DEFAULT_LENGTH:
+        log.info(f"the model sees {length:,} bases at a time")
+    return dataclasses.replace(options, context_length=length)
 
 
 def _check_choice(name: str, value: object, choices: Any) -> None:

@@ -182,7 +182,7 @@ def scoring(
         variants,
         genome,
         indels=mode != "llr",
-        longest=options.context_length,
+        longest=options.context,
         max_ref_mismatch=options.max_ref_mismatch,
         source=source.name,
         declared=source.declared,

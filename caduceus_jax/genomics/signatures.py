@@ -50,7 +50,7 @@ class VariantScoringFields(TypedDict, total=False):
     """The fields of `VariantScoring` as keyword arguments."""
 
     window: int
-    context_length: int
+    context_length: int | None
     edge: Edge
     rc_mode: RcMode | None
     max_ref_mismatch: float
@@ -62,7 +62,7 @@ class VariantScoringFields(TypedDict, total=False):
 class MaskingFields(TypedDict, total=False):
     """The fields of `Masking` as keyword arguments."""
 
-    context_length: int
+    context_length: int | None
     edge: Edge
     masks_per_pass: int
     rc_mode: RcMode | None

@@ -29,7 +29,7 @@ class OutputChange:
 
     def __init__(self, scorer: Scorer, sites: polars.DataFrame):
         assert scorer.outputs is not None
-        length, self._outputs = scorer.options.context_length, scorer.outputs
+        length, self._outputs = scorer.options.context, scorer.outputs
         # All of the window is compared, so that an allele may fill it.
         whole = dataclasses.replace(scorer.options, window=length)
         self._alleles = Alleles(scorer._replace(options=whole), sites)

@@ -124,7 +124,7 @@ def mutations(
     values, columns = found.values, found.outputs.columns
     base, sites = _sites(found.bases)
     how = VariantScoring(
-        context_length=options.context_length, edge=options.edge, batch_size=options.batch_size
+        context_length=options.context, edge=options.edge, batch_size=options.batch_size
     )
     names = genome.names
 

@@ -60,6 +60,11 @@ class Outputs:
         return cls(model.task, names, tracks, tokenizer.pad_id)
 
     @property
+    def bins(self) -> int:
+        """Returns the bases of a bin of tracks; 1 of other outputs."""
+        return self.task.bin_size if self.tracks else 1
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Returns the columns of `changes`."""
         if self.tracks:
@@ -108,16 +113,16 @@ class Outputs:
             UserError: the context is longer than what the model was trained on, or is not made of
                 whole bins.
         """
-        most, bins = self.task.max_length, self.task.bin_size if self.tracks else 1
+        most = self.task.max_length
         if most is not None and length > most:
             raise UserError(
                 f"context_length is {length:,}, more than the {most:,} bases that the model was "
                 "trained on"
             )
-        if length % bins:
+        if length % self.bins:
             raise UserError(
                 f"context_length is {length:,}, which is not a multiple of the model's bins of "
-                f"{bins}"
+                f"{self.bins}"
             )
 
     def shape(self, length: int) -> tuple[int, ...]:

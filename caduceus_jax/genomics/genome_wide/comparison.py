@@ -68,7 +68,7 @@ class Comparison(NamedTuple):
         null, lookup, first = None, None, 0
         if self.background.null is not None:
             # What edge "error" stops at is the variants' own.
-            margin = options.context_length // 2 + 1 if options.edge == "error" else 0
+            margin = options.context // 2 + 1 if options.edge == "error" else 0
             null = Null(self.background, genome, sites, margin)
             first = len(null.sites)
             sites = polars.concat([null.sites, sites])

@@ -40,7 +40,7 @@ def open_scores(
     if mode != "llr":
         raise UserError(f"scores is for mode llr, and mode is {mode}: leave scores out")
     store = ScoreStore(path)
-    depends = {"context_length": options.context_length, "edge": options.edge}
+    depends = {"context_length": options.context, "edge": options.edge}
     store.check_run(run_record(m, "score-variants"), depends)
     config, given = m.model.config, store.options["rc_mode"]
     if resolve_rc_mode(config, options.rc_mode, scores=True) != resolve_rc_mode(

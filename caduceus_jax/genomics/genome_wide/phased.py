@@ -79,7 +79,7 @@ class Phased(NamedTuple):
             sites: the variants' changes, of `locate`.
             record: (rows,) number of each row's record.
         """
-        window = min(options.window, options.context_length)
+        window = min(options.window, options.context)
         extents = _extents(genome, sites, window)
         sides = []
         for haplotype in range(len(HAPLOTYPES)):

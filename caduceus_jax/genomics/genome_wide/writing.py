@@ -24,7 +24,7 @@ from caduceus_jax.genomics.genome_wide.store import (
 )
 from caduceus_jax.genomics.genome_wide.zarr_array import ArrayWriter
 from caduceus_jax.genomics.interval import Intervals
-from caduceus_jax.genomics.options import Masking
+from caduceus_jax.genomics.options import Masking, resolved
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.scoring.journal import Journal, open_journal, run_record
 from caduceus_jax.genomics.scoring.per_base import MergedIntervals, PerBase, PerBaseWork
@@ -104,7 +104,7 @@ def compute_store(
     check_store_output(out)
     use_cores()
     regions, identity = places
-    m = load(model, dtype)
+    m, options = load(model, dtype), resolved(options)
     record = run_record(
         m,
         "likelihood",

@@ -219,7 +219,7 @@ class PerBaseWork:
         model: Any = m.model
         self.static: dict[str, Any] = masked_options(model, m.tokenizer, options.rc_mode)
         self.padded, self.masks_per_pass = 0, options.masks_per_pass
-        merged, length = results.merged, options.context_length
+        merged, length = results.merged, options.context
         # Found out before the work; nothing but the two ends can reach out.
         for end in (merged.start, merged.end - 1):
             place(
@@ -257,7 +257,7 @@ class PerBaseWork:
         options, part = self._options, self.parts[number]
         passes = _passes(self._genome, self._pieces[number], options.masks_per_pass)
         windows = place(
-            *centred(passes.centre, options.context_length),
+            *centred(passes.centre, options.context),
             self._genome.lengths[passes.contig],
             edge="pad" if options.edge == "error" else options.edge,
         )
@@ -270,7 +270,7 @@ class PerBaseWork:
             self._tokenizer,
             passes.contig[kept],
             windows.start[kept],
-            options.context_length,
+            options.context,
         )
         index = passes.index[kept]
         item = (options.masks_per_pass, 4)
@@ -283,7 +283,7 @@ class PerBaseWork:
                 values[where[where >= 0]] = results[where >= 0]
             return values
 
-        batches = self._shapes.plan(np.full(len(kept), options.context_length))
+        batches = self._shapes.plan(np.full(len(kept), options.context))
         inputs = masked_inputs(tokens, positions)
         return Block(len(part), batches, inputs, lambda batch: item, finish)
 
@@ -305,7 +305,7 @@ class _Piece(NamedTuple):
 
 def _blocks(merged: MergedIntervals, target: int, options: Masking) -> Iterator[list[_Piece]]:
     """Returns pieces of about `target` bases together."""
-    masks, length = options.masks_per_pass, options.context_length
+    masks, length = options.masks_per_pass, options.context
     waiting, bases = [], 0
     for contig, start, end, offset in zip(*merged, merged.offset, strict=True):
         contig, start, end, offset = int(contig), int(start), int(end), int(offset)

@@ -16,7 +16,7 @@ from caduceus_jax.genomics.files.inputs import Input
 from caduceus_jax.genomics.files.output import check_output
 from caduceus_jax.genomics.files.table_files import TABLES, table_writer
 from caduceus_jax.genomics.interval import Intervals
-from caduceus_jax.genomics.options import Masking
+from caduceus_jax.genomics.options import Masking, fitted, resolved
 from caduceus_jax.genomics.reference.genome import Genome
 from caduceus_jax.genomics.reference.inputs import as_intervals, is_path
 from caduceus_jax.genomics.scoring.journal import open_journal, run_record
@@ -105,6 +105,7 @@ def computed_bases(
     use_cores()
     regions, identity = places
     m = load(model, dtype)
+    options = fitted(m, None, options)[1] if verb == "mutagenesis" else resolved(options)
     record = run_record(m, verb, options=options, regions=identity, genome=genome.identity)
     run: dict[str, Any] = {"folder": out.resolve().parent, "progress": True}
     if shard is not None:

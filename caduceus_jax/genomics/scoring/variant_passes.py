@@ -101,7 +101,7 @@ class MaskedRatio:
             scorer.tokenizer,
             run["contig"].to_numpy(),
             run["window"].to_numpy(),
-            scorer.options.context_length,
+            scorer.options.context,
         )
         self.extra = _masks_of(run)
         self.item = (self.extra.shape[1], 4)
@@ -110,7 +110,7 @@ class MaskedRatio:
     @staticmethod
     def _placed(scorer: Scorer, passes: polars.DataFrame) -> Windows:
         """Returns windows with the masked bases in their middle."""
-        genome, length = scorer.genome, scorer.options.context_length
+        genome, length = scorer.genome, scorer.options.context
         contig, start = (passes[name].to_numpy() for name in ("contig", "start"))
         masks = [list(map(int, text.split(","))) for text in passes["masks"]]
         span = np.array([m[-1] + 1 for m in masks], np.int64)
@@ -238,11 +238,11 @@ class PseudoRatio:
         known = index[bases]
         position = (alleles.window - alleles.context)[:, None] + np.arange(options.window)
         # An unknown base has no probability.
-        known[(position < 0) | (position >= options.context_length)] = -1
+        known[(position < 0) | (position >= options.context)] = -1
         self._sequence, at = np.nonzero(known >= 0)
         self._base = known[self._sequence, at]
         self._alleles, self.padded = alleles, alleles.padded
-        tokens = alleles.tokens(alleles.context, options.context_length)
+        tokens = alleles.tokens(alleles.context, options.context)
         self.tokens = _Repeated(tokens, self._sequence)
         self.extra = position[self._sequence, at][:, None]
         self.item = (1, 4)
@@ -278,8 +278,8 @@ class EmbeddingDistance:
         first = alleles.window - alleles.context
         spans = np.stack([first, first + options.window], axis=1)
         self._alleles, self.padded = alleles, alleles.padded
-        self.tokens = alleles.tokens(alleles.context, options.context_length)
-        self.extra = 2 * np.clip(spans, 0, options.context_length)
+        self.tokens = alleles.tokens(alleles.context, options.context)
+        self.extra = 2 * np.clip(spans, 0, options.context)
         self.item = (scorer.channels,)
 
     def scores(self, values: Float[np.ndarray, "passes channels"]) -> polars.DataFrame:
@@ -317,7 +317,7 @@ def _masks_of(run: polars.DataFrame) -> Int[np.ndarray, "passes masks"]:
 
 def _with_alleles(scorer: Scorer, changes: polars.DataFrame) -> polars.DataFrame:
     """Makes two rows per change, with REF and with ALT, each over all of its repeat."""
-    length = scorer.options.context_length
+    length = scorer.options.context
     widened = [
         widen(scorer.genome, contig, start, ref, alt, length)
         for contig, start, ref, alt in changes.select("contig", "start", "ref", "alt").iter_rows()
@@ -364,7 +364,7 @@ def _windows(
     """Returns windows of the context's length, with a stretch in their middle."""
     rows = row.to_numpy()
     return place(
-        *middle(start, span, scorer.options.context_length, left),
+        *middle(start, span, scorer.options.context, left),
         lengths,
         edge=scorer.options.edge,
         describe=lambda i: scorer.describe(int(rows[i])),

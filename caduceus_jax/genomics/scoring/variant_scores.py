@@ -79,7 +79,7 @@ class ScoringWork:
         ok = (sites["status"] == Status.OK.value).to_numpy()
         per_row = {"llr": 1, "pll": 2 * options.window, "embedding": 2, "output": 2}[mode]
         work = np.where(ok, per_row, 0)
-        length = options.context_length
+        length = options.context
         if scorer.outputs is not None:
             length = scorer.outputs.run_length(length)
         batch = tokens_per_batch(length, options.batch_size) // length

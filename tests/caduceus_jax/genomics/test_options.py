@@ -11,6 +11,7 @@ from caduceus_jax.genomics.options import (
     VariantScoring,
     chosen,
     fitted,
+    resolved,
 )
 from caduceus_jax.model.files.task import TaskDescription
 from tests.models import classifier, kinds
@@ -41,6 +42,11 @@ def test_the_window_has_to_fit_only_where_it_is_read():
     options.check_window("llr")
     with pytest.raises(UserError, match="window is 65; it must be from 1 to context_length"):
         options.check_window("pll")
+    wide = VariantScoring(window=1025)
+    wide.check_window("embedding")  # a fine-tuned model may have been trained at more
+    for mode, left in (("pll", wide), ("embedding", resolved(wide))):
+        with pytest.raises(UserError, match="window is 1025; .* context_length, which is 1023"):
+            left.check_window(mode)
 
 
 def test_keywords_replace_fields():
@@ -58,7 +64,8 @@ def described(**task) -> cj.Pretrained:
 
 
 def test_the_context_is_what_the_model_was_trained_on_unless_it_is_set():
-    assert fitted(described(), None, VariantScoring()) == ("output", VariantScoring())
+    default = VariantScoring(context_length=1023)
+    assert fitted(described(), None, VariantScoring()) == ("output", default)
     trained = described(max_length=500)
     assert fitted(trained, None, Masking())[1].context_length == 500
     assert fitted(trained, "output", VariantScoring(context_length=99))[1].context_length == 99
@@ -68,6 +75,30 @@ def test_the_context_is_what_the_model_was_trained_on_unless_it_is_set():
     assert fitted(tracks, None, VariantScoring())[1].context_length == 1020
     with pytest.raises(UserError, match="not a multiple of the model's bins of 4"):
         fitted(tracks, None, VariantScoring(context_length=22))
+
+
+def test_a_length_that_is_passed_is_never_taken_for_the_default():
+    """1,023 bases are refused of a model that was trained at 500, and read where it has 2,000."""
+    with pytest.raises(UserError, match="context_length is 1,023, more than the 500 bases"):
+        fitted(described(max_length=500), None, VariantScoring(context_length=1023))
+    passed = fitted(described(max_length=2000), None, Masking(context_length=1023))[1]
+    assert passed.context_length == 1023
+    tracks = cj.Pretrained(kinds()["tracks"], cj.Tokenizer())
+    with pytest.raises(UserError, match="context_length is 1,023, which is not a multiple"):
+        fitted(tracks, None, VariantScoring(context_length=1023))
+
+
+@pytest.mark.parametrize("kind", [VariantScoring, Masking])
+def test_a_length_that_is_not_passed_is_the_models(kind, capsys):
+    language = cj.Pretrained(kinds()["ps"], cj.Tokenizer())
+    assert kind().context_length is None and kind().context == 1023
+    assert fitted(language, None, kind())[1] == kind(context_length=1023) == resolved(kind())
+    assert fitted(described(max_length=500), None, kind())[1].context == 500
+    assert resolved(kind(context_length=7), 500).context_length == 7
+    if kind is VariantScoring:
+        trained = described(max_length=500)
+        assert fitted(trained, "embedding", kind())[1].context_length == 500
+        assert fitted(trained, "embedding", kind(context_length=1023))[1].context_length == 1023
 
 
 def test_modes_and_options_that_a_model_does_not_have_are_refused():

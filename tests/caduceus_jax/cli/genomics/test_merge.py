@@ -1,10 +1,13 @@
 """Shards of every command, merged: the bytes of one run."""
 
+import dataclasses
+import json
 import os
 import pathlib
 
 import pytest
 
+from caduceus_jax import load
 from caduceus_jax.cli.main import main
 
 COMMANDS = [
@@ -80,6 +83,31 @@ def test_shards_that_lack_results_are_refused(tmp_path, inputs, monkeypatch, cap
         assert not (tmp_path / f"{out}.journal").exists()
     shards[0].write_bytes(data)
     assert main(["merge", *map(str, shards)]) == 0
+
+
+def test_a_run_is_recorded_with_the_length_that_the_model_sees(tmp_path, inputs, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = load(inputs["CLASSIFIER"]).model
+    model.task = dataclasses.replace(model.task, max_length=21)
+    model.save_pretrained("trained")
+    lines = {
+        1023: "likelihood LM 1:1-9 --out a.tsv",
+        1024: "likelihood LM 1:1-9 --context-length 1024 --out a.bw",
+        21: "mutagenesis trained 1:1-9 --out b.tsv",
+        19: "mutagenesis trained 1:1-9 --context-length 19 --out c.tsv",
+    }
+    for length, text in lines.items():
+        assert main([*words(text, inputs), "--shard", "1/1"]) == 0
+        (shard,) = tmp_path.glob(f"{text.split()[-1]}.shard-1-of-1")
+        run = json.loads(shard.read_bytes().partition(b"\n")[0])["run"]
+        assert run["options"]["context_length"] == length
+        assert main(["merge", str(shard)]) == 0
+        typed = run["command"]["arguments"]["options"]["context_length"]
+        assert typed == (length if "--context-length" in text else None)
+    store = [*words("likelihood LM 1:1-9 --out a.zarr", inputs)]
+    assert main(store) == 0
+    assert main([*store, "--context-length", "1023"]) == 0  # is there
+    assert main([*store, "--context-length", "21"]) == 2
 
 
 def test_a_shard_in_a_pipe_is_refused_at_once(tmp_path, capsys):
