@@ -49,7 +49,7 @@ def prepare(genome: pathlib.Path, *, out: pathlib.Path) -> None:
       caduceus-jax pretrain --config caduceus_ps_1k --data.fasta genomes/hg38
 
     Args:
-        genome: FASTA file, plain or .gz.
+        genome: FASTA file, plain or gzip. A pipe may be named, and - is standard input.
         out: folder to make.
 
     Raises:
@@ -134,12 +134,13 @@ class _Reading:
     """Sees the bytes of the source file pass: its digest, and how much has been read."""
 
     def __init__(self, path: pathlib.Path):
-        self.path = path
         # Before it is read: a file that changes meanwhile is not taken for this one later.
-        self.before = path.stat() if path.is_file() else None
+        before = path.stat() if path.is_file() else None
+        self.name = path.name if before else "a pipe"
+        self.mtime_ns = before.st_mtime_ns if before else time.time_ns()
         self.digest, self.megabytes, self.bytes = hashlib.sha256(), 0, 0
-        total = -(-self.before.st_size // _MEGABYTE) if self.before else 0
-        self.bar = track(range(total), total=total, what=f"reading {path.name}", unit="MB")
+        total = -(-before.st_size // _MEGABYTE) if before else 0
+        self.bar = track(range(total), total=total, what=f"reading {self.name}", unit="MB")
 
     def __call__(self, read: bytes) -> None:
         self.digest.update(read)
@@ -152,8 +153,7 @@ class _Reading:
         """Returns what is recorded of the file."""
         for _ in self.bar:  # the last megabyte, and the end of the bar
             pass
-        assert self.before is not None
-        return Source(self.path.name, self.bytes, self.digest.hexdigest(), self.before.st_mtime_ns)
+        return Source(self.name, self.bytes, self.digest.hexdigest(), self.mtime_ns)
 
 
 class _Runs:

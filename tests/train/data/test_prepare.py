@@ -1,4 +1,6 @@
 import gzip
+import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -49,6 +51,23 @@ def test_the_digest_is_of_the_genome_and_not_of_the_file(tmp_path):
     assert a.sha256 == b.sha256 != c.sha256
     assert a.bases.tobytes() == c.bases.tobytes()
     assert a.source.sha256 != b.source.sha256
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_genome_in_a_pipe_is_the_same_store(tmp_path, pack):
+    path = fasta(tmp_path / "g.fa", chr1="ACGTN" * 20, chr2="acgtR")
+    whole = write_store(path, tmp_path / "whole")
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as file:
+        file.write(pack(path.read_bytes()))
+    piped = write_store(pathlib.Path(f"/dev/fd/{reading}"), tmp_path / "piped")
+    os.close(reading)
+    assert piped.sha256 == whole.sha256 and piped.source.name == "a pipe"
+    assert (tmp_path / "piped/bases.bin").read_bytes() == (
+        tmp_path / "whole/bases.bin"
+    ).read_bytes()
+    if pack is bytes:
+        assert piped.source.sha256 == whole.source.sha256
 
 
 def test_the_command_says_what_it_made(tmp_path, capsys):
