@@ -31,7 +31,7 @@ class Journal(Protocol):
         """Returns the values of the next batch, flat; None where the next one is to be computed.
 
         Args:
-            count: how many values it has; others are not its own, and are dropped.
+            count: number of its values; an entry of another number is dropped.
         """
         ...
 

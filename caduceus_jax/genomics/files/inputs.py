@@ -154,7 +154,7 @@ def check_text(name: str, data: bytes, kind: str) -> None:
     Args:
         name: name of the file in errors.
         data: all of its content.
-        kind: what it should be, with an article.
+        kind: kind of file that was expected, with an article.
 
     Raises:
         UserError: a zero byte, with its line.

@@ -44,7 +44,7 @@ class Journal:
         size: bytes that may be read; what is beyond is dropped.
         path: its path in errors.
         dtype: type of the numbers that it keeps.
-        whole: it has all batches of the run, so that one that is missing is an error.
+        whole: all batches of the run are expected, so that a missing one is an error.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Journal:
         """Returns the values of the next batch that is kept; None where it is to be computed.
 
         Args:
-            count: how many values it has; others are not its own, and are dropped.
+            count: number of its values; an entry of another number is dropped.
 
         Raises:
-            UserError: it has to be computed, and the journal was to have all batches.
+            UserError: the batch is missing from a journal that was to have all of them.
         """
         start = self._file.tell()
         head = self._file.read(_ENTRY.size) if start < self._size else b""
