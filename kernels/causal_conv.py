@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from caduceus_jax.kernels import fused
+from caduceus_jax.kernels.arithmetic import sum_length
 from caduceus_jax.kernels.derivatives import differentiable
 from caduceus_jax.kernels.meshes import partitioned, vary_alike
 from caduceus_jax.kernels.options import Implementation, default_platform, load, resolve
@@ -21,7 +22,6 @@ from caduceus_jax.kernels.scan_inputs import (
     sum_groups,
     widened,
 )
-from caduceus_jax.kernels.sums import sum_length
 
 
 def causal_conv1d(

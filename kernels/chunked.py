@@ -19,10 +19,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from caduceus_jax.kernels.arithmetic import (
+    exp,
+    softplus,
+    sum_channels,
+    sum_leading,
+    sum_states,
+)
 from caduceus_jax.kernels.derivatives import differentiable
 from caduceus_jax.kernels.options import Chunked, Inner, default_platform
 from caduceus_jax.kernels.scan_inputs import PER_GROUP, ScanInputs, is_known
-from caduceus_jax.kernels.sums import sum_channels, sum_leading, sum_states
 
 # Rows x channels that a CPU core walks over side by side (measured: docs/kernels.md).
 _CACHED_CHANNELS = 1024
@@ -120,7 +126,7 @@ def _load(plan: _Plan, inputs: ScanInputs, index: jax.Array) -> _Chunk:
     z = None if inputs.z is None else _rows(plan, inputs.z, index, dtype)
     if inputs.delta_bias is not None:
         pre_delta = pre_delta + inputs.each_row(inputs.delta_bias)[None]
-    delta = jax.nn.softplus(pre_delta) if plan.delta_softplus else pre_delta
+    delta = softplus(pre_delta) if plan.delta_softplus else pre_delta
     real = None
     if not is_known(plan.length) or plan.length % plan.chunk:
         real = (index * plan.chunk + jnp.arange(plan.chunk) < plan.length)[:, None, None]
@@ -135,6 +141,12 @@ def _rows(plan: _Plan, x: jax.Array, index: jax.Array, dtype) -> jax.Array:
     """Returns chunk `index` of (batch, length, ...) as (time, rows, ...)."""
     rows = lax.dynamic_slice_in_dim(x, index * plan.chunk, plan.chunk, axis=1)
     return jnp.moveaxis(rows, 1, 0).astype(dtype)
+
+
+def _put(plan: _Plan, x: jax.Array, chunk: jax.Array, index: jax.Array) -> jax.Array:
+    """Writes (time, rows, ...) into (batch, length, ...) as chunk `index`."""
+    rows = jnp.moveaxis(chunk, 0, 1).astype(x.dtype)
+    return lax.dynamic_update_slice_in_dim(x, rows, index * plan.chunk, axis=1)
 
 
 def _discretise(x: _Chunk, a: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -152,27 +164,29 @@ def _decay(delta: jax.Array, a: jax.Array, restart: jax.Array | None) -> jax.Arr
     delta = delta.reshape(*lead, rows // groups, groups, 1, channels)
     a = jnp.expand_dims(a, range(delta.ndim - a.ndim))
     exponent = (delta * a).reshape(*lead, rows, state, channels)
-    return jnp.exp(exponent if restart is None else exponent + restart[..., None, None])
+    return exp(exponent if restart is None else exponent + restart[..., None, None])
 
 
 def _forward(plan: _Plan, inputs: ScanInputs, keep: bool) -> tuple[Any, Any]:
     """Returns (y, final state), and the state at the start of each chunk where it is kept."""
     a, d_skip = _per_channel(inputs)
 
-    def chunk(state, index) -> tuple[jax.Array, Any]:
+    def chunk(carry, index) -> tuple[Any, Any]:
         """Walks over one chunk from the state that enters it."""
+        state, found = carry
         x = _load(plan, inputs, index)
         last, y = _outputs(plan, x, a, state)
         if d_skip is not None:
             y = y + d_skip * x.u
         if x.z is not None:
             y = y * jax.nn.silu(x.z)
-        return last, (y.astype(inputs.u.dtype), state if keep else None)
+        return (last, _put(plan, found, y, index)), state if keep else None
 
-    last, (y, chunk_states) = lax.scan(
-        chunk, _first_state(inputs), _chunk_indices(plan, inputs), reverse=plan.reverse
+    carry = (_first_state(inputs), _zeros_like(inputs, inputs.u))
+    (last, y), chunk_states = lax.scan(
+        chunk, carry, _chunk_indices(plan, inputs), reverse=plan.reverse
     )
-    return (_batch_major(y), jnp.swapaxes(last, 1, 2)), chunk_states
+    return (y, jnp.swapaxes(last, 1, 2)), chunk_states
 
 
 def _outputs(plan: _Plan, x: _Chunk, a, state) -> tuple[jax.Array, jax.Array]:
@@ -200,24 +214,28 @@ def _backward(plan: _Plan, inputs: ScanInputs, chunk_states, cotangents) -> Scan
 
     def chunk(carry, xs) -> tuple[Any, Any]:
         """Walks back over one chunk from the adjoint that enters it."""
-        adjoint, sums = carry
+        adjoint, sums, found = carry
         index, state = xs
         x, grad = _load(plan, inputs, index), _rows(plan, grad_y, index, dtype)
         adjoint, per_token, summed = _gradients(plan, x, a, d_skip, state, grad, adjoint)
         sums = jax.tree.map(jnp.add, sums, summed)
-        return (adjoint, sums), {
-            name: grad.astype(getattr(inputs, name).dtype) for name, grad in per_token.items()
-        }
+        found = {name: _put(plan, found[name], x, index) for name, x in per_token.items()}
+        return (adjoint, sums, found), None
 
     per_channel = inputs.zeros(inputs.groups, a.shape[-1])
     sums = {"a": inputs.zeros(*a.shape), "d_skip": per_channel, "delta_bias": per_channel}
-    (adjoint, sums), per_token = lax.scan(
+    per_token = {
+        name: _zeros_like(inputs, x)
+        for name, x in inputs._asdict().items()
+        if name in ("u", "delta", "b", "c", "z") and x is not None
+    }
+    (adjoint, sums, per_token), _ = lax.scan(
         chunk,
-        (jnp.swapaxes(grad_final, 1, 2).astype(dtype), sums),
+        (jnp.swapaxes(grad_final, 1, 2).astype(dtype), sums, per_token),
         (_chunk_indices(plan, inputs), chunk_states),
         reverse=not plan.reverse,
     )
-    grads = sums | {name: _batch_major(x) for name, x in per_token.items()}
+    grads = sums | per_token
     grads |= {"a": jnp.swapaxes(sums["a"], 1, 2), "initial_state": jnp.swapaxes(adjoint, 1, 2)}
     return inputs.cotangents(grads)
 
@@ -243,51 +261,113 @@ def _gradients(
         The adjoint where the recurrence enters the chunk; the gradients that are the sequences',
         time-major; and the chunk's share of those that are summed over tokens.
     """
-    decay, drive = _discretise(x, a)
-    h, _ = _recurrence(plan, decay, drive, state)
-    per_token = {}
+    per_token, d_skip = {}, 0 if d_skip is None else d_skip
+    gate = 1 if x.z is None else jax.nn.silu(x.z)
+    walk = _walk_back if plan.inner == "sequential" else _walk_back_at_once
+    back = walk(plan, x, a, state, grad * gate, adjoint)
     if x.z is not None:
-        y = sum_states(h, x.c)
-        y = y if d_skip is None else y + d_skip * x.u
         sigmoid = jax.nn.sigmoid(x.z)
-        per_token["z"] = grad * y * sigmoid * (1 + x.z * (1 - sigmoid))
-        grad = grad * x.z * sigmoid
-    # g_t is the gradient with respect to h_t, along every path through later states.
-    g, adjoint = _adjoint_recurrence(plan, decay, x.c[..., None] * grad[..., None, :], adjoint)
-    through_decay = g * (h - drive)  # g_t decay_t h_{t-1}
-    grad_drive = sum_states(g, x.b)  # with respect to delta_t u_t
-    skip = 0 if d_skip is None else grad * d_skip
-    per_token["u"] = grad_drive * x.delta + skip
-    per_token["b"] = sum_channels(g, x.delta * x.u)
-    per_token["c"] = sum_channels(h, grad)
-
-    def by_group(x) -> jax.Array:  # (time, rows, ...) -> (time, rows / groups, groups, ...)
-        groups = a.shape[0]
-        return x.reshape(x.shape[0], x.shape[1] // groups, groups, *x.shape[2:])
-
-    through_a = (by_group(through_decay) * a[None, None]).reshape(h.shape)
-    grad_delta = grad_drive * x.u + sum_states(through_a, jnp.ones_like(x.b))
+        slope = sigmoid * (1 + x.z * (1 - sigmoid))
+        per_token["z"] = grad * (back.y + d_skip * x.u) * slope
+    grad = grad * gate
+    per_token["u"] = back.drive * x.delta + grad * d_skip
+    per_token["b"], per_token["c"] = back.b, back.c
+    grad_delta = back.drive * x.u + back.delta
     if plan.delta_softplus:
         grad_delta = grad_delta * jax.nn.sigmoid(x.pre_delta)
     per_token["delta"] = grad_delta if x.real is None else jnp.where(x.real, grad_delta, 0)
     summed = {
-        "a": sum_leading(by_group(through_decay * x.delta[..., None, :]), 3),
-        "d_skip": sum_leading(by_group(grad * x.u), 2),
-        "delta_bias": sum_leading(by_group(per_token["delta"]), 2),
+        "a": back.a,
+        "d_skip": sum_leading(_by_group(a, grad * x.u), 2),
+        "delta_bias": sum_leading(_by_group(a, per_token["delta"]), 2),
     }
-    return adjoint, per_token, summed
+    return back.adjoint, per_token, summed
+
+
+class _WalkedBack(NamedTuple):
+    """What a walk back over one chunk finds; g_t is the gradient with respect to the state h_t."""
+
+    adjoint: jax.Array  # (rows, state, channels): g decay, where the recurrence enters the chunk
+    y: jax.Array | None  # (time, rows, channels): C_t h_t, where there is a gate
+    drive: jax.Array  # (time, rows, channels): gradient with respect to delta_t u_t
+    delta: jax.Array  # (time, rows, channels): gradient with respect to delta_t, through the decay
+    b: jax.Array  # (time, rows, state)
+    c: jax.Array  # (time, rows, state)
+    a: jax.Array  # (groups, state, channels), summed over the chunk
+
+
+def _walk_back(plan: _Plan, x: _Chunk, a, state, grad, adjoint) -> _WalkedBack:
+    """Walks token by token: of the states, only those of the chunk's tokens leave the cache."""
+
+    def forwards(h, token) -> tuple[jax.Array, Any]:
+        delta, drive, b, c, restart, grad = token
+        h = _decay(delta, a, restart) * h + b[..., None] * drive[:, None, :]
+        y = None if x.z is None else sum_states(h[None], c[None])[0]
+        return h, (h, y, sum_channels(h[None], grad[None])[0])
+
+    drive = x.delta * x.u
+    tokens = (x.delta, drive, x.b, x.c, x.restart, grad)
+    _, (h, y, grad_c) = lax.scan(forwards, state, tokens, reverse=plan.reverse)
+
+    def through_decay(h, adjoint, delta) -> tuple[jax.Array, jax.Array]:
+        """Returns the gradients of delta and A that come through a token's decay.
+
+        They need g_t decay_t h_{t-1}: what enters token t - 1 as its adjoint, times its state.
+        """
+        product = h * adjoint
+        through_a = (_by_group(a, product[None]) * a[None, None]).reshape(1, *product.shape)
+        return sum_states(through_a, jnp.ones_like(x.b[:1]))[0], product * delta[:, None, :]
+
+    def backwards(carry, token) -> tuple[Any, Any]:
+        adjoint, grad_a = carry
+        delta, drive, b, c, restart, grad, h, next_delta = token
+        grad_delta, more = through_decay(h, adjoint, next_delta)
+        g = adjoint + c[..., None] * grad[:, None, :]
+        results = sum_states(g[None], b[None])[0], sum_channels(g[None], drive[None])[0]
+        return (_decay(delta, a, restart) * g, grad_a + more), (*results, grad_delta)
+
+    # The token after the last one has had its share, in the chunk that it belongs to.
+    first, last = (-1, 0) if plan.reverse else (0, -1)
+    after = 1 if plan.reverse else -1
+    following = jnp.roll(x.delta, after, axis=0).at[last].set(0)
+    (adjoint, grad_a), (grad_drive, grad_b, grad_delta) = lax.scan(
+        backwards,
+        (adjoint, jnp.zeros_like(adjoint)),
+        (*tokens, h, following),
+        reverse=not plan.reverse,
+    )
+    grad_first, more = through_decay(state, adjoint, x.delta[first])
+    grad_delta = jnp.roll(grad_delta, -after, axis=0).at[first].set(grad_first)
+    grad_a = sum_leading(_by_group(a, (grad_a + more)[None]), 3)
+    return _WalkedBack(adjoint, y, grad_drive, grad_delta, grad_b, grad_c, grad_a)
+
+
+def _walk_back_at_once(plan: _Plan, x: _Chunk, a, state, grad, adjoint) -> _WalkedBack:
+    """Walks by associative scans over the chunk."""
+    decay, drive = _discretise(x, a)
+    h, _ = _recurrence(plan, decay, drive, state)
+    g, adjoint = _adjoint_recurrence(plan, decay, x.c[..., None] * grad[..., None, :], adjoint)
+    through_decay = g * (h - drive)  # g_t decay_t h_{t-1}
+    through_a = (_by_group(a, through_decay) * a[None, None]).reshape(h.shape)
+    return _WalkedBack(
+        adjoint,
+        y=None if x.z is None else sum_states(h, x.c),
+        drive=sum_states(g, x.b),
+        delta=sum_states(through_a, jnp.ones_like(x.b)),
+        b=sum_channels(g, x.delta * x.u),
+        c=sum_channels(h, grad),
+        a=sum_leading(_by_group(a, through_decay * x.delta[..., None, :]), 3),
+    )
+
+
+def _by_group(a: jax.Array, x: jax.Array) -> jax.Array:
+    """Reshapes (time, rows, ...) to (time, rows / groups, groups, ...)."""
+    groups = a.shape[0]
+    return x.reshape(x.shape[0], x.shape[1] // groups, groups, *x.shape[2:])
 
 
 def _recurrence(plan: _Plan, decay, drive, state) -> tuple[jax.Array, jax.Array]:
     """Runs h_t = decay_t h_{t-1} + drive_t from `state`: all h (time, ...), and the last one."""
-    if plan.inner == "sequential":
-
-        def step(h, x) -> tuple[jax.Array, jax.Array]:
-            h = x[0] * h + x[1]
-            return h, h
-
-        last, h = lax.scan(step, state, (decay, drive), reverse=plan.reverse)
-        return h, last
     decay, local = lax.associative_scan(_compose, (decay, drive), reverse=plan.reverse)
     h = decay * state[None] + local
     return h, h[0 if plan.reverse else -1]
@@ -299,14 +379,6 @@ def _adjoint_recurrence(plan: _Plan, decay, source, adjoint) -> tuple[jax.Array,
     `adjoint` is decay_{t+1} g_{t+1} as it enters the chunk; it is returned as it leaves it.
     """
     backwards = not plan.reverse
-    if plan.inner == "sequential":
-
-        def step(adjoint, x) -> tuple[jax.Array, jax.Array]:
-            g = adjoint + x[1]
-            return x[0] * g, g
-
-        last, g = lax.scan(step, adjoint, (decay, source), reverse=backwards)
-        return g, last
     decay, local = lax.associative_scan(_compose, (decay, decay * source), reverse=backwards)
     after = decay * adjoint[None] + local
     before = (
@@ -332,14 +404,13 @@ def _chunk_indices(plan: _Plan, inputs: ScanInputs) -> jax.Array:
     return jnp.arange(inputs.u.shape[1] // plan.chunk)
 
 
+def _zeros_like(inputs: ScanInputs, x: jax.Array) -> jax.Array:
+    return inputs.zeros(*x.shape).astype(x.dtype)
+
+
 def _first_state(inputs: ScanInputs) -> jax.Array:
     """Returns the initial state as the chunks carry it: (rows, state, channels)."""
     if inputs.initial_state is None:
         _, channels, state = inputs.a.shape
         return inputs.zeros(inputs.u.shape[0], state, channels)
     return jnp.swapaxes(inputs.initial_state, 1, 2).astype(inputs.compute_dtype)
-
-
-def _batch_major(x: jax.Array) -> jax.Array:
-    """Reorders (chunks, time, batch, k) -> (batch, chunks * time, k)."""
-    return jnp.moveaxis(x.reshape(-1, *x.shape[2:]), 0, 1)

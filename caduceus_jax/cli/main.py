@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import pathlib
 import sys
 import traceback
 
@@ -32,12 +33,39 @@ def main(argv: list[str] | None = None) -> int:
         words = [*words[1:], "--help"]
     try:
         status = _front_page(words)
+        if argv is None and status is None and not set(words) & set(_HELP):
+            _use_large_pages()
         status = _reported(*_split(words), debug) if status is None else status
         sys.stdout.flush()
     except BrokenPipeError:  # `caduceus-jax embed --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     return status
+
+
+def _use_large_pages() -> None:
+    """Starts this process over with large memory pages, where the C library reads that at start.
+
+    XLA takes fresh memory in every call on a CPU. In pages of 4 KiB a fifth of a training step can
+    go into them (docs/benchmarks.md). A GLIBC_TUNABLES that is set already is left alone.
+    """
+    setting = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    try:
+        version = os.confstr("CS_GNU_LIBC_VERSION") or ""
+        on_request = "[madvise]" in setting.read_text()
+    except (AttributeError, OSError, ValueError):  # another system or C library
+        return
+    known = version.startswith("glibc") and _numbers(version.split()[-1]) >= (2, 35)
+    ours = sys.orig_argv[1 - len(sys.argv) :] == sys.argv[1:]  # not a function of another program
+    if on_request and known and ours and sys.executable and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def _front_page(words: list[str]) -> int | None:

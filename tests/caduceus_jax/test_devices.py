@@ -24,8 +24,9 @@ def test_cores_become_devices(argument, flags, count):
     out = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
     found, flags = out.splitlines()
     assert int(found) == (len(os.sched_getaffinity(0)) if count == "all" else count)
-    # XLA reads the flag, or would have ended the process.
+    # XLA reads the flags, or would have ended the process.
     assert "--xla_cpu_collective_call_terminate_timeout_seconds=3600" in flags.split()
+    assert "--xla_cpu_prefer_vector_width=512" in flags.split()
 
 
 def test_devices_that_are_in_use_stay():

@@ -128,3 +128,37 @@ def test_the_manual_page_of_pretrain_fits_on_three_screens(run, monkeypatch):
 def test_pretrain_refuses_contradictions(run):
     status, _, err = run("pretrain", "--model.rcps", "true", "--data.rc_mode", "augment")
     assert status == 2 and "model.rcps reads both strands by construction" in err
+
+
+def test_a_process_starts_over_with_large_pages(monkeypatch, tmp_path):
+    """Where the system gives them on request, and the C library reads its settings at start."""
+    enabled = tmp_path / "enabled"
+    enabled.write_text("always [madvise] never\n")
+    monkeypatch.setattr(main.pathlib, "Path", lambda _: enabled)
+    monkeypatch.setattr(main.os, "confstr", lambda _: "glibc 2.36")
+    monkeypatch.setattr(main.sys, "argv", ["caduceus-jax", "embd"])
+    monkeypatch.setattr(main.sys, "orig_argv", ["python", "/bin/caduceus-jax", "embd"])
+    started = []
+    monkeypatch.setattr(main.os, "execv", lambda *words: started.append(words))
+    monkeypatch.setenv("GLIBC_TUNABLES", "")
+    monkeypatch.delenv("GLIBC_TUNABLES")  # as it was when the test is over
+    assert main.main() == 2  # the command's name is wrong
+    assert started == [(sys.executable, [sys.executable, "/bin/caduceus-jax", "embd"])]
+    assert main.os.environ["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    # Once only; and neither for a manual page nor as a function.
+    monkeypatch.setattr(main.os, "execv", None)
+    assert main.main() == 2
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    monkeypatch.setattr(main.sys, "argv", ["caduceus-jax", "--version"])
+    assert main.main() == 0
+    assert main.main(["embd"]) == 2
+    # Another program called the function; the system gives none; another or older C library.
+    monkeypatch.setattr(main.sys, "argv", ["caduceus-jax", "emdeb"])
+    assert main.main() == 2
+    monkeypatch.setattr(main.sys, "argv", ["caduceus-jax", "embd"])
+    for version in ("glibc 2.31", "musl 1.2", None):
+        monkeypatch.setattr(main.os, "confstr", lambda _, version=version: version)
+        assert main.main() == 2
+    monkeypatch.setattr(main.os, "confstr", lambda _: "glibc 2.36")
+    enabled.write_text("always madvise [never]\n")
+    assert main.main() == 2
