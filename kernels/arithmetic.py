@@ -57,7 +57,8 @@ def exp(x: jax.Array) -> jax.Array:
         return jnp.exp(x)
     x = jnp.clip(x * jnp.float32(_LOG2_E), -127.0, 128.0)
     whole = lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)
-    scale = lax.shift_left(lax.bitcast_convert_type(whole + jnp.float32(_EXPONENT), jnp.int32), 23)
+    bits = lax.bitcast_convert_type(whole + jnp.float32(_EXPONENT), jnp.int32)
+    scale = lax.shift_left(bits, jnp.int32(23))
     power = _polynomial(x - whole, _EXP2)
     return power * lax.bitcast_convert_type(scale, jnp.float32)
 
