@@ -1,5 +1,6 @@
 """The test session is stricter than production: shapes are checked, surprises are errors."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -28,6 +29,7 @@ COMPILED = None
 
 def pytest_configure(config):
     """Sets JAX up before anything is computed, for the commands that tests start too."""
+    config.option.loadscopereorder = False  # or xdist begins with the files of most tests
     if not config.getoption("--optimised"):
         os.environ["XLA_FLAGS"] = _compiled_quickly(os.getenv("XLA_FLAGS", ""))
     _share_compiled_programs()
@@ -37,6 +39,8 @@ def pytest_configure(config):
     jax.devices()  # from here on no test changes their number
     jax.config.update("jax_numpy_rank_promotion", "raise")
     nnx.set_graph_mode(False)
+    # Tracing makes so many objects that the collector, at its defaults, takes a tenth of the time.
+    gc.set_threshold(100_000, 50, 100)
 
 
 def _compiled_quickly(flags):
@@ -78,23 +82,28 @@ def pytest_unconfigure():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="also run the tests that take minutes")
+    parser.addoption("--slow", action="store_true", help="also run longer tests and cases")
     parser.addoption("--optimised", action="store_true", help="compile as users do; takes longer")
 
 
 # The files that take longest, in CPU seconds: begun first, so that all workers end together.
 LONGEST = {
-    "kernels/test_selective_scan.py": 330,
-    "train/test_sharding.py": 60,
-    "train/test_sharding_eight_devices.py": 45,
-    "train/test_determinism.py": 40,
+    "kernels/test_selective_scan.py": 65,
+    "kernels/test_transformations.py": 60,
+    "train/test_finetune.py": 45,
+    "train/test_two_machines.py": 30,
+    "caduceus_jax/model/test_packing.py": 25,
+    "caduceus_jax/model/test_heads.py": 25,
+    "train/finetuning/test_seed.py": 25,
+    "train/test_sharding.py": 25,
+    "train/test_sharding_eight_devices.py": 25,
 }
 
 
 def pytest_collection_modifyitems(config, items):
     seconds = {TESTS / name: -seconds for name, seconds in LONGEST.items()}
     items.sort(key=lambda item: seconds.get(item.path, 0))
-    reasons = {"slow": "takes minutes", "optimised": "needs LLVM's optimisations"}
+    reasons = {"slow": "takes longer", "optimised": "needs LLVM's optimisations"}
     for name, reason in reasons.items():
         skip = pytest.mark.skip(reason=f"{reason}: run with --{name}")
         for item in items:

@@ -101,8 +101,15 @@ def expected_scan(dtype, reverse):
     return arguments, value_and_gradients(run, arguments)
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "reverse"),
+    [
+        pytest.param(jnp.float32, False, id="float32-forward"),
+        pytest.param(jnp.float32, True, id="float32-reverse"),
+        pytest.param(jnp.bfloat16, False, id="bfloat16-forward", marks=pytest.mark.slow),
+        pytest.param(jnp.bfloat16, True, id="bfloat16-reverse"),
+    ],
+)
 @pytest.mark.parametrize("implementation", KINDS)
 def test_a_packed_scan_is_separate_scans(implementation, dtype, reverse):
     arguments, expected = expected_scan(dtype, reverse)

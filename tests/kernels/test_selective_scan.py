@@ -66,8 +66,15 @@ def test_by_hand():
     np.testing.assert_allclose(state[0, 0, 0], np.exp(-1) + 10, rtol=1e-6)
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("length", [1, 7, 64, 130])
+# Each compiles anew: every length in one direction by default, in both with --slow.
+LENGTHS = [
+    pytest.param(length, reverse, marks=marks, id=f"{length}-{('forward', 'reverse')[reverse]}")
+    for other, marks in ((False, ()), (True, pytest.mark.slow))
+    for length, reverse in ((1, other), (7, not other), (64, other), (130, not other))
+]
+
+
+@pytest.mark.parametrize(("length", "reverse"), LENGTHS)
 @pytest.mark.parametrize("implementation", EVERY)
 def test_values_and_gradients_float32(implementation, length, reverse):
     arguments = example(length, seed=length)

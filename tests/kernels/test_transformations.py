@@ -138,13 +138,18 @@ def in_float64(derivative, make):
         return jax.tree.map(np.asarray, derive(derivative, make, EXACT[make], jnp.float64))
 
 
-# Interpreted kernels take long to compile: those derivatives that contain the others.
+# Interpreted kernels take long to compile: those derivatives that contain the others. So do the
+# two forms of the chunked scan, whose derivatives are one code: the others of the second, --slow.
 FEW = ("jvp", "forward over reverse", "reverse over reverse of layers")
+OF_ASSOCIATIVE = [
+    pytest.param("associative", x, marks=() if x in FEW else pytest.mark.slow) for x in DERIVATIVES
+]
 
 
 @pytest.mark.parametrize(
     ("operation", "derivative"),
-    [(x, y) for x in ("chunked", "associative", "convolution") for y in DERIVATIVES]
+    [(x, y) for x in ("chunked", "convolution") for y in DERIVATIVES]
+    + OF_ASSOCIATIVE
     + named(FUSED, FEW),
 )
 def test_derivatives(operation, derivative):
@@ -265,8 +270,18 @@ def mesh_of(kind):
     return jax.make_mesh((2,), ("d",), axis_types=(kind,), devices=jax.devices()[:2])
 
 
-@pytest.mark.parametrize("without", [(), ("initial_state", "D", "bias")], ids=["all", "fewer"])
-@pytest.mark.parametrize("operation", PORTABLE)
+FEWER = ("initial_state", "D", "bias")
+
+
+@pytest.mark.parametrize(
+    ("operation", "without"),
+    [pytest.param(x, (), id=f"{x}-all") for x in PORTABLE]
+    + [pytest.param(x, FEWER, id=f"{x}-fewer") for x in ("chunked", "convolution")]
+    + [
+        pytest.param(x, FEWER, id=f"{x}-fewer", marks=pytest.mark.slow)
+        for x in ("reference", "associative")
+    ],
+)
 def test_shard_map(operation, without):
     make, implementation = PORTABLE[operation]
     run, arguments = make(implementation)

@@ -82,7 +82,9 @@ def trained(scan="chunked", devices=1, sequence=1):
     return [train(program, mesh) for _ in range(2)]
 
 
-@pytest.mark.parametrize("path", [(), ("pallas_triton",), ("chunked", 4, 2)])
+@pytest.mark.parametrize(
+    "path", [(), pytest.param(("pallas_triton",), marks=pytest.mark.slow), ("chunked", 4, 2)]
+)
 def test_fifty_steps_are_the_same_to_the_bit(path):
     one, other = trained(*path)
     assert one == other

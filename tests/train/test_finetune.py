@@ -137,8 +137,11 @@ def test_other_ways_learn_it_too(config, folder, changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"protocol": "paper"}, {"rc_mode": "posthoc"}],
-    ids=["clean", "paper", "posthoc"],
+    [
+        pytest.param({}, id="clean"),
+        pytest.param({"protocol": "paper"}, id="paper", marks=pytest.mark.slow),
+        pytest.param({"rc_mode": "posthoc"}, id="posthoc"),
+    ],
 )
 def test_predictions_for_new_files_are_those_of_the_test(config, folder, tmp_path, changes, capsys):
     """Probabilities of the logits that the fine-tuning wrote, whatever shape the model has."""
@@ -261,32 +264,32 @@ def test_the_paper_counts_test_sequences_into_the_schedule(config):
     assert schedule_steps(dataclasses.replace(ten, protocol="paper"), task, run) == 50
 
 
-def test_a_model_with_its_own_vocabulary_stays_usable(golden, folder, tmp_path):
+@pytest.mark.parametrize("method", ["lora", pytest.param("probe", marks=pytest.mark.slow)])
+def test_a_model_with_its_own_vocabulary_stays_usable(golden, folder, tmp_path, method):
     """The tokenizer travels with it: a model like PlantCaduceus predicts after its fine-tuning."""
     stored = cj.CaduceusForMaskedLM.from_pretrained(golden / "ps_vocabulary8")
     small = dataclasses.replace(stored.config, d_model=8, n_layer=1, d_state=4)
     model = cj.CaduceusForMaskedLM(small, tokenizer=stored.tokenizer, rngs=nnx.Rngs(0))
     model.save_pretrained(tmp_path / "plant")
     data = LabelledConfig(train=str(folder / "train.csv"), test=str(folder / "test.csv"))
-    for method in ("lora", "probe"):
-        out = tmp_path / method
-        finetune(
-            FinetuneConfig(
-                out=str(out),
-                model=str(tmp_path / "plant"),
-                data=data,
-                method=method,
-                lora_rank=2,
-                epochs=1,
-                batch_size=32,
-                seeds=[1],
-            )
+    out = tmp_path / method
+    finetune(
+        FinetuneConfig(
+            out=str(out),
+            model=str(tmp_path / "plant"),
+            data=data,
+            method=method,
+            lora_rank=2,
+            epochs=1,
+            batch_size=32,
+            seeds=[1],
         )
-        tuned = str(out / "seed-1" / "model")
-        table = str(folder / "test.csv")
-        assert main(["predict", tuned, table, "--out", str(tmp_path / "new.tsv")]) == 0
-        assert cj.Tokenizer.from_pretrained(tuned).mask_id == 1
-        assert (out / "seed-1" / "adapter").is_dir() == (method == "lora")
+    )
+    tuned = str(out / "seed-1" / "model")
+    table = str(folder / "test.csv")
+    assert main(["predict", tuned, table, "--out", str(tmp_path / "new.tsv")]) == 0
+    assert cj.Tokenizer.from_pretrained(tuned).mask_id == 1
+    assert (out / "seed-1" / "adapter").is_dir() == (method == "lora")
 
 
 def test_several_labels_a_sequence(config, folder, tmp_path):

@@ -96,12 +96,14 @@ def exact(folder):
     return [{key: row[key] for key in EXACT} for row in read_metrics(folder)]
 
 
+# At the end of a stage and within the last one; within each stage, and at the end of one.
+@pytest.mark.parametrize("stops", [(3, 7), pytest.param((2, 3, 5, 7), marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_in_every_stage_has_the_same_bytes(
-    whole, config, folder, monkeypatch
+    whole, config, tmp_path, monkeypatch, stops
 ):
-    stopped = dataclasses.replace(config, out=str(folder / "stopped"))
+    stopped = dataclasses.replace(config, out=str(tmp_path / "stopped"))
     after = Interruption.after
-    for at in (2, 3, 5, 7):  # within each stage, and at the end of one
+    for at in stops:
 
         def stop(self, step, at=at):
             if step == at:
@@ -115,10 +117,10 @@ def test_a_run_that_is_stopped_in_every_stage_has_the_same_bytes(
         assert exit_.value.code == 75
     pretrain(stopped)
     weights = [
-        (out / "model" / "model.safetensors").read_bytes() for out in (whole, folder / "stopped")
+        (out / "model" / "model.safetensors").read_bytes() for out in (whole, tmp_path / "stopped")
     ]
     assert weights[0] == weights[1]
-    assert exact(whole) == exact(folder / "stopped")
+    assert exact(whole) == exact(tmp_path / "stopped")
 
 
 def test_stages_may_be_added_and_not_changed(whole, config, folder):

@@ -42,8 +42,15 @@ def test_rows_are_bases(lm):
     assert frame["attribution"][:41].to_list() == own
 
 
-@pytest.mark.parametrize("window", [None, 3])
-@pytest.mark.parametrize("method", ["gradient_x_input", "integrated_gradients"])
+@pytest.mark.parametrize(
+    ("method", "window"),
+    [
+        ("gradient_x_input", None),
+        ("integrated_gradients", 3),
+        pytest.param("gradient_x_input", 3, marks=pytest.mark.slow),
+        pytest.param("integrated_gradients", None, marks=pytest.mark.slow),
+    ],
+)
 def test_the_other_strand_is_the_mirror_image(lm, method, window):
     frame = cj.attribute(lm, [SEQUENCE, OTHER], method=method, window=window, steps=8)
     one, other = (frame.filter(name=name).select(FOUR).to_numpy() for name in "01")

@@ -53,14 +53,24 @@ def test_mutagenesis_is_the_likelihood_of_changed_sequences(lm):
     np.testing.assert_allclose(found[0, 4], expected - expected.mean(), atol=1e-4)
 
 
-@pytest.mark.parametrize("baseline", ["uniform", "zeros", "n"])
-def test_integrated_gradients_add_up(lm, labels, baseline):
-    for model in (lm, labels):
-        target = attribution_target(model, output="1" if model is labels else None)
-        found = attributed(model, "integrated_gradients", target, baseline=baseline, steps=64)
-        own = np.take_along_axis(found[:, :-1], (IDS - 7)[..., None], -1).sum((1, 2))
-        explained = found[:, -1, 0] - found[:, -1, 1]
-        assert np.abs(own - explained).max() < 0.01 * np.abs(explained).min()
+@pytest.mark.parametrize(
+    ("baseline", "kind"),
+    [
+        ("uniform", "lm"),
+        ("zeros", "labels"),
+        ("n", "lm"),
+        pytest.param("uniform", "labels", marks=pytest.mark.slow),
+        pytest.param("zeros", "lm", marks=pytest.mark.slow),
+        pytest.param("n", "labels", marks=pytest.mark.slow),
+    ],
+)
+def test_integrated_gradients_add_up(lm, labels, baseline, kind):
+    model, output = {"lm": (lm, None), "labels": (labels, "1")}[kind]
+    target = attribution_target(model, output=output)
+    found = attributed(model, "integrated_gradients", target, baseline=baseline, steps=64)
+    own = np.take_along_axis(found[:, :-1], (IDS - 7)[..., None], -1).sum((1, 2))
+    explained = found[:, -1, 0] - found[:, -1, 1]
+    assert np.abs(own - explained).max() < 0.01 * np.abs(explained).min()
 
 
 def test_masked_bases_contribute_their_log_probabilities(lm):

@@ -19,8 +19,10 @@ from tests.models import (
 from tests.tolerances import SCAN_FP32, relative_error
 
 IDS = jnp.asarray(random_ids(8))
-# A derivative of a model takes long to compile: two kinds by default, and all of them with --slow.
-COSTLY = ("ps", "classifier", *(pytest.param(k, marks=pytest.mark.slow) for k in ("ph", "tracks")))
+# A derivative of a model takes long to compile: one kind by default, and all of them with --slow.
+COSTLY = [pytest.param(k, marks=() if k == "ps" else pytest.mark.slow) for k in KINDS]
+BOTH = ("b, 8", "b, 4*l")
+EXPORTED = {"ps": BOTH, "ph": BOTH[:1], "classifier": BOTH[1:], "tracks": BOTH[1:]}
 
 
 def loss(model, ids=IDS):
@@ -57,8 +59,14 @@ def test_second_derivatives(kind):
     assert relative_error(*flat) < 2e-2
 
 
-@pytest.mark.parametrize("sizes", ["b, 8", "b, 4*l"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        pytest.param(kind, sizes, marks=() if sizes in EXPORTED[kind] else pytest.mark.slow)
+        for kind in KINDS
+        for sizes in BOTH
+    ],
+)
 def test_export_with_symbolic_sizes_is_serialised_and_read_back(kind, sizes):
     """The length is a multiple of the tracks' bin."""
     pytest.importorskip("flatbuffers", reason="jax.export serialises with it")

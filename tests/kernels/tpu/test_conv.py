@@ -10,8 +10,15 @@ from caduceus_jax.kernels import MosaicTPU, causal_conv1d
 from tests.tolerances import SCAN_FP32, relative_error
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize(("length", "width"), [(700, 9), (512, 4)])
+@pytest.mark.parametrize(
+    ("length", "width", "reverse"),
+    [
+        pytest.param(700, 9, True, id="700-9-reverse"),
+        pytest.param(512, 4, False, id="512-4-forward"),
+        pytest.param(700, 9, False, id="700-9-forward", marks=pytest.mark.slow),
+        pytest.param(512, 4, True, id="512-4-reverse", marks=pytest.mark.slow),
+    ],
+)
 def test_the_widest_filter_and_several_chunks(length, width, reverse):
     rng = np.random.default_rng(width)
     shapes = ((2, length, 3), (2, width, 3), (2, 3), (2, length, 3))

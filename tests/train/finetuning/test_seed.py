@@ -62,11 +62,20 @@ def files(out):
     return [result, *((seed / name).read_bytes() for name in names)]
 
 
-def test_a_seed_that_is_interrupted_continues_to_the_same_bytes(config, folder, monkeypatch):
+@pytest.fixture(scope="module")
+def whole(config):
     finetune(config)
-    stopped = dataclasses.replace(config, out=str(folder / "stopped"))
+    return files(config.out)
+
+
+# Within the first epoch, at its end, within the second.
+@pytest.mark.parametrize("stops", [(2, 6), pytest.param((2, 6, 9), marks=pytest.mark.slow)])
+def test_a_seed_that_is_interrupted_continues_to_the_same_bytes(
+    whole, config, tmp_path, monkeypatch, stops
+):
+    stopped = dataclasses.replace(config, out=str(tmp_path / "stopped"))
     after = Interruption.after
-    for at in (2, 6, 9):  # within the first epoch, at its end, within the second
+    for at in stops:
 
         def stop(self, step, at=at):
             if step == at:
@@ -78,10 +87,10 @@ def test_a_seed_that_is_interrupted_continues_to_the_same_bytes(config, folder, 
             with pytest.raises(SystemExit) as exit_:
                 finetune(stopped)
         assert exit_.value.code == 75
-        assert (folder / "stopped" / "seed-1" / "progress.npz").is_file()
+        assert (tmp_path / "stopped" / "seed-1" / "progress.npz").is_file()
     finetune(stopped)
-    assert files(stopped.out) == files(config.out)
-    assert not (folder / "stopped" / "seed-1" / "progress.npz").exists()
+    assert files(stopped.out) == whole
+    assert not (tmp_path / "stopped" / "seed-1" / "progress.npz").exists()
 
 
 def test_the_weights_are_read_once_for_all_seeds(config, folder, monkeypatch):

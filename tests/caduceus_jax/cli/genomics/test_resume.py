@@ -112,11 +112,12 @@ def test_other_options_and_inputs_are_another_run(tmp_path, inputs, monkeypatch,
     assert "or pass --restart, which discards the journal" in said
 
 
-def test_killed_runs_are_continued_to_the_same_bytes(tmp_path, inputs, capsys):
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_killed_runs_are_continued_to_the_same_bytes(tmp_path, inputs, capsys, kills):
     path = pathlib.Path(__file__).parents[3] / "stress" / "kill_and_resume.py"
     spec = importlib.util.spec_from_file_location("kill_and_resume", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     words = command("score-variants LM VCF --out out.vcf", inputs, tmp_path)
-    assert script.main(2, [*words[:-1], "1"])
+    assert script.main(kills, [*words[:-1], "1"])
     assert "the same bytes" in capsys.readouterr().out
