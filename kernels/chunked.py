@@ -3,7 +3,8 @@
 Forward, a `lax.scan` over chunks carries the state (rows, state, channels); only the state at the
 start of each chunk is kept. Backward walks the chunks the other way, computes each chunk's states
 again from the one that was kept, and the adjoint state beside them. So neither pass ever holds
-(length, state, channels), and the gradient costs two exponentials a state element, not more.
+(length, state, channels). With gradients a state element takes two exponentials in the associative
+form, and three in the sequential one, where the decay of a token is not stored.
 
 Inside a chunk arrays are time-major with channels last, (time, rows, state, channels): channels
 fill vector lanes, and every sum over channels or states is a product of small matrices. A row is a
