@@ -53,6 +53,13 @@ if os.environ.get("TRITON_INTERPRET") == "1":
         kinds.append(pytest.param("triton", marks=pytest.mark.triton))
 
 
+# The other direction is in the tests of scans.
+OTHER_DIRECTION = [
+    pytest.param(False, id="forward", marks=pytest.mark.slow),
+    pytest.param(True, id="reverse"),
+]
+
+
 def pieces(ids, reverse):
     """Starts and ends of the segments of a row, in walking order."""
     cuts = [0, *(np.flatnonzero(np.diff(ids)) + 1), len(ids)]
@@ -105,7 +112,7 @@ def expected_scan(dtype, reverse):
     ("dtype", "reverse"),
     [
         pytest.param(jnp.float32, False, id="float32-forward"),
-        pytest.param(jnp.float32, True, id="float32-reverse"),
+        pytest.param(jnp.float32, True, id="float32-reverse", marks=pytest.mark.slow),
         pytest.param(jnp.bfloat16, False, id="bfloat16-forward", marks=pytest.mark.slow),
         pytest.param(jnp.bfloat16, True, id="bfloat16-reverse"),
     ],
@@ -128,7 +135,7 @@ def test_a_packed_scan_is_separate_scans(implementation, dtype, reverse):
         assert relative_error(one, other) < tolerance
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("reverse", OTHER_DIRECTION)
 @pytest.mark.parametrize("implementation", KINDS)
 def test_a_packed_convolution_is_separate_convolutions(implementation, reverse):
     rng = np.random.default_rng(0)
@@ -149,8 +156,15 @@ def test_a_packed_convolution_is_separate_convolutions(implementation, reverse):
         assert relative_error(one, other) < SCAN_FP32
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize(("width", "silu", "channels"), [(4, True, 130), (9, False, 3)])
+@pytest.mark.parametrize(
+    ("width", "silu", "channels", "reverse"),
+    [
+        (4, True, 130, True),
+        (9, False, 3, False),
+        pytest.param(4, True, 130, False, marks=pytest.mark.slow),
+        pytest.param(9, False, 3, True, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("implementation", FUSED_KINDS)
 def test_segments_of_several_chunks_of_a_convolution(
     implementation, width, silu, channels, reverse
@@ -217,7 +231,9 @@ def test_several_directions_groups_and_examples():
             assert relative_error(one[i], other) < SCAN_FP32
 
 
-@pytest.mark.parametrize("implementation", ["pallas_triton", "mosaic_tpu"])
+@pytest.mark.parametrize(
+    "implementation", [pytest.param("pallas_triton", marks=pytest.mark.slow), "mosaic_tpu"]
+)
 def test_transformations_of_fused_kernels_with_segments(implementation):
     """Many numberings at once, forward mode, and a second derivative."""
     arguments = cast(example(9, batch=1, channels=3, state=2))
@@ -302,8 +318,15 @@ def arguments_to_scan(implementation, how):
     return lambda x: selective_scan_with_state(**x, **how, implementation=implementation)
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("bare", [False, True], ids=["whole", "bare"])
+@pytest.mark.parametrize(
+    ("bare", "reverse"),
+    [
+        pytest.param(False, True, id="whole-reverse"),
+        pytest.param(True, False, id="bare-forward"),
+        pytest.param(False, False, id="whole-forward", marks=pytest.mark.slow),
+        pytest.param(True, True, id="bare-reverse", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("implementation", FUSED_KINDS)
 def test_segments_of_several_chunks(implementation, bare, reverse):
     """Without skip, gate, bias and initial state too; groups."""

@@ -97,7 +97,13 @@ def test_float64_is_exact(implementation):
     assert_close(found, in_float64(arguments), SCAN_FP64)
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize(
+    "reverse",
+    [
+        pytest.param(False, id="forward", marks=pytest.mark.slow),
+        pytest.param(True, id="reverse"),
+    ],
+)
 @pytest.mark.parametrize("implementation", FAST)
 def test_bfloat16(implementation, reverse):
     arguments = example(130, initial_state=None)

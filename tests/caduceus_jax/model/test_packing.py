@@ -108,6 +108,7 @@ def test_wrong_numbers_of_sequences_are_refused():
         jax.jit(lambda n: model(ids, segment_ids=numbers, num_segments=n).logits)(4)
 
 
+@pytest.mark.slow  # by default, those of the kernels: tests/kernels/test_packed_sequences.py
 def test_transformations_of_packed_sequences():
     """Forward mode, all examples at once, and soft bases, each as separate sequences have them."""
     ids, numbers, alone = packed()

@@ -31,15 +31,17 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("model", ["ps", "ph"])
 @pytest.mark.parametrize(
-    "data",
+    ("model", "data"),
     [
-        {},
-        {"kind": "regression", "label": "count"},
-        {"kind": "multi_label", "label": ["early", "strong"]},
+        pytest.param(model, data, id=f"{model}-{name}", marks=() if usual else pytest.mark.slow)
+        for name, data, by_default in (
+            ("classes", {}, ("ps", "ph")),
+            ("values", {"kind": "regression", "label": "count"}, ("ph",)),
+            ("labels", {"kind": "multi_label", "label": ["early", "strong"]}, ("ps",)),
+        )
+        for model, usual in (("ps", "ps" in by_default), ("ph", "ph" in by_default))
     ],
-    ids=["classes", "values", "labels"],
 )
 def test_a_probe_is_a_classifier_that_predicts_what_it_wrote(folder, model, data, tmp_path):
     table = str(folder / "train.csv")

@@ -81,8 +81,14 @@ def changes(sequence: str, *, indels: bool) -> list[tuple[int, str, str]]:
     return rows
 
 
-@pytest.mark.parametrize("edge", ["pad", "shift"])
-@pytest.mark.parametrize("mode", list(COLUMNS))
+@pytest.mark.parametrize(
+    ("mode", "edge"),
+    [
+        pytest.param(mode, edge, marks=() if i % 2 == j else pytest.mark.slow)
+        for i, mode in enumerate(COLUMNS)
+        for j, edge in enumerate(("pad", "shift"))
+    ],
+)
 def test_scores_are_the_same_on_the_other_strand(tmp_path, genome, sequence, model, mode, edge):
     rows = changes(sequence, indels=mode != "llr")
     reverse = reverse_complement(sequence)
