@@ -184,7 +184,7 @@ class VariantScoring(_Seen):
         if mode in ("pll", "embedding") and not 1 <= self.window <= most:
             raise UserError(
                 f"window is {self.window}; it must be from 1 to context_length, which is "
-                f"{self.context}"
+                f"{self.context}: pass a smaller window (65 by default) or a longer context"
             )
 
 

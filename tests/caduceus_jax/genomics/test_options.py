@@ -40,7 +40,10 @@ def test_values_that_make_no_sense_are_one_sentence(make, sentence):
 def test_the_window_has_to_fit_only_where_it_is_read():
     options = VariantScoring(window=65, context_length=63)
     options.check_window("llr")
-    with pytest.raises(UserError, match="window is 65; it must be from 1 to context_length"):
+    sentence = (
+        "window is 65; it must be from 1 to context_length, which is 63: pass a smaller window"
+    )
+    with pytest.raises(UserError, match=sentence):
         options.check_window("pll")
     wide = VariantScoring(window=1025)
     wide.check_window("embedding")  # a fine-tuned model may have been trained at more
