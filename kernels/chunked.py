@@ -168,6 +168,11 @@ def _decay(delta: jax.Array, a: jax.Array, restart: jax.Array | None) -> jax.Arr
     return exp(exponent if restart is None else exponent + restart[..., None, None])
 
 
+def _taken(h: jax.Array, a: jax.Array, delta, drive, b, restart) -> jax.Array:
+    """Takes one token into the state (rows, state, channels)."""
+    return _decay(delta, a, restart) * h + b[..., None] * drive[:, None, :]
+
+
 def _forward(plan: _Plan, inputs: ScanInputs, keep: bool) -> tuple[Any, Any]:
     """Returns (y, final state), and the state at the start of each chunk where it is kept."""
     a, d_skip = _per_channel(inputs)
@@ -200,7 +205,7 @@ def _outputs(plan: _Plan, x: _Chunk, a, state) -> tuple[jax.Array, jax.Array]:
     def step(h, token) -> tuple[jax.Array, jax.Array]:
         """Takes one token into the state and reads it out."""
         delta, drive, b, c, restart = token
-        h = _decay(delta, a, restart) * h + b[..., None] * drive[:, None, :]
+        h = _taken(h, a, delta, drive, b, restart)
         return h, sum_states(h[None], c[None])[0]
 
     tokens = (x.delta, x.delta * x.u, x.b, x.c, x.restart)
@@ -302,7 +307,7 @@ def _walk_back(plan: _Plan, x: _Chunk, a, state, grad, adjoint) -> _WalkedBack:
 
     def forwards(h, token) -> tuple[jax.Array, Any]:
         delta, drive, b, c, restart, grad = token
-        h = _decay(delta, a, restart) * h + b[..., None] * drive[:, None, :]
+        h = _taken(h, a, delta, drive, b, restart)
         y = None if x.z is None else sum_states(h[None], c[None])[0]
         return h, (h, y, sum_channels(h[None], grad[None])[0])
 

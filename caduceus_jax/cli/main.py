@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 def _use_large_pages() -> None:
     """Starts this process over with large memory pages, where the C library reads that at start.
 
-    XLA takes fresh memory in every call on a CPU. In pages of 4 KiB a fifth of a training step can
+    XLA takes fresh memory in every call on a CPU. In pages of 4 KiB a fifth of the time can
     go into them (docs/benchmarks.md). A GLIBC_TUNABLES that is set already is left alone.
     """
     setting = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")

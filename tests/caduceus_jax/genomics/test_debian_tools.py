@@ -13,13 +13,14 @@ from tests.genomes import genome as write_genome
 from tests.genomes import write_vcf
 from tests.models import language_model
 
-for tool in ("bcftools", "tabix", "samtools"):
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool} is not installed: apt-get install {tool}", allow_module_level=True)
-
 RNG = np.random.default_rng(0)
 BASES = "".join(RNG.choice(list("ACGT"), 3000))
 OTHERS = {"A": "C,G", "C": "T", "G": "*,A", "T": "<DEL>"}
+
+
+def needs(name: str) -> pytest.MarkDecorator:
+    reason = f"{name} is not installed: apt-get install {name}"
+    return pytest.mark.skipif(shutil.which(name) is None, reason=reason)
 
 
 def tool(*words) -> str:
@@ -74,6 +75,7 @@ def by_allele(scored) -> dict[tuple[int, str], float | None]:
     return {(row["pos"], row["alt"]): row["llr"] for row in table.iter_rows(named=True)}
 
 
+@needs("bcftools")
 def test_bcftools_finds_the_scores_of_the_table(scored):
     expected, seen = by_allele(scored), 0
     for position, _, alts, scores, statuses in query(scored / "out.vcf"):
@@ -90,6 +92,7 @@ def test_bcftools_finds_the_scores_of_the_table(scored):
     assert seen == sum(value is not None for value in expected.values()) > 10
 
 
+@needs("bcftools")
 def test_bcftools_sorts_converts_and_splits(scored):
     path, genome = scored / "out.vcf", scored / "genome.fa"
     lines = query(path)
@@ -118,6 +121,8 @@ def test_bcftools_sorts_converts_and_splits(scored):
     ]
 
 
+@needs("tabix")
+@needs("bcftools")
 def test_tabix_finds_regions(scored):
     inside = [line for line in query(scored / "out.vcf") if 500 <= int(line[0]) <= 1200]
     found = tool("tabix", scored / "out.vcf.gz", "chr1:500-1200").splitlines()
@@ -125,6 +130,7 @@ def test_tabix_finds_regions(scored):
     assert tool("tabix", "-l", scored / "out.vcf.gz").split() == ["chr1"]
 
 
+@needs("samtools")
 def test_samtools_reads_our_index(scored):
     """Which is written when the genome is opened first."""
     assert (scored / "genome.fa.fai").exists()
