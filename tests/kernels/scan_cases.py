@@ -1,6 +1,7 @@
 """What the tests of several implementations of the scan share: cases, and what is expected."""
 
 import contextlib
+import functools
 import os
 
 import jax
@@ -97,6 +98,12 @@ def cast(arguments, dtype=jnp.float32):
 
 def value_and_gradients(arguments, implementation, **options):
     """y, the final state and the gradient of every argument for fixed random cotangents."""
+    return compiled(implementation, **options)(arguments)
+
+
+@functools.cache
+def compiled(implementation, **options):
+    """One function for each, so that JAX compiles it once for each shape."""
 
     def run(arguments):
         return selective_scan_with_state(**arguments, implementation=implementation, **options)
@@ -111,7 +118,7 @@ def value_and_gradients(arguments, implementation, **options):
         )
         return y, state, pull_back(cotangents)[0]
 
-    return both(arguments)
+    return both
 
 
 def assert_close(found, expected, tolerance):

@@ -138,19 +138,19 @@ def in_float64(derivative, make):
         return jax.tree.map(np.asarray, derive(derivative, make, EXACT[make], jnp.float64))
 
 
-# Interpreted kernels take long to compile: those derivatives that contain the others. So do the
-# two forms of the chunked scan, whose derivatives are one code: the others of the second, --slow.
+# Interpreted kernels take long to compile: those derivatives that contain the others. The rules of
+# derivatives are one code for all: of the other portable operations, the others with --slow.
 FEW = ("jvp", "forward over reverse", "reverse over reverse of layers")
-OF_ASSOCIATIVE = [
-    pytest.param("associative", x, marks=() if x in FEW else pytest.mark.slow) for x in DERIVATIVES
+OTHERS = [
+    pytest.param(operation, x, marks=() if x in FEW else pytest.mark.slow)
+    for operation in ("associative", "convolution")
+    for x in DERIVATIVES
 ]
 
 
 @pytest.mark.parametrize(
     ("operation", "derivative"),
-    [(x, y) for x in ("chunked", "convolution") for y in DERIVATIVES]
-    + OF_ASSOCIATIVE
-    + named(FUSED, FEW),
+    [("chunked", x) for x in DERIVATIVES] + OTHERS + named(FUSED, FEW),
 )
 def test_derivatives(operation, derivative):
     make, implementation = EVERY[operation]
@@ -183,6 +183,12 @@ def several(arguments, names):
     }
 
 
+@functools.cache
+def exact(make):
+    """The reference's loss and its gradient, compiled once."""
+    return jax.jit(jax.value_and_grad(loss(make(EXACT[make])[0])))
+
+
 @pytest.mark.parametrize(
     ("operation", "mapped"),
     [
@@ -211,7 +217,7 @@ def test_vmap(operation, mapped):
         return each, jax.grad(lambda a: jax.vmap(loss(run), in_axes=axes)(a).sum())(examples)
 
     (values, gradients), summed = both(examples)
-    reference = jax.jit(jax.value_and_grad(loss(make(EXACT[make])[0])))
+    reference = exact(make)
     expected = [
         reference({k: x[i] if k in names else x for k, x in examples.items()}) for i in range(3)
     ]
@@ -275,11 +281,14 @@ FEWER = ("initial_state", "D", "bias")
 
 @pytest.mark.parametrize(
     ("operation", "without"),
-    [pytest.param(x, (), id=f"{x}-all") for x in PORTABLE]
-    + [pytest.param(x, FEWER, id=f"{x}-fewer") for x in ("chunked", "convolution")]
-    + [
-        pytest.param(x, FEWER, id=f"{x}-fewer", marks=pytest.mark.slow)
-        for x in ("reference", "associative")
+    [
+        pytest.param(operation, without, id=f"{operation}-{name}", marks=marks)
+        for operations, marks in (
+            (("chunked", "convolution"), ()),
+            (("reference", "associative"), pytest.mark.slow),
+        )
+        for operation in operations
+        for name, without in (("all", ()), ("fewer", FEWER))
     ],
 )
 def test_shard_map(operation, without):
@@ -372,8 +381,8 @@ def test_explicit_meshes(operation):
 @pytest.mark.parametrize(
     ("operation", "sizes"),
     [
-        *((x, y) for x in ("chunked", "convolution") for y in ("batch, 6", "batch, length")),
-        *(("reference", "batch, length"), ("associative", "batch, length")),
+        *((x, "batch, length") for x in PORTABLE),
+        *(pytest.param(x, "batch, 6", marks=pytest.mark.slow) for x in ("chunked", "convolution")),
         ("chunked", "batch, 32*length"),
     ],
 )
