@@ -36,6 +36,8 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     IMPLEMENTATIONS["triton"] = Triton(16)
     FAST.append(pytest.param("triton", marks=pytest.mark.triton))
 EVERY = ["reference", *FAST]
+# Each once: the other chunk lengths and forms of the portable scan are further cases.
+DISTINCT = [pytest.param(x, marks=pytest.mark.slow) if x in FLOAT64[1:] else x for x in FAST]
 
 
 def example(length, *, batch=2, channels=12, state=4, groups=None, seed=0, **without):

@@ -90,7 +90,9 @@ def test_scans_of_nothing(implementation, sizes):
         assert not any(np.any(x) for x in gradients.values())
 
 
-@pytest.mark.parametrize("odd", ["u", "z", "delta"])
+@pytest.mark.parametrize(
+    "odd", ["u", *(pytest.param(x, marks=pytest.mark.slow) for x in ("z", "delta"))]
+)
 @pytest.mark.parametrize("implementation", FOUR)
 def test_sequences_of_several_dtypes(implementation, odd):
     """All in bfloat16 but one: it, and its gradient, are float32."""

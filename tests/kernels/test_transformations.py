@@ -59,10 +59,12 @@ LENGTHY = {"u", "delta", "B", "C", "z", "x"}
 
 def named(operations, *others):
     """Parameters: the operations' names, each with each of the others."""
-    # To interpret Pallas' Triton kernels takes long.
-    slow = {"pallas-triton": pytest.mark.slow}
+    # To interpret Pallas' Triton kernels takes long; the other portable scans are further cases.
+    slow = ("pallas-triton", "reference", "associative")
     cases = itertools.product(operations, *others)
-    return [pytest.param(*case, marks=slow.get(case[0], ())) for case in cases]
+    return [
+        pytest.param(*case, marks=pytest.mark.slow if case[0] in slow else ()) for case in cases
+    ]
 
 
 def loss(run):
@@ -381,7 +383,7 @@ def test_explicit_meshes(operation):
 @pytest.mark.parametrize(
     ("operation", "sizes"),
     [
-        *((x, "batch, length") for x in PORTABLE),
+        *named(PORTABLE, ("batch, length",)),
         *(pytest.param(x, "batch, 6", marks=pytest.mark.slow) for x in ("chunked", "convolution")),
         ("chunked", "batch, 32*length"),
     ],

@@ -232,11 +232,11 @@ def score_variants(
                 told = info_of_records(source, mode, fields, seen)
                 zipped = ending == ".vcf.gz"
                 _write_vcf(partial, source, reference, mode, declared, told, titles, zipped)
+                if zipped:  # before the new file is in place: an index of another one never is
+                    remove_indexes(out)
             else:
                 _write_table(partial, ending, source, empty, seen)
     work.report_padding()
-    if ending == ".vcf.gz":
-        remove_indexes(out)
     if tabix:
         index_vcf(out)
     status = np.concatenate([np.empty(0, np.str_), *statuses])

@@ -60,7 +60,8 @@ def scored(tmp_path_factory):
 
 def score(folder, mode: str, variants: str, out: str, *more: str) -> None:
     words = ["score-variants", folder / "model", folder / variants, "--mode", mode, *more]
-    words += ["--genome", folder / "genome.fa", "--context-length", "127", "--out", folder / out]
+    words += ["--genome", folder / "genome.fa", "--context-length", "31", "--out", folder / out]
+    words += ["--window", "7"] if mode == "pll" else []
     assert main([str(word) for word in words]) == 0
 
 

@@ -55,7 +55,7 @@ def entries(path: pathlib.Path) -> list[int]:
     return ends
 
 
-@pytest.mark.parametrize("out", ["a.tsv", "a.zarr"])
+@pytest.mark.parametrize("out", [pytest.param("a.tsv", marks=pytest.mark.slow), "a.zarr"])
 def test_shards_that_lack_results_are_refused(tmp_path, inputs, monkeypatch, capsys, out):
     """The next shard's results would take the place of those that are missing."""
     monkeypatch.chdir(tmp_path)

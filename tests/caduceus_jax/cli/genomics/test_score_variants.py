@@ -92,6 +92,24 @@ def test_command_writes_a_vcf(tmp_path, folder, genome, sequences, capsys, name)
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
 
 
+def test_an_old_index_is_gone_before_the_new_file_is_there(tmp_path, folder, genome, monkeypatch):
+    """Whenever a run is killed, no index lies beside a file that is not its own."""
+    path = write_vcf(tmp_path / "in.vcf", "1\t51\ta\tA\t.\t.\t.\t.")
+    out, old = tmp_path / "out.vcf.gz", tmp_path / "out.vcf.gz.tbi"
+    old.write_text("of yesterday")
+    replace, seen = os.replace, []
+
+    def spy(source, target):
+        if target == out:
+            seen.append(old.exists())
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", spy)
+    words = ["score-variants", folder, str(path), "--genome", str(genome.path), "--out", str(out)]
+    assert main([*words, "--context-length", str(CONTEXT)]) == 0
+    assert seen == [False] and out.exists() and not old.exists()
+
+
 @pytest.mark.parametrize("form", ["vcf", "bcf"])
 def test_structural_variants_keep_their_lines(tmp_path, folder, genome, sequences, form):
     chr1 = sequences["chr1"]
