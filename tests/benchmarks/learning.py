@@ -34,13 +34,13 @@ data:
   intervals: splits.bed
   interval_length: null
   validation_windows: 256
-optimizer: {lr: 4.0e-3}
-steps: 1000
-batch_size: 8
+optimizer: {name: muon, lr: 8.0e-3}
+steps: 3400
+batch_size: 4
 max_length: 1024
-log_every: 10
-eval_every: 200
-checkpoint_every: 200
+log_every: 20
+eval_every: 340
+checkpoint_every: 340
 """
 TASKS = ("human_or_worm", "splice_primate", "promoters_nontata", "enhancers_cohn", "yeast_H3")
 
