@@ -46,9 +46,10 @@ def pytest_configure(config):
 def _compiled_quickly(flags):
     """XLA's flags, with those that spare optimisations: few calls are long enough to earn them.
 
-    LLVM's take half of a test's time; the emitter of fusions in jax 0.10, half of what is left.
+    LLVM's take half of a test's time; the emitter of fusions in jax 0.10, half of what is left; to
+    divide a program among threads, a sixth of compiling it, where each core has tests of its own.
     """
-    spared = ["--xla_backend_optimization_level=0"]
+    spared = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
     if jax.__version_info__ < (0, 11):
         spared.append("--xla_cpu_use_fusion_emitters=false")
     return " ".join([flags, *(x for x in spared if x.partition("=")[0] not in flags)]).strip()
