@@ -1,11 +1,11 @@
 """Runs a stage: sets it up, and trains its steps."""
 
-import collections
 import dataclasses
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -199,29 +199,43 @@ def _record(beginning: Beginning, inputs: Inputs, folder: pathlib.Path) -> None:
 def _validate(run: Run, work: Work, params: nnx.State) -> dict[str, float]:
     """Computes the losses, in nats per base, and the accuracy on the held-out windows.
 
-    Of several genomes, also the loss of each by its name; and the scores of `eval_tasks`.
+    Those of `_losses`, and the scores of `eval_tasks`.
     """
     stores = work.inputs.stores
-    sums = [collections.Counter[str]() for _ in stores]
+    sums = [Counter[str]() for _ in stores]
     for genome, batch in work.inputs.validation_batches():
         with run.watchdog.work(f"validation of windows of {batch['labels'].shape[1]}"):
             found = jax.device_get(work.eval_step(params, shard_batch(batch, work.mesh)))
         sums[genome].update({name: float(value) for name, value in found.items()})
-    total = collections.Counter[str]()
-    for part in sums:
-        total.update(part)
+    row = _losses([store.name for store in stores], sums)
+    with run.watchdog.paused():
+        config, tokenizer = run.beginning.config, run.beginning.tokenizer
+        return row | run.eval_tasks.scores(config.model, params, tokenizer)
+
+
+def _losses(names: Sequence[str], sums: Sequence[Counter[str]]) -> dict[str, float]:
+    """Divides what was summed over the held-out windows by the bases that it was summed over.
+
+    Args:
+        names: the genomes.
+        sums: of each genome, as `eval_step` counts.
+
+    Returns:
+        The losses in nats per base, and the accuracy; of several genomes, also the loss of each
+        that has held-out windows, by its name, and its place in `data.fasta` if others share that.
+    """
+    total = sum(sums, Counter[str]())
     row = {
         "validation_loss": total["nats"] / max(total["predicted"], 1),
         "validation_masked_loss": total["masked_nats"] / max(total["masked"], 1),
         "validation_masked_accuracy": total["masked_right"] / max(total["masked"], 1),
     }
     if len(sums) > 1:
-        for store, part in zip(stores, sums, strict=True):
-            loss = part["masked_nats"] / max(part["masked"], 1)
-            row[f"validation_masked_loss/{store.name}"] = loss
-    with run.watchdog.paused():
-        config, tokenizer = run.beginning.config, run.beginning.tokenizer
-        return row | run.eval_tasks.scores(config.model, params, tokenizer)
+        for number, (name, part) in enumerate(zip(names, sums, strict=True), start=1):
+            which = name if names.count(name) == 1 else f"{name} ({number})"
+            if part["masked"]:
+                row[f"validation_masked_loss/{which}"] = part["masked_nats"] / part["masked"]
+    return row
 
 
 def _introduce(
