@@ -94,7 +94,7 @@ def main() -> None:
         out,
         *(*command, "evaluate", *architecture, "--tuning.method", "probe"),
         *("--tasks", f"[{','.join(f'tasks/{task}' for task in TASKS)}]"),
-        *("--models", "[pretrained=run,scratch]", "--tuning.seeds", "[1,2,3,4,5]"),
+        *("--models", "[pretrained=run,scratch]", "--tuning.seeds", "[1,2,3]"),
         *("--out", "probes"),
     )
 

@@ -34,6 +34,7 @@ class Probe:
 
     def __init__(self, config: FinetuneConfig, task: Task, start: Start):
         self.config, self.task, self.start = config, task, start
+        self._embedded: dict[bytes, np.ndarray] = {}  # by the stored model, whatever the seed
 
     def run(self, seed: int, folder: pathlib.Path) -> tuple[dict[str, Any], np.ndarray]:
         """Fits a logistic or ridge regression to mean-pooled states, averaged over both strands.
@@ -103,7 +104,12 @@ class Probe:
 
     def _features(self, model: CaduceusForMaskedLM, examples: Examples) -> np.ndarray:
         cut = [sequence[: self.task.max_length] for sequence in examples.sequences]
-        return embed(model, cut, tokenizer=self.start.tokenizer)
+        if self.start.stored is None:  # every seed has a model of its own
+            return embed(model, cut, tokenizer=self.start.tokenizer)
+        if missing := [x for x in dict.fromkeys(cut) if x not in self._embedded]:
+            vectors = embed(model, missing, tokenizer=self.start.tokenizer)
+            self._embedded.update(zip(missing, vectors, strict=True))
+        return np.stack([self._embedded[sequence] for sequence in cut])
 
     def _export(
         self,
