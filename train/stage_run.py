@@ -218,7 +218,7 @@ def _losses(names: Sequence[str], sums: Sequence[Counter[str]]) -> dict[str, flo
 
     Args:
         names: the genomes.
-        sums: of each genome, as `eval_step` counts.
+        sums: the counts of `eval_step`, added up over the windows of each genome.
 
     Returns:
         The losses in nats per base, and the accuracy; of several genomes, also the loss of each
