@@ -199,7 +199,7 @@ def _record(beginning: Beginning, inputs: Inputs, folder: pathlib.Path) -> None:
 def _validate(run: Run, work: Work, params: nnx.State) -> dict[str, float]:
     """Computes the losses, in nats per base, and the accuracy on the held-out windows.
 
-    Those of `_losses`, and the scores of `eval_tasks`.
+    They are those of `_losses`; the scores of `eval_tasks` stand beside them.
     """
     stores = work.inputs.stores
     sums = [Counter[str]() for _ in stores]

@@ -14,9 +14,11 @@ train on.
 
 import argparse
 import pathlib
+import shutil
 import subprocess
 import sys
 
+from caduceus_jax.genomics.reference.store import Store
 from caduceus_jax.train.data.prepare import write_store
 
 GENOMES = {
@@ -26,9 +28,10 @@ GENOMES = {
 }
 MEGABASE = 1_000_000
 YEAST = {"chrII": "valid", "chrIV": "test", "chrXIII": "test"}
+ARCHITECTURE = {"d_model": 128, "n_layer": 4}
 RECIPE = """\
 out: run
-model: {d_model: 128, n_layer: 4, rcps: true}
+model: {d_model: %(d_model)d, n_layer: %(n_layer)d, rcps: true}
 data:
   fasta: [chr22, yeast, human_windows]
   intervals: splits.bed
@@ -42,7 +45,6 @@ log_every: 20
 eval_every: 340
 checkpoint_every: 340
 """
-TASKS = ("human_or_worm", "splice_primate", "promoters_nontata", "enhancers_cohn", "yeast_H3")
 
 
 def splits(genome: str, contig: str, length: int) -> list[str]:
@@ -61,11 +63,16 @@ def prepare(data: pathlib.Path, out: pathlib.Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     lines = []
     for genome, fasta in GENOMES.items():
-        store = write_store(data / fasta, out / genome)
+        # It is there whole or not at all.
+        store = (
+            Store(out / genome)
+            if (out / genome).exists()
+            else write_store(data / fasta, out / genome)
+        )
         for contig in store.contigs.values():
             lines += splits(genome, contig.name, contig.length)
     (out / "splits.bed").write_text("\n".join(lines) + "\n")
-    (out / "recipe.yaml").write_text(RECIPE)
+    (out / "recipe.yaml").write_text(RECIPE % ARCHITECTURE)
 
 
 def run(out: pathlib.Path, *words: str) -> None:
@@ -81,19 +88,19 @@ def main() -> None:
     if not (out / "recipe.yaml").exists():
         prepare(data, out)
     command = ("-P", "-m", "caduceus_jax")
-    run(out, *command, "pretrain", "--config", "recipe.yaml", "--resume", "auto")
-    if not (out / "tasks").exists():
-        run(
-            out,
-            str(pathlib.Path(__file__).with_name("small_tasks.py").resolve()),
-            str(data),
-            "tasks",
-        )
-    architecture = ("--tuning.architecture.d_model", "128", "--tuning.architecture.n_layer", "4")
+    run(out, *command, "pretrain", "--config", "recipe.yaml")
+    tasks = out / "tasks"
+    if not tasks.exists():
+        partial = out / "tasks.part"
+        shutil.rmtree(partial, ignore_errors=True)
+        script = pathlib.Path(__file__).resolve().with_name("small_tasks.py")
+        run(out, str(script), str(data), partial.name)
+        partial.rename(tasks)
+    architecture = [f"--tuning.architecture.{name}={n}" for name, n in ARCHITECTURE.items()]
     run(
         out,
         *(*command, "evaluate", *architecture, "--tuning.method", "probe"),
-        *("--tasks", f"[{','.join(f'tasks/{task}' for task in TASKS)}]"),
+        *("--tasks", f"[{','.join(f'tasks/{path.name}' for path in sorted(tasks.iterdir()))}]"),
         *("--models", "[pretrained=run,scratch]", "--tuning.seeds", "[1,2,3]"),
         *("--out", "probes"),
     )

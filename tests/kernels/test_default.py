@@ -40,6 +40,8 @@ def candidates(monkeypatch, tmp_path):
     """Sets the candidates of this machine; nothing is known of them yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(default, "_choices", {})
+    # A run of another test in this process may have agreed.
+    monkeypatch.setattr(default, "_agreed", threading.Event())
 
     def offer(*options):
         default._choices.clear()
@@ -239,8 +241,6 @@ def test_the_default_of_a_platform_that_is_not_here(monkeypatch):
 def test_one_of_several_processes_does_not_choose_alone(candidates, no_check, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    # A run of another test in this process may have agreed.
-    monkeypatch.setattr(default, "_agreed", threading.Event())
     candidates(GOOD)
     assert resolve(None) == GOOD
     candidates(BROKEN, MosaicTPU())

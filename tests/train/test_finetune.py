@@ -116,7 +116,7 @@ def test_a_folder_and_its_own_export_give_the_same_first_loss(whole, config, fol
 @pytest.mark.parametrize(
     "changes",
     [
-        # Also what a model with its own vocabulary is trained by.
+        # By default the test of a model with its own vocabulary trains with LoRA.
         pytest.param({"method": "lora", "lora_rank": 2}, marks=pytest.mark.slow),
         {"method": "probe"},
         {"protocol": "paper"},

@@ -61,7 +61,7 @@ def results():
 
 @pytest.fixture(scope="module")
 def divided(results):
-    """Also by the channels."""
+    """The results, and those of divisions by the channels, too."""
     return results | run({"mixed": MIXED, "channels": CHANNELS})
 
 
