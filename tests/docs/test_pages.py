@@ -18,6 +18,7 @@ PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
 API = sorted((ROOT / "docs/api").glob("*.md"))
 _SHELL = re.compile(r"^ *```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([\w./-]*\.md)?#([^)\s]+)\)")
 _SCRIPT = "draw_mutagenesis"  # is in that script alone
 
 
@@ -50,6 +51,22 @@ def test_commands_exist_with_their_options(page):
         if name == "pretrain":
             rest = [word for word in rest if word != "my.yaml"]
         parse(f"caduceus-jax {name}", signature_of(COMMANDS[name]), rest)
+
+
+def _parts(page):
+    """The names that links to parts of a page may have, as the site makes them of headings."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ +(.+?)(?: *\{ *#[^}]*\})? *$", text, re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    names = {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", x)).strip("-") for x in plain}
+    return names | set(re.findall(r"""(?:\{ *#|id=")([^}" ]+)""", text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_lead_to_parts_that_pages_have(page):
+    for target, part in _LINK.findall(page.read_text()):
+        path = (page.parent / target).resolve() if target else page
+        assert part.startswith("cj.") or part in _parts(path), f"{target}#{part}"
 
 
 @pytest.fixture(scope="module")
