@@ -16,6 +16,9 @@ _FLAGS = {
     "--xla_cpu_collective_call_terminate_timeout_seconds": 3600,
     # By default XLA uses half of the 512 bits of a vector, where a CPU has them.
     "--xla_cpu_prefer_vector_width": 512,
+    # A loop over at most 8 MiB becomes one function. Otherwise each token of a scan is six, and two
+    # threads pass them to and fro.
+    "--xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=8388608",
 }
 
 

@@ -50,9 +50,28 @@ def exp(x: jax.Array) -> jax.Array:
     error is that of `jnp.exp`. What is smaller than 2^-126 is 0, and e^x is inf from x = 88.4.
     JAX differentiates it as it stands.
     """
-    if not _is_for_cpu(x):
-        return jnp.exp(x)
-    x = jnp.clip(x * jnp.float32(_LOG2_E), -127.0, 128.0)
+    return _exp2(x * jnp.float32(_LOG2_E)) if _is_for_cpu(x) else jnp.exp(x)
+
+
+def exp_of_product(x: jax.Array, weight: jax.Array, plus: jax.Array | None = None) -> jax.Array:
+    """Computes e^(x weight + plus) as `exp` does, with one product fewer where weight is constant.
+
+    Args:
+        x: any shape.
+        weight: broadcasts with x; in a loop that does not change it, it is scaled once.
+        plus: broadcasts with both; by default 0.
+    """
+    scale = jnp.float32(_LOG2_E) if _is_for_cpu(x) else 1
+    exponent = x * (weight * scale)
+    if plus is not None:
+        exponent = exponent + plus * scale
+    return _exp2(exponent) if _is_for_cpu(x) else jnp.exp(exponent)
+
+
+def _exp2(x: jax.Array) -> jax.Array:
+    # One instruction each, where `jnp.clip` takes several: NaN passes all the same.
+    x = jnp.where(x < -127, -127, x)
+    x = jnp.where(x > 128, 128, x)
     whole = lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)
     bits = lax.bitcast_convert_type(whole + jnp.float32(_EXPONENT), jnp.int32)
     scale = lax.shift_left(bits, jnp.int32(23))

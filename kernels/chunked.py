@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from caduceus_jax.kernels.arithmetic import (
-    exp,
+    exp_of_product,
     softplus,
     sum_channels,
     sum_leading,
@@ -162,10 +162,13 @@ def _decay(delta: jax.Array, a: jax.Array, restart: jax.Array | None) -> jax.Arr
     """Returns exp(delta A + restart): (..., rows, channels) times (groups, state, channels)."""
     *lead, rows, channels = delta.shape
     groups, state, _ = a.shape
-    delta = delta.reshape(*lead, rows // groups, groups, 1, channels)
-    a = jnp.expand_dims(a, range(delta.ndim - a.ndim))
-    exponent = (delta * a).reshape(*lead, rows, state, channels)
-    return exp(exponent if restart is None else exponent + restart[..., None, None])
+    by_group = (*lead, rows // groups, groups, 1)
+    decay = exp_of_product(
+        delta.reshape(*by_group, channels),
+        jnp.expand_dims(a, range(delta.ndim + 2 - a.ndim)),
+        None if restart is None else restart.reshape(*by_group, 1),
+    )
+    return decay.reshape(*lead, rows, state, channels)
 
 
 def _taken(h: jax.Array, a: jax.Array, delta, drive, b, restart) -> jax.Array:
