@@ -24,13 +24,17 @@ CHECKED = (
 )
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
+from caduceus_jax.devices import use_cores  # noqa: E402  (its imports are checked too)
+
 COMPILED = None
 
 
 def pytest_configure(config):
     """Sets JAX up before anything is computed, for the commands that tests start too."""
     config.option.loadscopereorder = False  # or xdist begins with the files of most tests
-    if not config.getoption("--optimised"):
+    if config.getoption("--optimised"):
+        use_cores()
+    else:
         os.environ["XLA_FLAGS"] = _compiled_quickly(os.getenv("XLA_FLAGS", ""))
     _share_compiled_programs()
     if "JAX_PLATFORMS" not in os.environ:

@@ -165,7 +165,8 @@ def run(
         model: its first argument.
         batches: batches of the sequences.
         inputs: makes the other arguments of `forward`, arrays with a row per sequence of a batch.
-        **static: further arguments, for which it is compiled.
+        **static: further arguments, for which it is compiled: values, or functions that make one
+            of a batch's inputs.
 
     Yields:
         (number, result) of every sequence of every batch.
@@ -187,7 +188,8 @@ def run_batches(
         forward: (model, *inputs, **static) -> (rows, ...).
         model: its first argument.
         batches: each with what makes the other arguments of `forward`.
-        **static: further arguments, for which it is compiled.
+        **static: further arguments, for which it is compiled: values, or functions that make one
+            of a batch's inputs.
 
     Yields:
         (batch, results), a row per sequence of the batch.
@@ -196,12 +198,14 @@ def run_batches(
     running: deque[tuple[Batch, jax.Array]] = deque()
     for batch, inputs in batches:
         devices, axis = _sharing(batch)
-        compiled, replicated, split = _compiled(forward, devices, axis, **static)
+        given = inputs(batch)
+        fixed = {name: x(*given) if callable(x) else x for name, x in static.items()}
+        compiled, replicated, split = _compiled(forward, devices, axis, **fixed)
         if devices not in placed:
             placed[devices] = jax.device_put(model, replicated)
         # Rows that only fill the last batch repeat its first one.
         fill = np.resize(np.arange(len(batch.rows)), batch.size)
-        arguments = jax.device_put(jax.tree.map(lambda x: x[fill], inputs(batch)), split)  # noqa: B023
+        arguments = jax.device_put(jax.tree.map(lambda x: x[fill], given), split)  # noqa: B023
         running.append((batch, compiled(placed[devices], *arguments)))
         if len(running) > _AHEAD:
             yield _fetched(*running.popleft())

@@ -76,7 +76,7 @@ def run_blocks(
         blocks: made when they are needed.
         journal: has what was computed before, and gets what is computed now.
         advance: called with the number of input rows that are done since the last call.
-        **static: further arguments, for which `forward` is compiled.
+        **static: further arguments, for which `forward` is compiled, as `run_batches` takes them.
 
     Yields:
         The result of each block.

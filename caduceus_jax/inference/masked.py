@@ -5,16 +5,23 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
 from jaxtyping import Float, Int
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.inference.batches import Batch, Inputs, TokenRows, plan, run
 from caduceus_jax.inference.loading import RcMode, checked_tokenizer, resolve_rc_mode
 from caduceus_jax.model.heads import CaduceusForMaskedLM
+from caduceus_jax.model.mamba import take
 from caduceus_jax.model.typing import TokenIds
 from caduceus_jax.progress import track
 from caduceus_jax.tokenizer import Tokenizer
+
+# Masks this near to the middle of a sequence share a program, which ends the last block there.
+_BAND = 64
+_SHORTEST = 512  # tokens of a sequence that is worth it
+# Passes that save more time than compiling the last block apart takes.
+_WORTH_COMPILING = {"cpu": 1_024}
+_WORTH_COMPILING_ELSEWHERE = 65_536
 
 Positions = Int[np.ndarray, " rows"] | Int[np.ndarray, "rows masks"]
 
@@ -90,7 +97,7 @@ def iterate_masked_log_probabilities(
             tokenizer that is not the model's; raised before anything is computed.
     """
     rows, length = ids.shape
-    static = masked_options(model, tokenizer, rc_mode)
+    static = masked_options(model, tokenizer, rc_mode, passes=rows)
     single = positions.ndim == 1
     least = 0 if single else -1
     if len(positions) != rows or not ((least <= positions) & (positions < length)).all():
@@ -104,7 +111,11 @@ def iterate_masked_log_probabilities(
 
 
 def masked_options(
-    model: CaduceusForMaskedLM, tokenizer: Tokenizer | None, rc_mode: RcMode | None
+    model: CaduceusForMaskedLM,
+    tokenizer: Tokenizer | None,
+    rc_mode: RcMode | None,
+    *,
+    passes: int = 0,
 ) -> dict[str, object]:
     """Checks how masked positions are predicted: the keyword arguments of `masked_batch`.
 
@@ -112,6 +123,7 @@ def masked_options(
         model: a masked language model.
         tokenizer: the model's; by default the original's.
         rc_mode: None chooses by the model.
+        passes: sequences that will be run, in all processes.
 
     Raises:
         UserError: not a language model, a mode that contradicts the model, or a tokenizer that is
@@ -124,11 +136,24 @@ def masked_options(
         )
     rc_mode = resolve_rc_mode(model.config, rc_mode, scores=True)
     tokenizer = checked_tokenizer(model, tokenizer, both_strands=rc_mode != "none")
+    worth = _WORTH_COMPILING.get(jax.default_backend(), _WORTH_COMPILING_ELSEWHERE)
     return {
         "mask_id": tokenizer.mask_id,
         "base_ids": tokenizer.base_ids,
         "both_strands": rc_mode == "posthoc",
+        "within": _band if passes >= worth else None,
     }
+
+
+def _band(ids: TokenRows, positions: Int[np.ndarray, "rows masks"]) -> tuple[int, int] | None:
+    """Returns bounds (first, stop) near the middle that all masks of a batch are in, if they are.
+
+    They are the same for most batches, as each pair of bounds is compiled for.
+    """
+    middle = ids.shape[1] // 2 // _BAND * _BAND
+    first, stop = middle - _BAND, middle + 2 * _BAND
+    near = (positions < 0) | ((positions >= first) & (positions < stop))
+    return (first, stop) if ids.shape[1] >= _SHORTEST and near.all() else None
 
 
 def masked_inputs(ids: TokenRows, masks: Int[np.ndarray, "rows masks"]) -> Inputs:
@@ -154,6 +179,7 @@ def masked_batch(
     mask_id: int,
     base_ids: tuple[int, ...],
     both_strands: bool,
+    within: tuple[int, int] | None = None,
 ) -> Float[jax.Array, "batch masks 4"]:
     """Predicts the masked positions of a batch.
 
@@ -164,6 +190,8 @@ def masked_batch(
         mask_id: id of the mask.
         base_ids: ids of A, C, G and T.
         both_strands: a model that is not equivariant reads both strands.
+        within: bounds (first, stop) of all positions that are not -1: the last block is computed
+            only as far as they need it.
 
     Returns:
         (batch, masks, 4) natural logarithms of probabilities, NaN where a position is -1.
@@ -172,9 +200,13 @@ def masked_batch(
     # A write beyond the end is dropped.
     outside = ids.shape[1]
     masked = ids.at[rows, jnp.where(real, positions, outside)].set(mask_id, mode="drop")
-    hidden, _ = model.caduceus(masked, both_strands=both_strands)
-    at_masks = hidden[rows, :, jnp.where(real, positions, 0)]
-    logits = model.head(rearrange(at_masks, "b m s d -> b s m d"))
+    backbone, first = model.caduceus, 0 if within is None else within[0]
+    places = jnp.where(real, positions, first)
+    if within is None:
+        at_masks = take(backbone(masked, both_strands=both_strands).state, places)
+    else:
+        at_masks = backbone.states_at(masked, places, within=within, both_strands=both_strands)
+    logits = model.head(at_masks)
     if rcps:
         logits = logits.sum(axis=1, keepdims=True)
     expected = jax.nn.log_softmax(logits).mean(axis=1)[..., jnp.array(base_ids)]

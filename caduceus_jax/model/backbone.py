@@ -16,10 +16,10 @@ from caduceus_jax.model.checkpoint import Source
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.inputs import ArrayInput
-from caduceus_jax.model.mamba import SCANNED, BiMamba, Conv, Scan, UniMamba, UntiedBiMamba
+from caduceus_jax.model.mamba import SCANNED, BiMamba, Conv, Scan, UniMamba, UntiedBiMamba, take
 from caduceus_jax.model.pretrained import PretrainedModel, build
 from caduceus_jax.model.rcps import swap_strands, to_original_layout
-from caduceus_jax.model.typing import Hidden, PaddingMask, SegmentIds, Strands
+from caduceus_jax.model.typing import Hidden, PaddingMask, Places, SegmentIds, Strands, StrandsAt
 from caduceus_jax.tokenizer import Tokenizer
 
 # What is computed again in the backward pass: nothing, blocks, or blocks without their scans.
@@ -52,6 +52,15 @@ class Block(nnx.Module):
             residual = swap_strands(residual)
         mixed = self.mixer(self.norm(residual), padding_mask, segment_ids)
         return residual + mixed.astype(residual.dtype), mixed
+
+    def at(self, residual: Strands, positions: Places, within: tuple[int, int]) -> StrandsAt:
+        """Returns the residual stream that a call returns, at a few positions (`BiMamba.at`)."""
+        if not isinstance(self.mixer, BiMamba):  # released models are all of this kind
+            return take(self(residual)[0], positions)
+        if self.swap:
+            residual = swap_strands(residual)
+        mixed = self.mixer.at(self.norm(residual), positions, within)
+        return take(residual, positions) + mixed.astype(residual.dtype)
 
 
 class CaduceusOutput(NamedTuple):
@@ -216,10 +225,46 @@ class Caduceus(PretrainedModel):
         with jax.numpy_dtype_promotion("standard"):
             both = self.both_strands if both_strands is None else both_strands
             embedded = self._embed(given, both, added)
-            final, outputs = self._run(embedded, given, n_blocks, output_hidden_states)
+            first_ones = slice(n_blocks)
+            residual, outputs = self._blocks(embedded, given, first_ones, output_hidden_states)
+            final = self.norm_f(residual)
         if outputs is None:
             return CaduceusOutput(final, None)
         return CaduceusOutput(final, jnp.concatenate([embedded[None], outputs[:-1]]))
+
+    def states_at(
+        self,
+        input_ids: ArrayInput,
+        positions: Places,
+        *,
+        within: tuple[int, int],
+        both_strands: bool | None = None,
+    ) -> StrandsAt:
+        """Computes the final state at a few positions.
+
+        Of the last block only what they need is computed: each reading direction ends there, and
+        nothing is gated or projected elsewhere. The result is that of a call to rounding.
+
+        Args:
+            input_ids: (batch, length) token ids.
+            positions: (batch, places), 0-based.
+            within: two bounds (first, stop), known when this is compiled: first <= position < stop
+                for all positions.
+            both_strands: read the reverse complement too where the model is not equivariant; by
+                default as the model was made.
+
+        Returns:
+            (batch, strand, places, d_model), after the final norm.
+
+        Raises:
+            UserError: token ids of another type or shape, or out of range.
+        """
+        given = inputs.checked(self.config, self.tokenizer, input_ids, None)
+        with jax.numpy_dtype_promotion("standard"):
+            both = self.both_strands if both_strands is None else both_strands
+            residual, _ = self._blocks(self._embed(given, both, None), given, slice(-1), False)
+            last = jax.tree.map(lambda stacked: stacked[-1], self.layers)
+            return self.norm_f(last.at(residual, positions, within))
 
     def layer_states(
         self,
@@ -247,7 +292,8 @@ class Caduceus(PretrainedModel):
         )
         with jax.numpy_dtype_promotion("standard"):
             embedded = self._embed(given, False, None)
-            final, residuals = self._run(embedded, given, None, True, residuals=True)
+            residual, residuals = self._blocks(embedded, given, slice(None), True, residuals=True)
+            final = self.norm_f(residual)
         assert residuals is not None
         states = {"embedding": embedded}
         states |= {f"layers.{i}": state for i, state in enumerate(residuals)}
@@ -274,15 +320,15 @@ class Caduceus(PretrainedModel):
             hidden = hidden + jnp.broadcast_to(added[:, None], hidden.shape)
         return hidden.astype(self.dtype)
 
-    def _run(
+    def _blocks(
         self,
         embedded: Strands,
         given: inputs.Inputs,
-        n_blocks: int | None,
+        some: slice,
         output: bool,
         residuals: bool = False,
     ) -> tuple[Strands, BlockInputs | None]:
-        """Runs blocks and the final norm; also returns each block's output, or the sum so far."""
+        """Runs some blocks; also returns each one's output, or the residual stream after it."""
 
         # Only the sum is carried, as the original's pair of it and the newest output would be kept
         # for the backward pass of every block.
@@ -301,11 +347,10 @@ class Caduceus(PretrainedModel):
             policy = jax.checkpoint_policies.save_only_these_names(*kept)
             layer = jax.checkpoint(layer, policy=policy)
         layers = self.layers
-        if n_blocks is not None:
-            layers = jax.tree.map(lambda stacked: stacked[:n_blocks], layers)
+        if some != slice(None):
+            layers = jax.tree.map(lambda stacked: stacked[some], layers)
         residual_dtype = jnp.float32 if self.config.residual_in_fp32 else self.dtype
-        residual, outputs = jax.lax.scan(layer, embedded.astype(residual_dtype), layers)
-        return self.norm_f(residual), outputs
+        return jax.lax.scan(layer, embedded.astype(residual_dtype), layers)
 
 
 def _norm(config: CaduceusConfig, *, dtype: Dtype, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:

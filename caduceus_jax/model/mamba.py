@@ -12,7 +12,14 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
 from caduceus_jax.model.config import CaduceusConfig
-from caduceus_jax.model.typing import PaddingMask, SegmentIds, Strands, StrandsInner
+from caduceus_jax.model.typing import (
+    PaddingMask,
+    Places,
+    SegmentIds,
+    Strands,
+    StrandsAt,
+    StrandsInner,
+)
 
 T = TypeVar("T")
 Scan = Callable[..., jax.Array]
@@ -158,20 +165,51 @@ class BiMamba(nnx.Module):
     ) -> Strands:
         """Mixes along the length of every strand in both directions."""
         x, z = _in_halves(self.in_proj, hidden)
-        gate = jax.nn.silu(z)
         y, y_reverse = (
-            selective_ssm(
-                _cores_by_strand(self.fwd, self.rev, x.shape[1], reverse),
-                x,
-                None,
-                padding_mask,
-                segment_ids,
-                reverse=reverse,
-                scan=self.scan,
-                conv=self.conv,
-            )
-            for reverse in (False, True)
+            self._walk(x, padding_mask, segment_ids, reverse=reverse) for reverse in (False, True)
         )
+        return self._out(y, y_reverse, z)
+
+    def at(self, hidden: Strands, positions: Places, within: tuple[int, int]) -> StrandsAt:
+        """Mixes as a call does, for a few positions: each direction ends its walk there.
+
+        Args:
+            hidden: (batch, strand, length, d_model).
+            positions: (batch, places), 0-based.
+            within: two bounds (first, stop): first <= position < stop for all positions.
+
+        Returns:
+            (batch, strand, places, d_model).
+        """
+        first, stop = within
+        x, _ = _in_halves(self.in_proj, hidden)
+        _, z = _in_halves(self.in_proj, take(hidden, positions))
+        y = take(self._walk(x[:, :, :stop], reverse=False), positions)
+        y_reverse = take(self._walk(x[:, :, first:], reverse=True), positions - first)
+        return self._out(y, y_reverse, z)
+
+    def _walk(
+        self,
+        x: StrandsInner,
+        padding_mask: PaddingMask | None = None,
+        segment_ids: SegmentIds | None = None,
+        *,
+        reverse: bool,
+    ) -> StrandsInner:
+        return selective_ssm(
+            _cores_by_strand(self.fwd, self.rev, x.shape[1], reverse),
+            x,
+            None,
+            padding_mask,
+            segment_ids,
+            reverse=reverse,
+            scan=self.scan,
+            conv=self.conv,
+        )
+
+    def _out(self, y: StrandsInner, y_reverse: StrandsInner, z: StrandsInner) -> Strands:
+        """Gates what both directions found, adds or multiplies them, and projects."""
+        gate = jax.nn.silu(z)
         if self.strategy == "ew_multiply":
             y, y_reverse = checkpoint_name((y, y_reverse), SCANNED)
             return self.out_proj(y * gate) * self.out_proj(y_reverse * gate)
@@ -266,6 +304,13 @@ def _mix(
     y = selective_ssm(cores, x, z, padding_mask, segment_ids, reverse=reverse, scan=scan, conv=conv)
     y = checkpoint_name(y, SCANNED)
     return jnp.stack([mamba.out_proj(y[:, s]) for s, mamba in enumerate(mambas)], axis=1)
+
+
+def take(
+    x: Float[jax.Array, "batch strand length channels"], positions: Places
+) -> Float[jax.Array, "batch strand places channels"]:
+    """Returns x at some positions of its length, 0-based."""
+    return jnp.take_along_axis(x, positions[:, None, :, None], axis=2)
 
 
 def _cores_by_strand(fwd: T, rev: T, strands: int, reverse: bool) -> list[T]:

@@ -10,6 +10,7 @@ d_state   states per channel of the recurrence
 vocab     rows of the embedding
 hidden    d_model, or 2 * d_model in the original's layout of Caduceus-PS: the second half is
           strand 1 with its channels reversed
+places    positions of a sequence that are asked for
 """
 
 import jax
@@ -22,3 +23,5 @@ Logits = Float[jax.Array, "batch length vocab"]
 Strands = Float[jax.Array, "batch strand length d_model"]
 StrandsInner = Float[jax.Array, "batch strand length d_inner"]
 Hidden = Float[jax.Array, "batch length hidden"]
+Places = Int[jax.Array, "batch places"]  # 0-based
+StrandsAt = Float[jax.Array, "batch strand places d_model"]

@@ -217,7 +217,10 @@ class PerBaseWork:
         self._genome, self._tokenizer, self._options = results.genome, m.tokenizer, options
         self.forward: Callable[..., Any] = masked_batch
         model: Any = m.model
-        self.static: dict[str, Any] = masked_options(model, m.tokenizer, options.rc_mode)
+        all_passes = results.merged.bases // options.masks_per_pass
+        self.static: dict[str, Any] = masked_options(
+            model, m.tokenizer, options.rc_mode, passes=all_passes
+        )
         self.padded, self.masks_per_pass = 0, options.masks_per_pass
         merged, length = results.merged, options.context
         # Found out before the work; nothing but the two ends can reach out.

@@ -75,10 +75,10 @@ class ScoringWork:
         self._mode: Mode = mode
         self.forward: Callable[..., Any]
         self.static: dict[str, Any]
-        self.forward, self.static = _forward(model, scorer, mode)
         ok = (sites["status"] == Status.OK.value).to_numpy()
         per_row = {"llr": 1, "pll": 2 * options.window, "embedding": 2, "output": 2}[mode]
         work = np.where(ok, per_row, 0)
+        self.forward, self.static = _forward(model, scorer, mode, int(work.sum()))
         length = options.context
         if scorer.outputs is not None:
             length = scorer.outputs.run_length(length)
@@ -133,14 +133,17 @@ class ScoringWork:
         )
 
 
-def _forward(model: AnyModel, scorer: Scorer, mode: Mode) -> tuple[Any, dict[str, Any]]:
+def _forward(
+    model: AnyModel, scorer: Scorer, mode: Mode, passes: int
+) -> tuple[Any, dict[str, Any]]:
     rc_mode = scorer.options.rc_mode
     if mode == "embedding":
         how = reading(model, scorer.tokenizer, rc_mode=rc_mode)
         return pooled_states, {"strands": how.strands, "n_blocks": how.n_blocks}
     if mode == "output":
         return outputs.forward, {}
-    return masked_batch, masked_options(model, scorer.tokenizer, rc_mode)  # pyright: ignore
+    static = masked_options(model, scorer.tokenizer, rc_mode, passes=passes)  # pyright: ignore
+    return masked_batch, static
 
 
 def _inputs(passes: Passes) -> Inputs:

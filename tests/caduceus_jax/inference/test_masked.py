@@ -7,6 +7,8 @@ import pytest
 from flax import nnx
 
 from caduceus_jax import CaduceusConfig, CaduceusForMaskedLM, Tokenizer, UserError, inference
+from caduceus_jax.inference import masked
+from caduceus_jax.inference.batches import plan, run
 
 PLANT_TOKENS = {t: i for i, t in enumerate(("[PAD]", "[MASK]", "[UNK]", *"acgt"))}
 
@@ -123,3 +125,25 @@ def test_another_vocabulary(build, draw):
     np.testing.assert_allclose(other[:, ::-1], got, atol=1e-5)
     with pytest.raises(UserError, match=r"^the tokenizer's ids reach 10 and the model has 8 tok"):
         inference.embed(model, ["ACGT"])
+
+
+def test_many_passes_end_the_last_block_at_the_masks(ps, monkeypatch, draw):
+    """Where all masks of a batch are near to the middle; the numbers stay what they are."""
+    bounds = []
+
+    def forward(*arguments, within, **static):
+        bounds.append(within)
+        return masked.masked_batch(*arguments, within=within, **static)
+
+    ids = np.stack([Tokenizer().encode(x) for x in draw(*[600] * 8)])
+    positions = np.array([300, 299, 256, 383, 300, 192, 10, 599])
+    masks = np.stack([positions, np.where(positions < 300, -1, 301)], axis=1)
+    few = inference.masked_log_probabilities(ps, ids, masks, batch_size=2)
+    monkeypatch.setattr(masked, "_WORTH_COMPILING", {"cpu": 8})
+    static = masked.masked_options(ps, None, None, passes=8)
+    rows = run(forward, ps, plan(np.full(8, 600), 2), masked.masked_inputs(ids, masks), **static)
+    many = np.stack([values for _, values in rows])
+    # Compiled once for each: rows 0 to 5, and the last two.
+    assert bounds == [(192, 384), None]
+    np.testing.assert_allclose(many, few, rtol=0, atol=2e-6)
+    assert masked.masked_options(ps, None, None, passes=7)["within"] is None

@@ -43,6 +43,32 @@ def test_the_first_blocks_alone(model):
     assert relative_error(short[:, 0], expected) < SCAN_FP32
 
 
+@pytest.mark.parametrize(
+    ("both_strands", "options"),
+    [
+        (False, {}),
+        (False, {"fused_add_norm": True, "bidirectional_strategy": "ew_multiply"}),
+        (True, {"rcps": False}),
+        (False, {"bidirectional_weight_tie": False}),
+    ],
+)
+def test_the_state_at_a_few_positions(both_strands, options):
+    """As if all were computed, and independent of what is left out."""
+    backbone = language_model(**{"n_layer": 2, "d_state": 4} | options).caduceus
+    ids, places = jnp.asarray(random_ids(45)), jnp.array([[20, 23], [22, 20]])
+
+    @jax.jit
+    def run(backbone, ids, places):
+        state = backbone(ids, both_strands=both_strands).state
+        chosen = jnp.stack([x[:, at] for x, at in zip(state, places, strict=True)])
+        few = backbone.states_at(ids, places, within=(19, 24), both_strands=both_strands)
+        return chosen, few
+
+    chosen, few = run(backbone, ids, places)
+    assert few.shape == chosen.shape == (2, chosen.shape[1], 2, 24)
+    assert relative_error(few, chosen) < SCAN_FP32
+
+
 def test_the_final_state_is_laid_out_as_in_the_original(model):
     ids = jnp.asarray(random_ids(12))
     out = jax.jit(lambda m, i: m.caduceus(i))(model, ids)
