@@ -1,6 +1,8 @@
 """Batches: groups sequences, and runs them on all local devices."""
 
 import functools
+import logging
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,6 +14,8 @@ from jaxtyping import Int
 
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels.meshes import CHANNELS
+
+log = logging.getLogger(__name__)
 
 # Tokens of a batch on each device when the caller names no batch size. A CPU core is fastest with
 # what its cache holds; an accelerator needs many to be busy, and a large model still fits.
@@ -25,6 +29,9 @@ _TOKENS_PER_SHAPE_ELSEWHERE = 1_048_576
 _AHEAD = 1
 # Tokens of a sequence that CPU cores share: of a shorter one each core's part is too small.
 _SHARED_TOKENS = 8_192
+# Batches after which it is worth knowing that cores are idle.
+_MANY_BATCHES = 64
+_DEVICES = "xla_force_host_platform_device_count"
 
 Lengths = Int[np.ndarray, " sequences"]
 
@@ -196,7 +203,9 @@ def run_batches(
     """
     placed: dict[tuple, Any] = {}
     running: deque[tuple[Batch, jax.Array]] = deque()
-    for batch, inputs in batches:
+    for number, (batch, inputs) in enumerate(batches):
+        if number == _MANY_BATCHES:
+            _name_idle_cores()
         devices, axis = _sharing(batch)
         given = inputs(batch)
         fixed = {name: x(*given) if callable(x) else x for name, x in static.items()}
@@ -211,6 +220,18 @@ def run_batches(
             yield _fetched(*running.popleft())
     while running:
         yield _fetched(*running.popleft())
+
+
+@functools.cache  # once per process
+def _name_idle_cores() -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count: int = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+    chosen = count != -1 or _DEVICES in os.getenv("XLA_FLAGS", "")
+    if jax.default_backend() == "cpu" and (cores or 1) > 1 and not chosen:
+        log.warning(
+            f"JAX has one device for {cores} cores of this CPU: from caduceus_jax.devices import "
+            "use_cores, and call use_cores() before anything is computed, to use them all"
+        )
 
 
 def _sharing(batch: Batch) -> tuple[tuple[Any, ...], str]:

@@ -1,6 +1,11 @@
 """Which sequences run together, and where."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 
 from caduceus_jax import inference
 from caduceus_jax.inference import batches
@@ -57,3 +62,26 @@ def test_padding_replaces_a_shape_where_it_costs_less(monkeypatch):
         monkeypatch.setattr(batches, "_TOKENS_PER_SHAPE", {"cpu": most})
         planned = {row: batch.length for batch in plan(lengths, 2) for row in batch.rows.tolist()}
         assert [planned[row] for row in range(5)] == expected
+
+
+@pytest.mark.parametrize(("setting", "told"), [("", 1), ("jax_num_cpu_devices", 0)])
+def test_idle_cores_are_named_once(setting, told):
+    """In a process of its own: devices are chosen once."""
+    code = """if True:
+        import sys
+        import jax
+        import numpy as np
+        from caduceus_jax.inference import batches
+        if sys.argv[1]:
+            jax.config.update(sys.argv[1], 1)
+        plan = batches.plan(np.full(6, 40), 1)
+        batches._MANY_BATCHES = 3
+        inputs = lambda batch: (batch.rows, batch.rows)
+        for _ in range(2):
+            list(batches.run(lambda model, x, y: x + y, None, plan, inputs))
+    """
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    words = [sys.executable, "-c", code, setting]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    several = len(os.sched_getaffinity(0)) > 1
+    assert done.stderr.count("call use_cores() before anything is computed") == told * several
