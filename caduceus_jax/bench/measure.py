@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from caduceus_jax.kernels.arithmetic import exp
 from caduceus_jax.version import __version__
 
 # A clock that starts and stops for each call of a few microseconds measures the dispatch of the
@@ -171,9 +172,9 @@ def exponential_rate() -> float:
 
     def loop(x: jax.Array) -> jax.Array:
         """Takes the exponentials one after another."""
-        return jax.lax.fori_loop(0, rounds, lambda _, y: jnp.exp(-y), x)
+        return jax.lax.fori_loop(0, rounds, lambda _, y: exp(-y), x)
 
-    # On a CPU, the numbers stay in cache.
+    # On a CPU, the numbers stay in cache, and the scan's own exponentials are faster than XLA's.
     gpu = jax.default_backend() == "gpu"
     size, rounds = (2**26, 64) if gpu else (2**14, 1024)
     return size * rounds / _least_seconds(fused if gpu else loop, jnp.linspace(0.5, 1, size))
