@@ -10,6 +10,7 @@ from jax.sharding import AxisType
 
 from caduceus_jax.kernels.meshes import CHANNELS
 
+_COUNT_FLAG = "xla_force_host_platform_device_count"
 _FLAGS = {
     # A core that is busy with other programs is late where devices add up their gradients, and XLA
     # ends the whole process after it has waited for 40 seconds.
@@ -36,16 +37,27 @@ def use_cores(most: int | None = None) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     added = (f"{name}={value}" for name, value in _FLAGS.items() if name not in flags)
     os.environ["XLA_FLAGS"] = " ".join([flags, *added]).strip()
-    if "xla_force_host_platform_device_count" in flags:
+    if _COUNT_FLAG in flags:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = cores or 1
+    count = _cores()
     while most is not None and most % count:
         count -= 1
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # JAX has begun to compute
         pass
+
+
+def idle_cores() -> int:
+    """Counts CPU cores without a device; 0 where the number of devices was chosen."""
+    count: int = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+    chosen = count != -1 or _COUNT_FLAG in os.environ.get("XLA_FLAGS", "")
+    return 0 if chosen or jax.default_backend() != "cpu" else _cores() - 1
+
+
+def _cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores or 1
 
 
 def sharing_sequences() -> AbstractContextManager[Any]:

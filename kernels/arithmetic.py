@@ -61,11 +61,9 @@ def exp_of_product(x: jax.Array, weight: jax.Array, plus: jax.Array | None = Non
         weight: broadcasts with x; in a loop that does not change it, it is scaled once.
         plus: broadcasts with both; by default 0.
     """
-    scale = jnp.float32(_LOG2_E) if _is_for_cpu(x) else 1
+    power, scale = (_exp2, jnp.float32(_LOG2_E)) if _is_for_cpu(x) else (jnp.exp, 1)
     exponent = x * (weight * scale)
-    if plus is not None:
-        exponent = exponent + plus * scale
-    return _exp2(exponent) if _is_for_cpu(x) else jnp.exp(exponent)
+    return power(exponent if plus is None else exponent + plus * scale)
 
 
 def _exp2(x: jax.Array) -> jax.Array:

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -12,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
+from caduceus_jax.devices import idle_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels.meshes import CHANNELS
 
@@ -31,7 +31,6 @@ _AHEAD = 1
 _SHARED_TOKENS = 8_192
 # Batches after which it is worth knowing that cores are idle.
 _MANY_BATCHES = 64
-_DEVICES = "xla_force_host_platform_device_count"
 
 Lengths = Int[np.ndarray, " sequences"]
 
@@ -224,13 +223,10 @@ def run_batches(
 
 @functools.cache  # once per process
 def _name_idle_cores() -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count: int = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
-    chosen = count != -1 or _DEVICES in os.getenv("XLA_FLAGS", "")
-    if jax.default_backend() == "cpu" and (cores or 1) > 1 and not chosen:
+    if idle := idle_cores():
         log.warning(
-            f"JAX has one device for {cores} cores of this CPU: from caduceus_jax.devices import "
-            "use_cores, and call use_cores() before anything is computed, to use them all"
+            f"JAX has one device for {idle + 1} cores of this CPU: from caduceus_jax.devices "
+            "import use_cores, and call use_cores() before anything is computed, to use them all"
         )
 
 

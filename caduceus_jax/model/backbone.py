@@ -225,8 +225,8 @@ class Caduceus(PretrainedModel):
         with jax.numpy_dtype_promotion("standard"):
             both = self.both_strands if both_strands is None else both_strands
             embedded = self._embed(given, both, added)
-            first_ones = slice(n_blocks)
-            residual, outputs = self._blocks(embedded, given, first_ones, output_hidden_states)
+            some = slice(n_blocks)
+            residual, outputs = self._blocks(embedded, given, some, output_hidden_states)
             final = self.norm_f(residual)
         if outputs is None:
             return CaduceusOutput(final, None)

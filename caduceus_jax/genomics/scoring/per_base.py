@@ -217,12 +217,12 @@ class PerBaseWork:
         self._genome, self._tokenizer, self._options = results.genome, m.tokenizer, options
         self.forward: Callable[..., Any] = masked_batch
         model: Any = m.model
-        all_passes = results.merged.bases // options.masks_per_pass
+        self.padded, self.masks_per_pass = 0, options.masks_per_pass
+        merged, length = results.merged, options.context
+        all_passes = -(-merged.bases // options.masks_per_pass)
         self.static: dict[str, Any] = masked_options(
             model, m.tokenizer, options.rc_mode, passes=all_passes
         )
-        self.padded, self.masks_per_pass = 0, options.masks_per_pass
-        merged, length = results.merged, options.context
         # Found out before the work; nothing but the two ends can reach out.
         for end in (merged.start, merged.end - 1):
             place(
@@ -238,7 +238,7 @@ class PerBaseWork:
         # N takes no pass: shards of equal work differ in bases.
         self.weights = Counts(self._known, len(self.parts))
         # Their number matters while it is below a batch's.
-        passes = min(-(-merged.bases // options.masks_per_pass), max(batch, _MOST_PASSES))
+        passes = min(all_passes, max(batch, _MOST_PASSES))
         self._shapes = Shapes(np.full(max(passes, 1), length), options.batch_size)
 
     def blocks(self, numbers: range) -> Iterator[Block[np.ndarray]]:
