@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 BEAT_SECONDS = 2.0
 # A process that is silent for this long has failed. JAX's own limit must be longer.
 SILENT_SECONDS = 60.0
-_ALIVE, _END = "caduceus_jax/alive", "caduceus_jax/end"
+_ALIVE, _END = "caduceus_jax/alive", "caduceus_jax/end"  # folders of the store
 _LOST = 1  # exit status
 
 
@@ -85,7 +85,7 @@ class Peers:
 
         def write() -> None:
             try:
-                self._client.key_value_set(_END, json.dumps([sentence, status]))
+                self._client.key_value_set(f"{_END}/why", json.dumps([sentence, status]))
             except Exception:  # noqa: S110  another process wrote first, or nobody can be reached
                 pass
 
@@ -104,7 +104,7 @@ class Peers:
                 self._client.key_value_set(
                     f"{_ALIVE}/{self._index}", str(beat), allow_overwrite=True
                 )
-                if found := self._client.key_value_dir_get(_END):
+                if found := self._client.key_value_dir_get(f"{_END}/"):
                     self._end_with(*json.loads(found[0][1]))
                 if self._index == 0:
                     self._look_for_silent()

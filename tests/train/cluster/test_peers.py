@@ -29,7 +29,8 @@ class Store:
     def key_value_dir_get(self, prefix):
         if not self.reached:
             raise RuntimeError("unavailable")
-        return [(key, value) for key, value in self.values.items() if key.startswith(prefix)]
+        folder = prefix.rstrip("/") + "/"  # as JAX does: a key is not in the folder of its name
+        return [(key, value) for key, value in self.values.items() if key.startswith(folder)]
 
 
 class Left(BaseException):
@@ -82,7 +83,7 @@ def test_who_falls_silent_is_named_with_its_host_to_all(ended):
         "process 0 (node-a) of 3 ends: process 2 (node-c) has not been heard"
     )
     assert status == 1
-    told, told_status = json.loads(store.values["caduceus_jax/end"])
+    told, told_status = json.loads(store.values["caduceus_jax/end/why"])
     assert told.startswith("process 2 (node-c) has not") and told_status == 1
     first.leave()
 
@@ -90,7 +91,9 @@ def test_who_falls_silent_is_named_with_its_host_to_all(ended):
 def test_all_end_with_the_sentence_of_the_one_that_failed(ended):
     store = Store()
     other = Peers(store, 1, HOSTS, "node-a:1")
-    store.key_value_set("caduceus_jax/end", json.dumps(["process 2 (node-c) failed: disk full", 2]))
+    store.key_value_set(
+        "caduceus_jax/end/why", json.dumps(["process 2 (node-c) failed: disk full", 2])
+    )
     wait_for(lambda: len(ended) == 2)
     assert ended == ["process 1 (node-b) of 3 ends: process 2 (node-c) failed: disk full", 2]
     other.leave()
@@ -101,7 +104,7 @@ def test_a_failure_is_told_before_the_process_ends(ended):
     failing = Peers(store, 2, HOSTS, "node-a:1")
     with pytest.raises(Left):
         failing.fail("disk full", 1)
-    assert json.loads(store.values["caduceus_jax/end"]) == [
+    assert json.loads(store.values["caduceus_jax/end/why"]) == [
         "process 2 (node-c) failed: disk full",
         1,
     ]
