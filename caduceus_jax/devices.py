@@ -9,6 +9,7 @@ import jax
 from jax.sharding import AxisType
 
 from caduceus_jax.kernels.meshes import CHANNELS
+from caduceus_jax.kernels.portable.blocks import LOOPS_ARE_FUNCTIONS
 
 _COUNT_FLAG = "xla_force_host_platform_device_count"
 _FLAGS = {
@@ -19,7 +20,7 @@ _FLAGS = {
     "--xla_cpu_prefer_vector_width": 512,
     # A loop over at most 8 MiB becomes one function. Otherwise each token of a scan is six, and two
     # threads pass them to and fro.
-    "--xla_backend_extra_options": "xla_cpu_small_while_loop_byte_threshold=8388608",
+    "--xla_backend_extra_options": f"{LOOPS_ARE_FUNCTIONS}=8388608",
 }
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from caduceus_jax.bench import measure
 from caduceus_jax.bench.runs import draw, scan_forward, scan_gradient
 from caduceus_jax.costs import Shape, floors, scan_counts
+from caduceus_jax.devices import use_cores
 from caduceus_jax.errors import UserError
 from caduceus_jax.kernels.options import BY_NAME, Name, Options
 
@@ -82,6 +83,7 @@ def scan(
         raise SystemExit(_suites().run(suite, out, minutes=minutes, seed=seed))
     if min(batch, length, channels, state, repeats) < 1:
         raise UserError("sizes and repeats are at least 1")
+    use_cores(1)  # one sequence is a matter of one core, compiled as all commands do
     shape = Shape(batch, length, channels, state)
     chosen = _options(implementation, chunk_length, inner)
     report: dict[str, Any] = {
