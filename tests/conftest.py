@@ -93,10 +93,10 @@ def pytest_addoption(parser):
 
 # The files that take longest, in CPU seconds: begun first, so that all workers end together.
 LONGEST = {
+    "train/test_two_machines.py": 95,
     "kernels/test_selective_scan.py": 65,
     "kernels/test_transformations.py": 60,
     "train/test_finetune.py": 45,
-    "train/test_two_machines.py": 30,
     "caduceus_jax/model/test_packing.py": 25,
     "caduceus_jax/model/test_heads.py": 25,
     "train/finetuning/test_seed.py": 25,

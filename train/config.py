@@ -223,7 +223,8 @@ class PretrainConfig(StepConfig):
             this many standard deviations above the mean of the 128 steps before it; true is 6,
             false is never.
         out: folder of the run: config.yaml, metrics.jsonl, loss.png, tensorboard/, checkpoints/
-            and model/, the trained model in Hugging Face layout.
+            and model/, the trained model in Hugging Face layout. Several processes share it, or it
+            is in a bucket: gs://bucket/folder or s3://bucket/folder.
         init: model to begin from instead of random weights: a folder, a hub id, or a run or one
             of its checkpoints; with its own architecture and tokenizer.
         init_optimizer: also begin with the optimizer's state of that checkpoint; its own count of

@@ -43,7 +43,7 @@ def pretrain(config: PretrainConfig) -> None:
     and the same command continues it as if nothing had happened.
 
     On several hosts, start the same command on each, with --out on a file system that all of them
-    see. Commands for pods and clusters: https://caduceus-jax.github.io/caduceus-jax/pods/
+    see, or in a bucket. Commands for pods and clusters: https://caduceus-jax.github.io/caduceus-jax/pods/
 
     examples:
       caduceus-jax pretrain --config quickstart
@@ -66,7 +66,8 @@ def pretrain(config: PretrainConfig) -> None:
             check_wandb()
         use_cores(devices_in_use(stages) // processes.count())
 
-        with Lease(folder) as lease, Watchdog(config.watchdog_seconds) as watchdog:
+        lease = Lease(folder, shared=not is_remote(config.out))
+        with lease, Watchdog(config.watchdog_seconds) as watchdog:
             # ---- Config: the folder is this run's, or new ----
             processes.broadcast_from_first("whose run it is", lambda: _check_folder(config, folder))
             if config.dry_run:
@@ -85,9 +86,16 @@ def _train(
 ) -> None:
     """Trains what is left of a run, exports the model and says how it went."""
     config, first = beginning.config, processes.index() == 0
-    folder, hooks = place.path, {"check": lease.check, "saved": place.saved}
+    folder = place.path
     keeping = (folder / CHECKPOINTS, config.keep, config.keep_every, config.strict)
-    with Interruption() as signals, Checkpoints(*keeping, **hooks) as checkpoints:
+    checkpoints = Checkpoints(
+        *keeping,
+        check=lease.check,
+        saved=place.saved,
+        one_writer=is_remote(config.out) and processes.count() > 1,
+        watchdog=watchdog,
+    )
+    with Interruption() as signals, checkpoints:
         done = _check_checkpoint(config, checkpoints)
         pending = [stage for stage in stages if stage.end > done] or stages[-1:]
         work = set_up(pending[0], beginning.tokenizer, folder)

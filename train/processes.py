@@ -162,12 +162,13 @@ def all_gather(question: str, answer: Any) -> list[Any]:
     return json.loads(together)
 
 
-def broadcast_from_first(question: str, work: Callable[[], T]) -> T:
+def broadcast_from_first(question: str, work: Callable[[], T], *, patient: bool = False) -> T:
     """Does something in process 0 only, and gives all processes its result, or its UserError.
 
     Args:
         question: a name for it.
         work: returns what JSON knows.
+        patient: wait for process 0 as long as it lives, because it may copy large files.
     """
     if count() == 1:
         return work()
@@ -180,7 +181,7 @@ def broadcast_from_first(question: str, work: Callable[[], T]) -> T:
             message = [None, [str(caught), caught.exit_status]]
         client.key_value_set(f"{key}/0", json.dumps(message))
     else:
-        message = json.loads(_wait_for(client, f"{key}/0", 0, question))
+        message = json.loads(_wait_for(client, f"{key}/0", 0, question, patient=patient))
     result, error = message
     if error:
         raised = AgreedError(error[0])
@@ -198,13 +199,16 @@ def _next_key(client: Any, question: str) -> str:
     return f"caduceus_jax/{question}/{turn}"
 
 
-def _wait_for(client: Any, key: str, process: int, question: str) -> str:
-    try:
-        return client.blocking_key_value_get(key, AGREE_SECONDS * 1000)
-    except Exception as error:  # of the runtime's own types
-        raise RuntimeError(
-            f"{host_name(process)} did not answer within {AGREE_SECONDS} s: {question}"
-        ) from error
+def _wait_for(client: Any, key: str, process: int, question: str, *, patient: bool = False) -> str:
+    while True:
+        try:
+            return client.blocking_key_value_get(key, AGREE_SECONDS * 1000)
+        except Exception as error:  # of the runtime's own types
+            if patient and "DEADLINE_EXCEEDED" in str(error):  # `peers` ends it if nobody lives
+                continue
+            raise RuntimeError(
+                f"{host_name(process)} did not answer within {AGREE_SECONDS} s: {question}"
+            ) from error
 
 
 def check_same(settings: dict[str, Any]) -> None:

@@ -137,6 +137,7 @@ def train_stage(run: Run, stage: Stage, work: Work, done: int) -> StageEnd:
             lambda: (int(state.guard.last_good), run.checkpoints.latest),  # noqa: B023
         )
         run.watchdog.step(step)
+        run.checkpoints.raise_failure()
         # While steps are skipped, no good checkpoint is replaced.
         if due.save and (not recorder.skipped_in_a_row or due.last):
             with run.timeline.during("save"):

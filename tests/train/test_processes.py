@@ -3,6 +3,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -25,7 +26,12 @@ def run_two(folder, case):
             [sys.executable, str(SCRIPT), coordinator, str(i), str(folder), case],
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)])},
+            env=os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT)]),
+                "FSSPEC_FILE": '{"auto_mkdir": true}',
+                "XDG_CACHE_HOME": str(folder / f"cache.{i}"),
+            },
         )
         for i in range(2)
     ]
@@ -38,6 +44,29 @@ def test_two_processes_save_at_the_same_step_and_leave_with_75(tmp_path):
     assert statuses == [75, 75], said
     step, damaged = newest(tmp_path / "checkpoints")
     assert step > 5 and not damaged
+
+
+def test_what_one_fails_of_ends_the_other_with_its_sentence_and_status(tmp_path):
+    begun = time.monotonic()
+    statuses, said = run_two(tmp_path, "one fails")
+    assert statuses == [1, 1] and time.monotonic() - begun < 50, said
+    assert "of 2 ends: OSError: no such genome" in said[1]
+    assert ") failed: OSError: no such genome" in said[0] and "process 0 (" in said[0]
+
+
+def test_two_processes_that_share_only_a_store_save_there(tmp_path):
+    statuses, said = run_two(tmp_path, "store")
+    assert statuses == [0, 0], said
+
+
+def test_a_store_that_fails_ends_all_processes_with_one_sentence(tmp_path):
+    begun = time.monotonic()
+    statuses, said = run_two(tmp_path, "store fails")
+    assert statuses == [1, 1], said
+    assert time.monotonic() - begun < 120
+    sentence = f"out is file://{tmp_path}/run, which cannot be used ("
+    assert all(text.count(sentence) == 1 for text in said), said
+    assert "Traceback" not in "".join(said)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,12 @@ def main(coordinator: str, process: int, folder: pathlib.Path, case: str) -> Non
     processes.check_same({"lr": 1, "seed": process if case == "different" else 0})
     if case == "refused":
         processes.broadcast_from_first("refused", refuse)
+    while case == "one fails":  # as steps of training, until the other one ends this process
+        if process == 1:
+            raise OSError("no such genome")
+        processes.all_gather("a step", process)
+    if case.startswith("store"):
+        save_in_a_store(folder, fails=case == "store fails")
     save_and_stop(folder, process)
 
 
@@ -65,6 +71,37 @@ def save_and_stop(folder: pathlib.Path, process: int) -> None:
         check_equal(jax.device_get(state), at(step))
     processes.all_gather("the end", "done")
     raise SystemExit(EXIT_STATUS[stop])
+
+
+def save_in_a_store(folder: pathlib.Path, *, fails: bool) -> None:
+    """Saves and reads where the processes share no folder, only a store that may fail."""
+    from caduceus_jax.train.run.checkpoint import Checkpoints
+    from caduceus_jax.train.sharding import abstract, init_sharded, make_mesh
+    from caduceus_jax.train.storage.run_folder import RunFolder
+    from tests.train.states import at, check_equal, init
+
+    mesh, first = make_mesh(), processes.index() == 0
+    with RunFolder(f"file://{folder}/run") as place:
+        if first:
+            (place.path / "config.yaml").write_text("seed: 1\n")
+        if fails and first:
+            (folder / "run" / "checkpoints").write_text("a file where a folder should be")
+        kept = {"keep": 1, "saved": place.saved, "one_writer": True}
+        with Checkpoints(place.path / "checkpoints", **kept) as checkpoints:
+            checkpoints.save(init_sharded(lambda: at(3), mesh), {"step": 3}, {})
+            while fails:  # as a run that has more steps to do
+                processes.all_gather("a step of training", 3)
+                checkpoints.raise_failure()
+                time.sleep(0.02)
+            checkpoints.wait()
+            state, position = checkpoints.restore(abstract(init, mesh))
+            assert position == {"step": 3}
+            check_equal(jax.device_get(state), at(3))
+    assert (place.path / "checkpoints").exists() == first
+    if first:
+        assert (folder / "run" / "checkpoints" / "3" / "manifest.json").is_file()
+        assert (folder / "run" / "config.yaml").is_file()
+    raise SystemExit(0)
 
 
 if __name__ == "__main__":

@@ -53,14 +53,15 @@ class Lease:
 
     Args:
         folder: the folder of the run; made if it does not exist.
+        shared: whether all processes are to see it; otherwise only that of process 0 counts.
 
     Raises:
         InUse: another run writes to the folder.
         AgreedError: a process does not see what process 0 wrote.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        self._path = folder / FILE
+    def __init__(self, folder: pathlib.Path, *, shared: bool = True):
+        self._path, self._shared = folder / FILE, shared
         self._holder: Holder | None = None
         self._made = False
         self._ended = threading.Event()
@@ -68,7 +69,8 @@ class Lease:
     def __enter__(self) -> "Lease":
         token = processes.broadcast_from_first("the lease of the run's folder", self._take)
         try:
-            self._check_shared(token)
+            if self._shared:
+                self._check_shared(token)
         except BaseException:
             self._give_back()
             raise

@@ -25,6 +25,7 @@ from caduceus_jax.train.data.sources import (
 from caduceus_jax.train.data.splits import bases, read_splits, without
 from caduceus_jax.train.data.windows import Windows
 from caduceus_jax.train.sharding import share_of_rows
+from caduceus_jax.train.storage.remote import is_remote
 
 log = logging.getLogger(__name__)
 _MOSTLY = 0.8  # share of sequence from which on padding is not worth a warning
@@ -53,7 +54,7 @@ class Inputs:
         self, config: PretrainConfig, mesh: Mesh, tokenizer: Tokenizer, folder: pathlib.Path
     ):
         self._config, self._tokenizer = config, tokenizer
-        self.stores = open_stores(config.data, folder)
+        self.stores = open_stores(config.data, folder, shared=not is_remote(config.out))
         self.splits = read_splits(self.stores, config.data, config.max_length)
         shape: dict[str, Any] = {"length": config.max_length, "inward": self.splits.inward}
         stride = config.data.stride or config.max_length

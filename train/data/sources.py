@@ -12,19 +12,21 @@ from caduceus_jax.genomics.reference.store import BASES, Source, Store
 from caduceus_jax.train import processes
 from caduceus_jax.train.data.config import DataConfig, as_list
 from caduceus_jax.train.data.prepare import write_store
-from caduceus_jax.train.storage.remote import local_copy
+from caduceus_jax.train.storage.remote import local_copy, one_at_a_time
 
 RECORD = "sources.json"
 
 
-def open_stores(config: DataConfig, folder: pathlib.Path) -> list[Store]:
+def open_stores(config: DataConfig, folder: pathlib.Path, *, shared: bool = True) -> list[Store]:
     """Opens the genomes of `config.fasta`, preparing those that are FASTA files.
 
-    Of several processes the first prepares and checks, and the others wait for it.
+    Of several processes the first prepares and checks, and the others wait for it. Where they do
+    not share the folder, one process of each machine then does the same there.
 
     Args:
         config: names FASTA files and prepared folders.
-        folder: folder in which the run keeps what it prepares; processes share it.
+        folder: folder in which the run keeps what it prepares.
+        shared: whether all processes share the folder.
 
     Raises:
         UserError: no genome, one that cannot be read, the same twice, or one that is not what it
@@ -32,14 +34,17 @@ def open_stores(config: DataConfig, folder: pathlib.Path) -> list[Store]:
     """
     if not as_list(config.fasta):
         raise UserError("no genome to train on: name one with --data.fasta genome.fa")
-    later = processes.index() != 0  # process 0 prepares FASTA files for all
+    first = processes.index() == 0  # prepares FASTA files for all that share the folder
     paths = [
-        resolve_data(str(local_copy("data.fasta", name, folders_only=later)))
+        resolve_data(str(local_copy("data.fasta", name, folders_only=shared and not first)))
         for name in as_list(config.fasta)
     ]
     # Found again by their place in the list: whether they are the same, their digests say.
     kept = [path if path.is_dir() else folder / str(i) for i, path in enumerate(paths)]
     processes.broadcast_from_first("the genomes, prepared", lambda: _prepare(paths, kept, folder))
+    if not shared and not first:
+        with one_at_a_time(folder):
+            _prepare(paths, kept, folder)
     stores = [Store(path) for path in kept]
     seen: dict[str, pathlib.Path] = {}
     for path, store in zip(paths, stores, strict=True):

@@ -15,6 +15,7 @@ from caduceus_jax.model import run_checkpoint
 from caduceus_jax.model.checkpoint import StoredModel, open_model
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.tokenizer import Tokenizer
+from caduceus_jax.train import processes
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.recorded import read_config
 from caduceus_jax.train.run.checkpoint import read_state
@@ -49,11 +50,14 @@ def begin(config: PretrainConfig, folder: pathlib.Path) -> Beginning:
         UserError: the model does not exist, it has no language-model head, or settings contradict
             it.
     """
+    begun = processes.broadcast_from_first(
+        "whether the run has begun",
+        lambda: bool(run_checkpoint.steps(folder / run_checkpoint.CHECKPOINTS)),
+    )
     if not config.init:
         tokenizer = Tokenizer()
         check_vocabulary(config.model, tokenizer)
         return Beginning(config, tokenizer, None)
-    begun = run_checkpoint.steps(folder / run_checkpoint.CHECKPOINTS)
     if begun and (folder / RECORDED).is_file() and (folder / TOKENIZER).is_dir():
         fields: dict[str, Any] = read_config(folder / RECORDED)["model"]
         fields = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}

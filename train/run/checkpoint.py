@@ -29,9 +29,11 @@ from caduceus_jax.model.run_checkpoint import (
     write_manifest,
 )
 from caduceus_jax.train import processes
+from caduceus_jax.train.cluster.watchdog import Watchdog
 from caduceus_jax.train.run.background import in_background
 from caduceus_jax.train.sharding import path_name
 from caduceus_jax.train.step import TrainState
+from caduceus_jax.train.storage.gather import gather_on_first, on_host, spread_from_first
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ class Checkpoints:
         check: called in process 0 before a checkpoint is made final; raises where this run must
             not write any more.
         saved: called in process 0, in the background, with the step of each complete checkpoint.
+        one_writer: processes share no folder, so process 0 writes and reads for all of them.
+        watchdog: told of what takes long; by default nothing watches.
 
     Attributes:
         latest: the newest step that is saved or being saved, or None.
@@ -87,15 +91,20 @@ class Checkpoints:
         strict: bool = False,
         check: Callable[[], None] = lambda: None,
         saved: Callable[[int], None] = lambda step: None,
+        one_writer: bool = False,
+        watchdog: Watchdog | None = None,
     ):
-        self._check, self._saved = check, saved
+        self._check, self._saved, self._one_writer = check, saved, one_writer
+        self._watchdog = watchdog or Watchdog(None)
         logging.getLogger("absl").addFilter(_not_orbax)
         self.folder, self.keep, self.keep_every = folder.absolute(), keep, keep_every
         self.latest: int | None = processes.broadcast_from_first(
             "the newest intact checkpoint", lambda: self._find(strict)
         )
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
-        self._finishing: concurrent.futures.Future[None] | None = None
+        # Made when it is needed: it asks for devices, and so waits for the other processes.
+        self._checkpointer: ocp.AsyncCheckpointer | None = None
+        # Of the newest checkpoint: that it becomes complete, and what is done with it then.
+        self._background: list[concurrent.futures.Future[None]] = []
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -103,24 +112,50 @@ class Checkpoints:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.wait()
-            self._checkpointer.close()
+            if self._checkpointer is not None:
+                self._checkpointer.close()
             return
         # Another error is on its way: what cannot be finished must not hide or delay it.
         with contextlib.suppress(Exception):
-            if processes.count() == 1:
-                self.wait()
+            if processes.count() == 1 or (self._one_writer and processes.index() == 0):
+                concurrent.futures.wait(self._background)
 
     def wait(self) -> None:
-        """Waits until what was saved is complete on disk.
+        """Waits until what was saved is complete on disk, and in its store if it goes to one.
+
+        All processes call this.
 
         Raises:
             WriteFailed: a checkpoint could not be written in the background.
         """
-        if self._finishing is None:
+        if not self._background:
             return
-        finishing, self._finishing = self._finishing, None
+        (written, sent), self._background = self._background, []
+        if not self._one_writer:
+            self._result(written)
+            with self._watchdog.paused():
+                return self._result(sent)
+        # The others have nothing to wait for but process 0, and end with its error.
+        processes.broadcast_from_first("a checkpoint, written", lambda: self._result(written))
+        with self._watchdog.paused():
+            processes.broadcast_from_first(
+                "a checkpoint, sent", lambda: self._result(sent), patient=True
+            )
+
+    def raise_failure(self) -> None:
+        """Raises what has gone wrong in the background; does not wait.
+
+        Raises:
+            WriteFailed: a checkpoint could not be written.
+        """
+        for future in self._background:
+            if future.done() and future.exception() is not None:
+                self._background = []
+                self._result(future)
+
+    def _result(self, future: concurrent.futures.Future[None]) -> None:
         try:
-            finishing.result()
+            future.result()
         except UserError:
             raise
         except Exception as error:  # Orbax and TensorStore raise many types for a full disk
@@ -143,17 +178,23 @@ class Checkpoints:
         if step == self.latest:
             return
         self.wait()
-        temporary = self.folder / f"{step}.tmp"
+        temporary, first = self.folder / f"{step}.tmp", processes.index() == 0
+        whole: Any = state
+        if self._one_writer:
+            whole = gather_on_first(state, lambda: self._watchdog.work("gathering an array"))
         try:
-            if processes.index() == 0:
+            if first:
                 temporary.mkdir(parents=True)
                 run = {"step": step, "place": position, "config": config, "versions": versions()}
                 (temporary / RUN).write_text(json.dumps(run, indent=1) + "\n")
-            self._checkpointer.save(temporary / STATE, args=ocp.args.StandardSave(state))
+            if first or not self._one_writer:
+                self._checkpointer = self._checkpointer or _checkpointer(alone=self._one_writer)
+                self._checkpointer.save(temporary / STATE, args=ocp.args.StandardSave(whole))
         except Exception as error:
             raise self._failed(error) from error
         self.latest = step
-        self._finishing = in_background(self._finish, step)
+        written = in_background(self._finish, step)
+        self._background = [written, in_background(self._send, step, written)]
 
     def restore(self, like: TrainState) -> tuple[TrainState, DataPosition]:
         """Reads the newest checkpoint.
@@ -170,7 +211,18 @@ class Checkpoints:
             DamagedCheckpoint: the checkpoint cannot be read, although its bytes were intact before.
         """
         checkpoint = self.folder / str(self.latest)
-        return read_state(checkpoint, like), read_run(checkpoint)["place"]
+        if not self._one_writer:
+            return read_state(checkpoint, like), read_run(checkpoint)["place"]
+        whole: TrainState | None = None
+
+        def read() -> DataPosition:
+            nonlocal whole
+            whole = read_state(checkpoint, on_host(like), alone=True)
+            return read_run(checkpoint)["place"]
+
+        place = processes.broadcast_from_first("the newest checkpoint", read, patient=True)
+        working = lambda: self._watchdog.work("spreading an array")  # noqa: E731
+        return spread_from_first(whole, like, working), place
 
     def recorded(self) -> dict[str, Any]:
         """Returns the settings that the newest checkpoint was made with."""
@@ -206,7 +258,8 @@ class Checkpoints:
 
     def _finish(self, step: int) -> None:
         """Waits for all processes' arrays, then makes the checkpoint final and drops old ones."""
-        self._checkpointer.wait_until_finished()
+        if self._checkpointer is not None:
+            self._checkpointer.wait_until_finished()
         if processes.index() != 0:
             return
         self._check()
@@ -218,7 +271,12 @@ class Checkpoints:
                 # Under another name first: what is half deleted must not look like a checkpoint.
                 gone = (self.folder / str(old)).rename(self.folder / f"{old}.tmp")
                 shutil.rmtree(gone)
-        self._saved(step)
+
+    def _send(self, step: int, written: concurrent.futures.Future[None]) -> None:
+        """Hands on a checkpoint once it is complete."""
+        written.result()
+        if processes.index() == 0:
+            self._saved(step)
 
     def _failed(self, error: Exception) -> WriteFailed:
         return WriteFailed(
@@ -227,26 +285,38 @@ class Checkpoints:
         )
 
 
-def read_state(checkpoint: pathlib.Path, like: TrainState) -> TrainState:
+def _checkpointer(*, alone: bool) -> ocp.AsyncCheckpointer:
+    """Returns what writes and reads states: of all processes together, or of process 0 alone."""
+    together = ocp.options.MultiprocessingOptions(
+        active_processes={0} if alone else None,
+        barrier_sync_key_prefix="first" if alone else None,
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=together)
+    return ocp.AsyncCheckpointer(handler, multiprocessing_options=together)
+
+
+def read_state(checkpoint: pathlib.Path, like: TrainState, *, alone: bool = False) -> TrainState:
     """Reads the training state of a checkpoint.
 
     Args:
         checkpoint: its folder.
         like: a state of the same form, or its shapes and shardings. What is stored beside it, of
             an earlier version or with another `ema_decay`, is read and left out.
+        alone: called by process 0 only, with NumPy arrays for `like`.
 
     Raises:
         UserError: the checkpoint is of another model.
         DamagedCheckpoint: the checkpoint cannot be read, although its bytes were intact before.
     """
     path = checkpoint.absolute() / STATE
-    with ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler()) as reader:
+    with _checkpointer(alone=alone) as reader:
         metadata: Any = reader.metadata(path).item_metadata
         stored = _shapes(metadata.tree)
         wanted: Any = like
         if "rng" in stored:
-            place = like.step.sharding
-            key = jax.ShapeDtypeStruct(stored["rng"], np.uint32, sharding=place)
+            key: Any = np.empty(stored["rng"], np.uint32)
+            if not alone:
+                key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=like.step.sharding)
             wanted = _StateWithRng(like.step, like.params, like.opt_state, key, like.guard)
         elif like.ema is None and any(name.startswith("ema/") for name in stored):
             wanted = dataclasses.replace(like, ema=like.params)

@@ -10,21 +10,29 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.model.run_checkpoint import CHECKPOINTS, MANIFEST, verify
+from caduceus_jax.model.run_checkpoint import CHECKPOINTS, MANIFEST, steps, verify
 from caduceus_jax.train import processes
 from caduceus_jax.train.cluster.lease import InUse
-from caduceus_jax.train.storage.remote import cache, is_remote, open_store, storage_errors
+from caduceus_jax.train.storage.remote import (
+    StorageFailed,
+    cache,
+    is_remote,
+    open_store,
+    storage_errors,
+)
 
 log = logging.getLogger(__name__)
 
 LEASE = "lease.json"
 BEAT_SECONDS = 20.0
 EXPIRED_SECONDS = 90.0
-# What a run that continues elsewhere needs beside a checkpoint.
+# What a run that continues elsewhere needs beside a checkpoint, and what each process reads of it.
 _NEEDED = ("config.yaml", "metrics.jsonl", "baselines.json", "wandb_id", "data/sources.json")
+_NEEDED_BY_ALL = ("config.yaml", "data/sources.json")
 _NOT_KEPT = (CHECKPOINTS, LEASE, "data")  # at the top of the folder; written apart, or made again
 
 
@@ -36,6 +44,10 @@ class RunFolder:
     the background once it is complete, its manifest last: a checkpoint with a manifest is whole.
     An object tells others that the run is being written.
 
+    Of several processes, which enter and leave it together, process 0 writes to the store. Each
+    machine has a local folder of its own; processes of one machine share it, and the others than
+    process 0 find no checkpoints there.
+
     Args:
         out: a path or an address.
 
@@ -43,7 +55,6 @@ class RunFolder:
         path: the folder on this machine.
 
     Raises:
-        UserError: several processes have only an object store in common.
         InUse: another run writes there.
         StorageFailed: the store cannot be used.
     """
@@ -53,14 +64,9 @@ class RunFolder:
         self.path = pathlib.Path(out)
         self._token, self._ended = secrets.token_hex(8), threading.Event()
         self._sent: dict[str, tuple[int, int]] = {}
+        self._failed = False
         if not self._remote:
             return
-        if processes.count() > 1:
-            raise UserError(
-                f"out is {out}, and {processes.count()} processes write their parts of a "
-                "checkpoint into one folder: mount the bucket on every host and name that "
-                "(commands: https://caduceus-jax.github.io/caduceus-jax/pods/)"
-            )
         digest = hashlib.sha256(out.rstrip("/").encode()).hexdigest()[:16]
         self.path = cache() / "runs" / digest
         with storage_errors("out", out):
@@ -68,25 +74,38 @@ class RunFolder:
 
     def __enter__(self) -> "RunFolder":
         if self._remote:
-            with storage_errors("out", self._out):
-                self._claim()
-                self._read()
-            threading.Thread(target=self._beat, name="bucket", daemon=True).start()
+            self.path.mkdir(parents=True, exist_ok=True)
+            # The others wait: what process 0 finds, and clears away, may lie on their disk too.
+            processes.broadcast_from_first("the run's folder", self._begin, patient=True)
+            if processes.index() == 0:
+                threading.Thread(target=self._beat, name="bucket", daemon=True).start()
+            else:
+                with storage_errors("out", self._out):
+                    self._read_files(_NEEDED_BY_ALL)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._remote:
             return
         self._ended.set()
-        try:
-            with storage_errors("out", self._out):
-                self._write_files()
-                if self._holder().get("token") == self._token:
-                    self._store.rm_file(f"{self._root}/{LEASE}")
-        except UserError as error:
-            if kind is None:
-                raise
-            log.warning(str(error))  # another error is on its way
+        if kind is None:
+            processes.broadcast_from_first("the end of the run's folder", self._end, patient=True)
+        elif processes.index() == 0 and not self._failed:
+            try:
+                self._end()
+            except UserError as error:
+                log.warning(str(error))  # another error is on its way
+
+    def _begin(self) -> None:
+        with storage_errors("out", self._out):
+            self._claim()
+            self._read()
+
+    def _end(self) -> None:
+        with storage_errors("out", self._out):
+            self._write_files()
+            if self._holder().get("token") == self._token:
+                self._store.rm_file(f"{self._root}/{LEASE}")
 
     def saved(self, step: int) -> None:
         """Writes a complete checkpoint, and the files beside it, to the store.
@@ -96,44 +115,76 @@ class RunFolder:
         """
         if not self._remote:
             return
-        with storage_errors("out", self._out):
-            if self._holder().get("token") != self._token:
-                raise InUse(f"another run has taken over {self._out}: this one writes no more")
-            folder = self.path / CHECKPOINTS / str(step)
-            files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-            for path in sorted(files, key=lambda path: path.name == MANIFEST):
-                self._put(path)
-            kept = {path.name for path in folder.parent.iterdir()}
-            for old in self._steps():
-                if str(old) not in kept:
-                    there = f"{self._root}/{CHECKPOINTS}/{old}"
-                    self._store.rm_file(f"{there}/{MANIFEST}")
-                    self._store.rm(there, recursive=True)
-            self._write_files()
+        try:
+            with storage_errors("out", self._out):
+                self._write_checkpoint(step)
+        except StorageFailed:
+            self._failed = True
+            raise
+
+    def _write_checkpoint(self, step: int) -> None:
+        if self._holder().get("token") != self._token:
+            raise InUse(f"another run has taken over {self._out}: this one writes no more")
+        self._write_files()  # first: a checkpoint has the metrics of its steps
+        folder, there = self.path / CHECKPOINTS / str(step), self._checkpoint(step)
+        if self._store.exists(there):  # of an upload that was interrupted
+            self._remove(step)
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        for path in sorted(files, key=lambda path: path.name == MANIFEST):
+            self._put(path)
+        kept = {path.name for path in folder.parent.iterdir()}
+        for old in self._steps():
+            if str(old) not in kept:
+                self._remove(old)
+
+    def _remove(self, step: int) -> None:
+        """Removes a checkpoint from the store, its manifest first."""
+        there = self._checkpoint(step)
+        if self._store.exists(f"{there}/{MANIFEST}"):
+            self._store.rm_file(f"{there}/{MANIFEST}")
+        self._store.rm(there, recursive=True)
+
+    def _checkpoint(self, step: int) -> str:
+        return f"{self._root}/{CHECKPOINTS}/{step}"
 
     def _read(self) -> None:
         """Reads what the run needs to continue."""
-        for name in _NEEDED:
-            there = f"{self._root}/{name}"
-            if self._store.exists(there):
-                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-                self._store.get_file(there, str(self.path / name))
-            elif name == _NEEDED[0]:  # a new run; what lies here is of one that is gone
-                shutil.rmtree(self.path, ignore_errors=True)
-                self.path.mkdir(parents=True)
-                return
-        for name in self._store.find(f"{self._root}/tokenizer"):
-            (self.path / "tokenizer").mkdir(exist_ok=True)
-            self._store.get_file(name, str(self.path / "tokenizer" / pathlib.Path(name).name))
-        for step in self._steps():
+        if not self._store.exists(f"{self._root}/{_NEEDED[0]}"):
+            # A new run; what lies here is of one that is gone.
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            return
+        self._read_files(_NEEDED)
+        # The store decides: its metrics end before a checkpoint that never came there.
+        found = self._steps()
+        for step in set(steps(self.path / CHECKPOINTS)) - set(found):
+            shutil.rmtree(self.path / CHECKPOINTS / str(step))
+        for step in found:
             if self._read_checkpoint(step):
                 return
 
+    def _read_files(self, names: Iterable[str]) -> None:
+        """Reads the tokenizer and some other files, those that are there; the rest is removed."""
+        self._store.invalidate_cache()
+        folder = f"{self._root}/tokenizer"
+        there = self._store.find(folder) if self._store.exists(folder) else []
+        for name in [*names, *(f"tokenizer/{pathlib.Path(found).name}" for found in there)]:
+            place = self.path / name
+            if not self._store.exists(f"{self._root}/{name}"):
+                place.unlink(missing_ok=True)
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial = place.with_name(f".{place.name}.{os.getpid()}.part")
+            self._store.get_file(f"{self._root}/{name}", str(partial))
+            partial.replace(place)
+
     def _read_checkpoint(self, step: int) -> bool:
         """Makes sure that a checkpoint is here, and says whether it is intact."""
-        folder, there = self.path / CHECKPOINTS / str(step), f"{self._root}/{CHECKPOINTS}/{step}"
+        folder, there = self.path / CHECKPOINTS / str(step), self._checkpoint(step)
         if folder.is_dir() and verify(folder) is None:
-            return True
+            manifest = self._store.cat_file(f"{there}/{MANIFEST}")
+            if (folder / MANIFEST).read_bytes() == manifest:
+                return True
         partial = folder.with_name(f"{step}.tmp")
         for old in (folder, partial):
             shutil.rmtree(old, ignore_errors=True)

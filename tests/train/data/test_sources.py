@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from caduceus_jax import UserError
+from caduceus_jax.train.data import sources
 from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.data.sources import (
     check_data_position,
@@ -103,3 +104,15 @@ def test_a_place_is_one_in_its_data_alone(tmp_path):
         check_data_position(place, stores[:1], 9)
     with pytest.raises(UserError, match=f"{stores[1].name} has changed since this run began"):
         check_data_position(place, stores[::-1], 9)
+
+
+def test_where_no_folder_is_shared_every_machine_prepares_its_genomes(tmp_path, monkeypatch):
+    """Here this process is not the first; process 0 has prepared them elsewhere."""
+    monkeypatch.setattr(sources.processes, "index", lambda: 1)
+    monkeypatch.setattr(sources.processes, "broadcast_from_first", lambda *_: None)
+    config = DataConfig(fasta=f"file://{fasta(tmp_path / 'g.fa', a='ACGT' * 10)}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(UserError):
+        open_stores(config, tmp_path / "shared")
+    (store,) = open_stores(config, tmp_path / "own", shared=False)
+    assert store.path == tmp_path / "own" / "0" and store["a"].tobytes() == b"ACGT" * 10

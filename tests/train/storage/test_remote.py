@@ -1,3 +1,7 @@
+import concurrent.futures
+import threading
+import time
+
 import fsspec
 import pytest
 
@@ -5,7 +9,14 @@ import caduceus_jax as cj
 from caduceus_jax.train.config import PretrainConfig
 from caduceus_jax.train.data.config import DataConfig
 from caduceus_jax.train.storage import remote
-from caduceus_jax.train.storage.remote import StorageFailed, check_address, is_remote, local_copy
+from caduceus_jax.train.storage.remote import (
+    StorageFailed,
+    check_address,
+    is_remote,
+    local_copy,
+    one_at_a_time,
+    within_time,
+)
 
 
 @pytest.fixture
@@ -70,3 +81,46 @@ def test_what_is_not_there_or_fails_is_one_sentence(bucket, monkeypatch):
     with pytest.raises(StorageFailed, match=r"\(no route to host\): check the address") as error:
         local_copy("data.fasta", "memory://b/genome.fa")
     assert error.value.exit_status == 1
+
+
+def test_a_store_that_does_not_answer_is_given_up(bucket, monkeypatch):
+    monkeypatch.setattr(remote, "STALLED_SECONDS", 0.2)
+    hung = threading.Event()
+    monkeypatch.setattr(type(bucket), "info", lambda self, path: hung.wait(60))
+    with pytest.raises(StorageFailed, match=r"\(nothing has come or gone for \d s\): check"):
+        local_copy("data.fasta", "memory://b/genome.fa")
+    hung.set()
+
+
+def test_a_large_file_has_time_as_long_as_its_bytes_move(monkeypatch):
+    monkeypatch.setattr(remote, "STALLED_SECONDS", 1.5)
+
+    def slow(callback):
+        callback.set_size(10)
+        for _ in range(4):
+            time.sleep(0.6)
+            callback.relative_update(1)
+        return callback.value
+
+    assert within_time(slow, callback=remote._Progress()) == 4
+    progress = remote._Progress()
+    progress.set_size(10**12)
+    assert progress.patience == 251.5
+
+
+def test_processes_of_one_machine_copy_a_file_once(bucket):
+    bucket.pipe_file("/b/genome.fa", b">one\nACGT\n")
+    copied, get = [], type(bucket).get_file
+
+    def counted(self, *words, **named):
+        copied.append(words)
+        time.sleep(0.1)
+        return get(self, *words, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(bucket), "get_file", counted)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            places = list(pool.map(local_copy, ["data"] * 4, ["memory://b/genome.fa"] * 4))
+    assert len(copied) == 1 and len(set(places)) == 1
+    with one_at_a_time(places[0]):  # free again
+        assert places[0].read_bytes() == b">one\nACGT\n"

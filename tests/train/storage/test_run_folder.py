@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import time
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import caduceus_jax as cj
+from caduceus_jax.model.run_checkpoint import write_manifest
 from caduceus_jax.train.cluster.lease import InUse
 from caduceus_jax.train.config import OptimizerConfig, PretrainConfig
 from caduceus_jax.train.data.config import DataConfig
@@ -119,7 +121,7 @@ def _verify(folder: pathlib.Path) -> str | None:
     return "wrong bytes" if (folder / "state" / "a").read_bytes() == b"bad" else None
 
 
-def test_a_store_that_fails_and_several_processes_are_one_sentence(bucket, monkeypatch):
+def test_a_store_that_fails_is_one_sentence(bucket, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("403 Forbidden")
 
@@ -127,9 +129,71 @@ def test_a_store_that_fails_and_several_processes_are_one_sentence(bucket, monke
         patch.setattr(type(bucket), "pipe_file", refuse)
         with pytest.raises(StorageFailed, match=r"out is memory://.* \(403 Forbidden\): check"):
             RunFolder(OUT).__enter__()
-    with monkeypatch.context() as patch:
-        patch.setattr(module.processes, "count", lambda: 4)
-        with pytest.raises(
-            cj.UserError, match="and 4 processes write .* mount the bucket on every"
-        ):
-            RunFolder(OUT)
+    # At the end, what failed before is not tried again.
+    tried = []
+    with pytest.raises(StorageFailed, match="403 Forbidden"), RunFolder(OUT) as place:
+        (place.path / "config.yaml").write_text("seed: 1\n")
+        monkeypatch.setattr(type(bucket), "put_file", lambda *_, **__: tried.append(1) or refuse())
+        place.saved(1)
+    assert tried == [1]
+
+
+def checkpoint(folder, step, text):
+    """A complete checkpoint of one array."""
+    place = folder / "checkpoints" / str(step)
+    (place / "state").mkdir(parents=True)
+    (place / "state" / "a").write_text(text)
+    write_manifest(place)
+
+
+def test_the_store_decides_what_belongs_to_a_run(bucket):
+    """A run that was killed before its checkpoint had come there goes back to the one before."""
+    with RunFolder(OUT) as place:
+        (place.path / "config.yaml").write_text("seed: 1\n")
+        (place.path / "metrics.jsonl").write_text("1\n")
+        checkpoint(place.path, 1, "one")
+        place.saved(1)
+    checkpoint(place.path, 2, "never sent")
+    (place.path / "metrics.jsonl").write_text("1\n2\n")
+    (place.path / "wandb_id").write_text("of another run")
+    with RunFolder(OUT) as place:
+        assert [path.name for path in (place.path / "checkpoints").iterdir()] == ["1"]
+        assert (place.path / "metrics.jsonl").read_text() == "1\n"
+        assert not (place.path / "wandb_id").exists()
+    # A checkpoint of that step that another machine has written takes the place of the one here.
+    shutil.rmtree(place.path / "checkpoints" / "1")
+    checkpoint(place.path, 1, "another")
+    with RunFolder(OUT) as place:
+        assert (place.path / "checkpoints" / "1" / "state" / "a").read_text() == "one"
+
+
+def test_what_an_interrupted_upload_left_is_replaced(bucket, monkeypatch):
+    bucket.pipe_file("/bucket/run/checkpoints/1/state/other", b"left")
+    order, put = [], type(bucket).put_file
+
+    def noted(self, local, there, **named):
+        order.append(there.removeprefix("/bucket/run/"))
+        put(self, local, there, **named)
+
+    monkeypatch.setattr(type(bucket), "put_file", noted)
+    with RunFolder(OUT) as place:
+        (place.path / "config.yaml").write_text("seed: 1\n")
+        checkpoint(place.path, 1, "one")
+        place.saved(1)
+    # The metrics of its steps come before a checkpoint, and its manifest last.
+    assert order == ["config.yaml", "checkpoints/1/state/a", "checkpoints/1/manifest.json"]
+    assert not bucket.exists("/bucket/run/checkpoints/1/state/other")
+
+
+def test_other_processes_read_only_the_files_that_they_need(bucket, monkeypatch):
+    for name in ("config.yaml", "tokenizer/tokenizer.json", "metrics.jsonl", "data/sources.json"):
+        bucket.pipe_file(f"/bucket/run/{name}", name.encode())
+    monkeypatch.setattr(module.processes, "index", lambda: 1)
+    monkeypatch.setattr(module.processes, "broadcast_from_first", lambda *_, **__: None)
+    with RunFolder(OUT) as place:
+        found = {str(p.relative_to(place.path)) for p in place.path.rglob("*") if p.is_file()}
+        assert found == {"config.yaml", "tokenizer/tokenizer.json", "data/sources.json"}
+    bucket.rm_file("/bucket/run/data/sources.json")
+    with RunFolder(OUT) as place:
+        assert not (place.path / "data" / "sources.json").exists()
+    assert not bucket.exists("/bucket/run/lease.json")
