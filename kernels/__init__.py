@@ -3,6 +3,7 @@
 This package knows nothing of models: it takes arrays and imports JAX only.
 """
 
+from caduceus_jax.kernels.causal_conv import bidirectional_conv1d as bidirectional_conv1d
 from caduceus_jax.kernels.causal_conv import causal_conv1d as causal_conv1d
 from caduceus_jax.kernels.causal_conv import (
     causal_conv1d_with_state as causal_conv1d_with_state,

@@ -1,4 +1,4 @@
-"""Causal depthwise convolution, in either reading direction."""
+"""Causal depthwise convolution, in either reading direction or both at once."""
 
 import functools
 from collections.abc import Callable
@@ -67,7 +67,8 @@ def causal_conv1d(
         NotImplementedError: the implementation has no kernel for the dtype of x.
     """
     inputs, length = _inputs(x, weight, bias, segment_ids, initial_state, reverse)
-    return _cut(_run(inputs, reverse, silu, implementation), length, reverse)
+    (y,) = _run(inputs, (reverse,), silu, implementation)
+    return _cut(y, length, reverse)
 
 
 def causal_conv1d_with_state(
@@ -93,14 +94,57 @@ def causal_conv1d_with_state(
         where they belong to an earlier segment than the last of them.
     """
     inputs, length = _inputs(x, weight, bias, segment_ids, initial_state, reverse)
-    y = _cut(_run(inputs, reverse, silu, implementation), length, reverse)
-    return y, _final_state(inputs, reverse)
+    (y,) = _run(inputs, (reverse,), silu, implementation)
+    return _cut(y, length, reverse), _final_state(inputs, reverse)
+
+
+def bidirectional_conv1d(
+    x: Float[Array, "batch length channels"],
+    weight: Float[Array, "2 *groups width channels"],
+    bias: Float[Array, "2 *groups channels"] | None = None,
+    *,
+    silu: bool = True,
+    segment_ids: Int[Array, "batch length"] | None = None,
+    implementation: Implementation = None,
+) -> tuple[Float[Array, "batch length channels"], Float[Array, "batch length channels"]]:
+    """Runs `causal_conv1d` on the same x in both reading directions, each with its own filters.
+
+    The results are those of two calls. Backward, the gradient of x is that of both: where the
+    convolution has a kernel, one walk reads x once and adds both directions up in registers.
+
+    Args:
+        x: (batch, length, channels).
+        weight: (2, width, channels), or (2, groups, width, channels): the filters that walk left
+            to right, then those that walk right to left.
+        bias: (2, channels), or (2, groups, channels).
+        silu: apply `y * sigmoid(y)`.
+        segment_ids: (batch, length) integers for packed sequences, as for `causal_conv1d`.
+        implementation: name or options, as for `causal_conv1d`.
+
+    Returns:
+        y of the walk left to right, and of the walk right to left: each (batch, length, channels)
+        of the dtype of `x`.
+
+    Raises:
+        ValueError: a dtype is not a real floating-point one, or shapes do not fit; the message
+            names the argument.
+        NotImplementedError: the implementation has no kernel for the dtype of x.
+    """
+    for name, array in {"weight": weight, "bias": bias}.items():
+        if array is not None and jnp.shape(array)[:1] != (2,):
+            raise ValueError(
+                f"{name} has shape {jnp.shape(array)}; its first axis is the 2 directions"
+            )
+    biases = (None, None) if bias is None else bias
+    one, other = (_inputs(x, *each, segment_ids)[0] for each in zip(weight, biases, strict=True))
+    inputs = jax.tree.map(lambda *both: jnp.concatenate(both, axis=1), one, other)
+    return _run(inputs._replace(x=one.x, runs=one.runs), (False, True), silu, implementation)
 
 
 class _Plan(NamedTuple):
     """Holds what is fixed when the call is traced."""
 
-    reverse: bool
+    reverse: tuple[bool, ...]  # for each direction
     silu: bool
     kernels: str | None  # the module of the fused kernels; None: both passes are XLA's
     interpret: Any  # of the fused kernels
@@ -108,16 +152,18 @@ class _Plan(NamedTuple):
 
 class _Inputs(NamedTuple):
     x: jax.Array  # (batch, length, channels)
-    weight: jax.Array  # (groups, width, channels)
-    bias: jax.Array | None  # (groups, channels)
+    weight: jax.Array  # (groups, directions, width, channels)
+    bias: jax.Array | None  # (groups, directions, channels)
     runs: jax.Array | None  # (batch, length): number of the segment in walking order
 
 
 # The dimension of the channels of each array.
-_CHANNEL_AXES = _Inputs(x=2, weight=2, bias=1, runs=-1)
+_CHANNEL_AXES = _Inputs(x=2, weight=3, bias=2, runs=-1)
 
 
-def _inputs(x, weight, bias, segment_ids, initial_state, reverse: bool) -> tuple[_Inputs, Any]:
+def _inputs(
+    x, weight, bias, segment_ids, initial_state=None, reverse: bool = False
+) -> tuple[_Inputs, Any]:
     """Returns what to convolve, the initial state joined to x; and the length of x alone."""
     x, weight, bias, initial_state = check(x, weight, bias, initial_state)
     length, runs = x.shape[1], None
@@ -128,10 +174,14 @@ def _inputs(x, weight, bias, segment_ids, initial_state, reverse: bool) -> tuple
         x = jnp.concatenate([x, initial_state] if reverse else [initial_state, x], axis=1)
         # The initial state belongs to the first segment, number 0.
         runs = None if runs is None else _pad(runs, weight.shape[1] - 1, reverse)
-    return _Inputs(x, weight, bias, runs), length
+    bias = None if bias is None else bias[:, None]
+    return _Inputs(x, weight[:, None], bias, runs), length
 
 
-def _run(inputs: _Inputs, reverse: bool, silu: bool, implementation: Implementation) -> jax.Array:
+def _run(
+    inputs: _Inputs, reverse: tuple[bool, ...], silu: bool, implementation: Implementation
+) -> tuple[jax.Array, ...]:
+    """Returns the result of every direction."""
     options = resolve(implementation, inputs.x).for_platform(default_platform())
     # Without an element there is nothing for a kernel to do.
     kernels = options.convolution if 0 not in inputs.x.shape else None
@@ -146,13 +196,17 @@ def _run(inputs: _Inputs, reverse: bool, silu: bool, implementation: Implementat
             kernels = None
     convolve = _conv if kernels is None else _fused_conv
     run = functools.partial(convolve, _Plan(reverse, silu, kernels, interpret))
-    return partitioned(run, inputs, lambda spec: PartitionSpec(*spec), inputs.x, _CHANNEL_AXES)
+
+    def results(spec) -> tuple[PartitionSpec, ...]:
+        return (PartitionSpec(*spec),) * len(reverse)
+
+    return partitioned(run, inputs, results, inputs.x, _CHANNEL_AXES)
 
 
 def _final_state(inputs: _Inputs, reverse: bool) -> jax.Array:
     """Returns the last tokens walked over that are of the last segment, and zeros for others."""
     x, weight, _, runs = inputs
-    halo = weight.shape[1] - 1
+    halo = weight.shape[2] - 1
     last = _cut(_pad(x, halo, reverse), halo, reverse)
     if runs is None or 0 in x.shape:
         return last
@@ -215,65 +269,82 @@ def check(
     return vary_alike((x, weight, bias, initial_state))
 
 
-def _forward(plan: _Plan, inputs: _Inputs, keep: bool) -> tuple[jax.Array, None]:
-    y = _convolve(*inputs, plan.reverse)
-    return (jax.nn.silu(y) if plan.silu else y).astype(inputs.x.dtype), None
+def _forward(plan: _Plan, inputs: _Inputs, keep: bool) -> tuple[tuple[jax.Array, ...], None]:
+    found = (_before_silu(plan, inputs, d) for d in range(len(plan.reverse)))
+    return tuple((jax.nn.silu(y) if plan.silu else y).astype(inputs.x.dtype) for y in found), None
 
 
-def _backward(plan: _Plan, inputs: _Inputs, residuals: None, grad: jax.Array) -> _Inputs:
-    return _cotangents(inputs, *_gradients(plan, inputs, grad))
+def _backward(
+    plan: _Plan, inputs: _Inputs, residuals: None, grads: tuple[jax.Array, ...]
+) -> _Inputs:
+    grad_x, *sums = zip(*(_gradients(plan, inputs, d, g) for d, g in enumerate(grads)), strict=True)
+    # Added up before they are rounded.
+    return _cotangents(inputs, sum(grad_x[1:], grad_x[0]), *(jnp.stack(x, axis=1) for x in sums))
 
 
-def _fused_forward(plan: _Plan, inputs: _Inputs, known: None, keep: bool) -> tuple[jax.Array, None]:
-    kernel = _kernel(plan, "forward")
+def _fused_forward(
+    plan: _Plan, inputs: _Inputs, known: None, keep: bool
+) -> tuple[tuple[jax.Array, ...], None]:
+    kernel = _kernel(plan, inputs, "forward")
     if kernel is None:
         return _forward(plan, inputs, keep)
-    return kernel(inputs.x, inputs.weight, inputs.bias, reach=_reach(plan, inputs)), None
+    return kernel(inputs.x, inputs.weight, inputs.bias), None
 
 
 def _fused_backward(
-    plan: _Plan, inputs: _Inputs, known: None, residuals: None, grad: jax.Array
+    plan: _Plan, inputs: _Inputs, known: None, residuals: None, grads: tuple[jax.Array, ...]
 ) -> _Inputs:
-    kernel = _kernel(plan, "gradients")
+    kernel = _kernel(plan, inputs, "gradients")
     if kernel is None:
-        return _backward(plan, inputs, residuals, grad)
-    given = (inputs.x, inputs.weight, inputs.bias, grad)
-    return _cotangents(inputs, *kernel(*given, reach=_reach(plan, inputs)))
+        return _backward(plan, inputs, residuals, grads)
+    return _cotangents(inputs, *kernel(inputs.x, inputs.weight, inputs.bias, grads))
 
 
-def _kernel(plan: _Plan, name: str) -> Callable[..., Any] | None:
+def _kernel(plan: _Plan, inputs: _Inputs, name: str) -> Callable[..., Any] | None:
     """Returns a kernel of the plan's module, called with arrays; None where it has none."""
     # Imported when it is used: it brings Pallas or Triton.
-    module = load(plan.kernels)
+    kernel = getattr(load(plan.kernels), name, None)
+    if kernel is None:
+        return None
     how = {"reverse": plan.reverse, "silu": plan.silu, "interpret": plan.interpret}
-    return functools.partial(getattr(module, name), **how) if hasattr(module, name) else None
+    return functools.partial(kernel, reach=_reach(plan, inputs), **how)
 
 
 def _cotangents(inputs: _Inputs, grad_x, per_row, bias_per_row) -> _Inputs:
-    _, weight, bias, _ = inputs
+    x, weight, bias, _ = inputs
     grad_bias = None
     if bias is not None:
         grad_bias = sum_groups(bias_per_row, weight.shape[0]).astype(bias.dtype)
     grad_weight = sum_groups(per_row, weight.shape[0]).astype(weight.dtype)
-    return _Inputs(grad_x, grad_weight, grad_bias, None)
+    return _Inputs(grad_x.astype(x.dtype), grad_weight, grad_bias, None)
 
 
 _conv = differentiable(_forward, _backward)
 _fused_conv = fused.fused_operation(_fused_forward, _fused_backward, ("weight", "bias"), _conv)
 
 
-def _gradients(plan: _Plan, inputs: _Inputs, grad: jax.Array) -> tuple[jax.Array, ...]:
-    """Returns the gradients of x, and for each sequence those of weight and bias."""
+def _before_silu(plan: _Plan, inputs: _Inputs, direction: int) -> jax.Array:
+    """Computes the convolution in one direction, in at least float32."""
     x, weight, bias, runs = inputs
+    bias = None if bias is None else bias[:, direction]
+    return _convolve(x, weight[:, direction], bias, runs, plan.reverse[direction])
+
+
+def _gradients(
+    plan: _Plan, inputs: _Inputs, direction: int, grad: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Returns the gradients of x, and for each sequence those of weight and bias."""
+    x, weight, _, runs = inputs
+    reverse = plan.reverse[direction]
     grad = grad.astype(widened(x.dtype))
     if plan.silu:
-        y = _convolve(*inputs, plan.reverse)
+        y = _before_silu(plan, inputs, direction)
         sigmoid = jax.nn.sigmoid(y)
         # Five sums read this: without the barrier XLA computes it five times.
         grad = lax.optimization_barrier(grad * sigmoid * (1 + y * (1 - sigmoid)))
     # The transpose of walking one way is walking the other way.
-    grad_x = _convolve(grad, weight, None, runs, not plan.reverse).astype(x.dtype)
-    taps = _taps(x, runs, weight.shape[1], plan.reverse)
+    grad_x = _convolve(grad, weight[:, direction], None, runs, not reverse)
+    taps = _taps(x, runs, weight.shape[2], reverse)
     per_row = jnp.stack([sum_length(grad * tap) for tap in taps], axis=1)
     return grad_x, per_row, sum_length(grad)
 
@@ -312,13 +383,15 @@ def _shifted(x: jax.Array, width: int, reverse: bool) -> list[jax.Array]:
     return [lax.slice_in_dim(padded, s, s + x.shape[1], axis=1) for s in starts]
 
 
-def _reach(plan: _Plan, inputs: _Inputs) -> jax.Array | None:
+def _reach(plan: _Plan, inputs: _Inputs) -> tuple[jax.Array, ...] | None:
     """Counts for each token the ones before it that a filter meets in its segment.
 
-    (batch, length) int32, at most width - 1; None without segments.
+    (batch, length) int32 for each direction, at most width - 1; None without segments.
     """
-    if inputs.runs is None:
+    runs, width = inputs.runs, inputs.weight.shape[2]
+    if runs is None:
         return None
-    before = _shifted(inputs.runs, inputs.weight.shape[1], plan.reverse)[:-1]
-    same = [(run == inputs.runs).astype(jnp.int32) for run in before]
-    return sum(same, jnp.zeros_like(inputs.runs))
+    return tuple(
+        sum((run == runs).astype(jnp.int32) for run in _shifted(runs, width, reverse)) - 1
+        for reverse in plan.reverse
+    )

@@ -2,8 +2,9 @@
 
 Compilers and drivers differ from machine to machine, and a wrong kernel trains a wrong model
 without a word. So before fused kernels are taken by default they are run once on a few numbers:
-the scan and the convolution, in float32 and in bfloat16, in both directions, with and without a
-gate, their values and all their gradients, against the equations in float64.
+the scan and the convolution, in float32 and in bfloat16, in either direction, the convolution in
+both at once too, with and without a gate, their values and all their gradients, against the
+equations in float64.
 """
 
 import dataclasses
@@ -11,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from caduceus_jax.kernels.causal_conv import causal_conv1d
+from caduceus_jax.kernels.causal_conv import bidirectional_conv1d, causal_conv1d
 from caduceus_jax.kernels.options import Options
 from caduceus_jax.kernels.selective_scan import selective_scan_with_state
 
@@ -73,7 +75,8 @@ def _draw(case: _Case) -> dict[str, np.ndarray]:
     """Draws arguments like a trained model's, and cotangents of the results."""
     rng = np.random.default_rng(0)
     tokens, maps = (_BATCH, _LENGTH, _CHANNELS), (_BATCH, _LENGTH, _STATE)
-    shapes = {name: tokens for name in ("u", "delta", "grad_y", "x", "grad_conv")}
+    shapes = {name: tokens for name in ("u", "delta", "grad_y", "x")}
+    shapes["grad_conv"] = (2, *tokens)
     shapes |= {"B": maps, "C": maps} | ({"z": tokens} if case.gate else {})
     drawn = {name: rng.normal(size=shape).astype(case.dtype) for name, shape in shapes.items()}
     channels, states = (_BATCH, _CHANNELS), (_BATCH, _CHANNELS, _STATE)
@@ -83,8 +86,8 @@ def _draw(case: _Case) -> dict[str, np.ndarray]:
         "delta_bias": rng.normal(size=channels) - 2,
         "initial_state": rng.normal(size=states),
         "grad_state": rng.normal(size=states),
-        "weight": rng.normal(size=(_BATCH, _WIDTH, _CHANNELS)),
-        "bias": rng.normal(size=channels),
+        "weight": rng.normal(size=(2, _BATCH, _WIDTH, _CHANNELS)),
+        "bias": rng.normal(size=(2, *channels)),
     }
     return drawn | {name: x.astype(np.float32) for name, x in wide.items()}
 
@@ -100,24 +103,35 @@ def _run(case: _Case, options: Options, arrays: Mapping[str, Any]) -> dict[str, 
     (y, state), pull_back = jax.vjp(lambda x: selective_scan_with_state(**x, **how), given)
     (gradients,) = pull_back((arrays["grad_y"], arrays["grad_state"]))
     given = {name: arrays[name] for name in _CONVOLVED}
-    convolved, pull_back = jax.vjp(lambda x: causal_conv1d(**x, **how), given)
-    gradients |= pull_back(arrays["grad_conv"])[0]
-    results = {"y": y, "final state": state, "convolution": convolved}
+    both, pull_back = jax.vjp(lambda x: bidirectional_conv1d(**x, implementation=options), given)
+    gradients |= pull_back(tuple(arrays["grad_conv"]))[0]
+    this = int(case.reverse)
+    given |= {name: given[name][this] for name in ("weight", "bias")}
+    one, pull_back = jax.vjp(lambda x: causal_conv1d(**x, **how), given)
+    alone = pull_back(arrays["grad_conv"][this])[0]
+    gradients |= {f"{name} in one direction": x for name, x in alone.items()}
+    results = {"y": y, "final state": state, "convolution": jnp.stack(both)}
+    results["convolution in one direction"] = one
     return results | {f"gradient of {name}": x for name, x in gradients.items()}
 
 
 def _expected(case: _Case, arrays: Arrays) -> Iterator[tuple[str, np.ndarray]]:
     """Computes what `_run` should find, in float64."""
-    sequences = ("u", "delta", "B", "C", "z", "grad_y", "x", "grad_conv")
-    if case.reverse:  # right to left is left to right of what is flipped
-        arrays = {n: x[:, ::-1] if n in sequences else x for n, x in arrays.items()}
-    results, gradients = _scan(arrays)
-    convolved, more = _convolution(arrays)
-    for name, x in (results | {"convolution": convolved}).items():
+    sequences = ("u", "delta", "B", "C", "z", "grad_y")
+    # Right to left is left to right of what is flipped.
+    flipped = {n: x[:, ::-1] if n in sequences else x for n, x in arrays.items()}
+    results, gradients = _scan(flipped if case.reverse else arrays)
+    for name, x in results.items():
         yield name, x[:, ::-1] if case.reverse and name != "final state" else x
-    for name, x in (gradients | more).items():
-        flipped = case.reverse and name in sequences
-        yield f"gradient of {name}", x[:, ::-1] if flipped else x
+    for name, x in gradients.items():
+        yield f"gradient of {name}", x[:, ::-1] if case.reverse and name in sequences else x
+    given = [arrays[name] for name in ("weight", "bias", "grad_conv")]
+    left, right = (_convolution(arrays["x"], *(x[i] for x in given), bool(i)) for i in (0, 1))
+    for name, x in (right if case.reverse else left).items():
+        yield f"{name} in one direction", x
+    for name, x in left.items():
+        both = np.stack([x, right[name]])
+        yield name, both.sum(0) if name == "gradient of x" else both
 
 
 def _scan(x: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -160,23 +174,25 @@ def _scan(x: Arrays) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     return {"y": y, "final state": h[:, -1]}, gradients
 
 
-def _convolution(x: Arrays) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _convolution(x, weight, bias, grad, reverse: bool) -> dict[str, np.ndarray]:
     """Computes the convolution with SiLU and its gradients; sequences share no filter."""
-    rows, before = x["weight"][:, :, None], ((0, 0), (_WIDTH - 1, 0), (0, 0))
-    padded = np.pad(x["x"], before)
+    if reverse:
+        x, grad = x[:, ::-1], grad[:, ::-1]
+    rows, before = weight[:, :, None], ((0, 0), (_WIDTH - 1, 0), (0, 0))
+    padded = np.pad(x, before)
     taps = [padded[:, k : k + _LENGTH] for k in range(_WIDTH)]
-    y = x["bias"][:, None] + sum(rows[:, k] * tap for k, tap in enumerate(taps))
+    y = bias[:, None] + sum(rows[:, k] * tap for k, tap in enumerate(taps))
     sigmoid = _sigmoid(y)
-    grad = x["grad_conv"] * sigmoid * (1 + y * (1 - sigmoid))
+    grad = grad * sigmoid * (1 + y * (1 - sigmoid))
     after = np.pad(grad, (before[0], before[1][::-1], before[2]))
-    gradients = {
-        "x": sum(
-            rows[:, k] * after[:, _WIDTH - 1 - k : _WIDTH - 1 - k + _LENGTH] for k in range(_WIDTH)
-        ),
-        "weight": np.stack([(grad * tap).sum(1) for tap in taps], 1),
-        "bias": grad.sum(1),
+    grad_x = sum(
+        rows[:, k] * after[:, _WIDTH - 1 - k : _WIDTH - 1 - k + _LENGTH] for k in range(_WIDTH)
+    )
+    found = {"convolution": y * sigmoid, "gradient of x": grad_x}
+    return {name: array[:, ::-1] if reverse else array for name, array in found.items()} | {
+        "gradient of weight": np.stack([(grad * tap).sum(1) for tap in taps], 1),
+        "gradient of bias": grad.sum(1),
     }
-    return y * sigmoid, gradients
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ none of its other passes: the backward pass of the scan runs once, as on a singl
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -130,24 +130,69 @@ def causal_conv1d(
         NotImplementedError: there are `segment_ids`.
     """
     _refuse_segments(segment_ids)
+    how: dict[str, Any] = {"silu": silu, "implementation": implementation}
+    y = causal_conv.causal_conv1d(x, weight, bias, reverse=reverse, **how)
+    return _with_edge(y, x, weight, bias, axis_name, reverse, how)
+
+
+def bidirectional_conv1d(
+    x: Float[Array, "batch length channels"],
+    weight: Float[Array, "2 *groups width channels"],
+    bias: Float[Array, "2 *groups channels"] | None = None,
+    *,
+    axis_name: str,
+    silu: bool = True,
+    segment_ids: Int[Array, "batch length"] | None = None,
+    implementation: Implementation = None,
+) -> tuple[Float[Array, "batch length channels"], Float[Array, "batch length channels"]]:
+    """Runs `kernels.bidirectional_conv1d` on one shard of the length, within `jax.shard_map`.
+
+    Args:
+        x: the shard of the sequence, (batch, length, channels).
+        weight: (2, width, channels) or (2, groups, width, channels), the same on all shards: the
+            filters that walk left to right, then those that walk right to left.
+        bias: (2, channels) or (2, groups, channels), the same on all shards; none by default.
+        axis_name: the mesh axis over which the length is split.
+        silu: apply `y * sigmoid(y)`.
+        segment_ids: refused.
+        implementation: the convolution to run within a shard.
+
+    Returns:
+        The shards of y of both walks, (batch, length, channels) of the dtype of `x`.
+
+    Raises:
+        ValueError: a dtype or a shape does not fit, or the shard is shorter than the halo,
+            width - 1 tokens.
+        NotImplementedError: there are `segment_ids`.
+    """
+    _refuse_segments(segment_ids)
+    how: dict[str, Any] = {"silu": silu, "implementation": implementation}
+    y, y_reverse = causal_conv.bidirectional_conv1d(x, weight, bias, **how)
+    of_bias = (None, None) if bias is None else bias
+    return (
+        _with_edge(y, x, weight[0], of_bias[0], axis_name, False, how),
+        _with_edge(y_reverse, x, weight[1], of_bias[1], axis_name, True, how),
+    )
+
+
+def _with_edge(
+    y, x, weight, bias, axis_name: str, reverse: bool, how: Mapping[str, Any]
+) -> jax.Array:
+    """Returns y of a shard alone, with the tokens that its neighbour reaches computed again.
+
+    So the whole shard does not wait for its neighbour.
+    """
     x, weight, bias, _ = causal_conv.check(x, weight, bias)
     halo, length = weight.shape[-2] - 1, x.shape[1]
     if length < halo:
         raise ValueError(
             f"a shard has {length} tokens; a convolution of width {halo + 1} needs at least {halo}"
         )
-    convolve = functools.partial(
-        causal_conv.causal_conv1d,
-        weight=weight,
-        bias=bias,
-        reverse=reverse,
-        silu=silu,
-        implementation=implementation,
-    )
-    # The whole shard does not wait for its neighbour: only the tokens at the edge are done again.
-    y = convolve(x)
     if not halo:
         return y
+    convolve = functools.partial(
+        causal_conv.causal_conv1d, weight=weight, bias=bias, reverse=reverse, **how
+    )
     first, last = x[:, :halo], x[:, length - halo :]
     sent = _from_neighbour(first if reverse else last, axis_name, reverse)
     sent = checkpoint_name(sent, RECEIVED)

@@ -15,9 +15,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import causal_conv1d, selective_scan, sequence_parallel
+from caduceus_jax.kernels import selective_scan, sequence_parallel
 from caduceus_jax.kernels.options import Implementation
-from caduceus_jax.model.mamba import Conv, Scan
+from caduceus_jax.model.mamba import CONVOLUTION, Convolution, Scan
 
 T = TypeVar("T")
 
@@ -155,21 +155,23 @@ def sharded_scan(mesh: Mesh, implementation: Implementation = None) -> Scan:
     return _sharded(mesh, chosen, _SCAN)
 
 
-def sharded_conv(mesh: Mesh, implementation: Implementation = None) -> Conv:
+def sharded_conv(mesh: Mesh, implementation: Implementation = None) -> Convolution:
     """Returns a causal convolution, each device on its own tokens and channels: a model's `conv`.
 
     Args:
         mesh: the devices.
         implementation: the one that each device runs, by name or as options; None is the default.
     """
-    chosen = functools.partial(causal_conv1d, implementation=implementation)
+    chosen = CONVOLUTION
+    if mesh.shape["sequence"] > 1:
+        chosen = Convolution(
+            sequence_parallel.causal_conv1d, sequence_parallel.bidirectional_conv1d
+        ).bind(axis_name="sequence")
+    chosen = chosen.bind(implementation=implementation)
     if mesh.size == 1:
         return chosen
-    if mesh.shape["sequence"] > 1:
-        chosen = functools.partial(
-            sequence_parallel.causal_conv1d, implementation=implementation, axis_name="sequence"
-        )
-    return _sharded(mesh, chosen, _CONV)
+    each = chosen.one_way, chosen.both_ways
+    return Convolution(*(_sharded(mesh, function, _CONV) for function in each))
 
 
 def _sharded(mesh: Mesh, function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:

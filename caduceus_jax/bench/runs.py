@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from caduceus_jax.costs import Shape
-from caduceus_jax.kernels import causal_conv1d, selective_scan
+from caduceus_jax.kernels import selective_scan
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.heads import CaduceusForMaskedLM
+from caduceus_jax.model.mamba import CONVOLUTION
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -73,7 +74,7 @@ def mixer_forward(implementation: Any) -> Callable[..., jax.Array]:
     def run(mixer: Any, hidden: jax.Array) -> Any:
         """Runs the function that is timed."""
         mixer.scan = functools.partial(selective_scan, implementation=implementation)
-        mixer.conv = functools.partial(causal_conv1d, implementation=implementation)
+        mixer.conv = CONVOLUTION.bind(implementation=implementation)
         return mixer(hidden)
 
     return run

@@ -10,13 +10,22 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import causal_conv1d, scan_inputs, selective_scan, sequence_parallel
+from caduceus_jax.kernels import scan_inputs, selective_scan, sequence_parallel
 from caduceus_jax.model import checkpoint, inputs
 from caduceus_jax.model.checkpoint import Source
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.inputs import ArrayInput
-from caduceus_jax.model.mamba import SCANNED, BiMamba, Conv, Scan, UniMamba, UntiedBiMamba, take
+from caduceus_jax.model.mamba import (
+    CONVOLUTION,
+    SCANNED,
+    BiMamba,
+    Conv,
+    Scan,
+    UniMamba,
+    UntiedBiMamba,
+    take,
+)
 from caduceus_jax.model.pretrained import PretrainedModel, build
 from caduceus_jax.model.rcps import swap_strands, to_original_layout
 from caduceus_jax.model.typing import Hidden, PaddingMask, Places, SegmentIds, Strands, StrandsAt
@@ -100,7 +109,7 @@ class Caduceus(PretrainedModel):
         dtype: Dtype = jnp.float32,
         remat: Remat = False,
         scan: Scan = selective_scan,
-        conv: Conv = causal_conv1d,
+        conv: Conv = CONVOLUTION,
         tokenizer: Tokenizer | None = None,
         both_strands: bool = False,
         rngs: nnx.Rngs,
@@ -131,7 +140,7 @@ class Caduceus(PretrainedModel):
         dtype: Dtype = jnp.float32,
         remat: Remat = False,
         scan: Scan = selective_scan,
-        conv: Conv = causal_conv1d,
+        conv: Conv = CONVOLUTION,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: Path | None = None,

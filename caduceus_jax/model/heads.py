@@ -15,7 +15,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import causal_conv1d, selective_scan
+from caduceus_jax.kernels import selective_scan
 from caduceus_jax.model import checkpoint
 from caduceus_jax.model.backbone import Caduceus, Remat, complement
 from caduceus_jax.model.config import CaduceusConfig
@@ -24,7 +24,7 @@ from caduceus_jax.model.files.task import Pooling as Pooling
 from caduceus_jax.model.files.task import RcMode, TaskDescription
 from caduceus_jax.model.inputs import ArrayInput, checked_count, checked_mask, checked_segments
 from caduceus_jax.model.linear_head import LinearHead, agreed, pool, stored_head
-from caduceus_jax.model.mamba import Conv, Scan
+from caduceus_jax.model.mamba import CONVOLUTION, Conv, Scan
 from caduceus_jax.model.pretrained import PretrainedModel, build
 from caduceus_jax.model.rcps import strand_logits, to_original_layout
 from caduceus_jax.model.typing import Hidden, Logits, Strands
@@ -75,7 +75,7 @@ class CaduceusForMaskedLM(PretrainedModel):
         dtype: Dtype = jnp.float32,
         remat: Remat = False,
         scan: Scan = selective_scan,
-        conv: Conv = causal_conv1d,
+        conv: Conv = CONVOLUTION,
         tokenizer: Tokenizer | None = None,
         rngs: nnx.Rngs,
     ):
@@ -108,7 +108,7 @@ class CaduceusForMaskedLM(PretrainedModel):
         dtype: Dtype = jnp.float32,
         remat: Remat = False,
         scan: Scan = selective_scan,
-        conv: Conv = causal_conv1d,
+        conv: Conv = CONVOLUTION,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: Path | None = None,
@@ -269,7 +269,7 @@ class CaduceusForSequenceClassification(LinearHead):
         dtype: Dtype = jnp.float32,
         remat: Remat = False,
         scan: Scan = selective_scan,
-        conv: Conv = causal_conv1d,
+        conv: Conv = CONVOLUTION,
         num_signals: int = 0,
         head_bias: bool = False,
         tokenizer: Tokenizer | None = None,
@@ -307,7 +307,7 @@ class CaduceusForSequenceClassification(LinearHead):
         dtype: Dtype = jnp.float32,
         remat: Remat = False,
         scan: Scan = selective_scan,
-        conv: Conv = causal_conv1d,
+        conv: Conv = CONVOLUTION,
         num_signals: int | None = None,
         rngs: nnx.Rngs | None = None,
         revision: str | None = None,

@@ -1,8 +1,10 @@
 """The Mamba mixer, and BiMamba in both reading directions (Schiff et al. 2024, section 3.1)."""
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from flax.typing import Dtype
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
+from caduceus_jax.kernels import bidirectional_conv1d, causal_conv1d
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.typing import (
     PaddingMask,
@@ -28,7 +31,34 @@ Conv = Callable[..., jax.Array]
 # themselves need, no scan runs again in the backward pass.
 SCANNED = "selective_scan_y"
 # Parameters of a `MambaCore` that every one has.
-_CORE = ("a_log", "d_skip", "conv_weight", "x_proj", "dt_proj", "delta_bias")
+_CORE = ("a_log", "d_skip", "x_proj", "dt_proj", "delta_bias")
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """A causal convolution that walks both ways at once where both directions read the same x.
+
+    A model's `conv` may be any function of one direction; it is called once for each.
+
+    Args:
+        one_way: has the arguments of `causal_conv1d`.
+        both_ways: has the arguments of `bidirectional_conv1d`.
+    """
+
+    one_way: Callable[..., jax.Array] = causal_conv1d
+    both_ways: Callable[..., tuple[jax.Array, jax.Array]] = bidirectional_conv1d
+
+    def __call__(self, *arrays: Any, **options: Any) -> jax.Array:
+        """Convolves in one direction."""
+        return self.one_way(*arrays, **options)
+
+    def bind(self, **options: Any) -> "Convolution":
+        """Returns it with some of its options given."""
+        bound = functools.partial(self.one_way, **options)
+        return Convolution(bound, functools.partial(self.both_ways, **options))
+
+
+CONVOLUTION = Convolution()
 
 
 class MambaCore(nnx.Module):
@@ -94,44 +124,80 @@ def selective_ssm(
     Returns:
         (batch, strand, length, d_inner).
     """
+    (u,) = _convolved({reverse: cores}, x, padding_mask, segment_ids, conv)
+    return _scanned(cores, u, z, segment_ids, reverse=reverse, scan=scan)
+
+
+def _convolved(
+    directions: Mapping[bool, Sequence[MambaCore]],
+    x: StrandsInner,
+    padding_mask: PaddingMask | None,
+    segment_ids: SegmentIds | None,
+    conv: Conv,
+) -> list[StrandsInner]:
+    """Convolves every strand in one direction or both; each has the parameters of its strands."""
+    weights, biases = [], []
+    for cores in directions.values():
+        weights.append(jnp.stack([core.conv_weight[...] for core in cores]))
+        found = [core.conv_bias[...] for core in cores if core.conv_bias is not None]
+        biases.append(jnp.stack(found) if found else None)
+    packed = _packed(segment_ids, x.shape[1])
+    with jax.named_scope("mamba_core"):
+        rows = _rows(_clear_padding(x, padding_mask))
+        if isinstance(conv, Convolution) and len(directions) == 2:
+            bias = None if biases[0] is None else jnp.stack(biases)
+            convolved = conv.both_ways(rows, jnp.stack(weights), bias, **packed)
+        else:
+            convolved = [
+                conv(rows, weight, bias, reverse=reverse, **packed)
+                for reverse, weight, bias in zip(directions, weights, biases, strict=True)
+            ]
+        return [_clear_padding(u.reshape(x.shape), padding_mask) for u in convolved]
+
+
+def _scanned(
+    cores: Sequence[MambaCore],
+    u: StrandsInner,
+    z: StrandsInner | None,
+    segment_ids: SegmentIds | None,
+    *,
+    reverse: bool,
+    scan: Scan,
+) -> StrandsInner:
+    """Scans what was convolved, in one direction, strand s with the parameters `cores[s]`."""
     # Of each strand by name, since cores may differ in what else is attached to them.
-    a_log, d_skip, conv_weight, x_proj, dt_proj, delta_bias = (
+    a_log, d_skip, x_proj, dt_proj, delta_bias = (
         jnp.stack([getattr(core, name)[...] for core in cores]) for name in _CORE
     )
-    biases = [core.conv_bias[...] for core in cores if core.conv_bias is not None]
-    batch, strands, length, d_inner = x.shape
-    rows = (batch * strands, length)  # strand s of sequence i is row i * strands + s
-    packed = (
-        {} if segment_ids is None else {"segment_ids": jnp.repeat(segment_ids, strands, axis=0)}
-    )
     with jax.named_scope("mamba_core"):
-        x = _clear_padding(x, padding_mask)
-        u = conv(
-            x.reshape(*rows, d_inner),
-            conv_weight,
-            jnp.stack(biases) if biases else None,
-            reverse=reverse,
-            **packed,
-        )
-        u = _clear_padding(u.reshape(x.shape), padding_mask)
         rank, d_state = dt_proj.shape[1], a_log.shape[-1]
         projected = _project(u, x_proj)
         delta, b, c = jnp.split(projected, (rank, rank + d_state), axis=-1)
         delta = _project(delta, dt_proj)
         y = scan(
-            u.reshape(*rows, d_inner),
-            delta.reshape(*rows, d_inner),
+            _rows(u),
+            _rows(delta),
             -jnp.exp(a_log),
-            b.reshape(*rows, d_state),
-            c.reshape(*rows, d_state),
+            _rows(b),
+            _rows(c),
             d_skip,
-            None if z is None else z.reshape(*rows, d_inner),
+            None if z is None else _rows(z),
             delta_bias,
             delta_softplus=True,
             reverse=reverse,
-            **packed,
+            **_packed(segment_ids, u.shape[1]),
         )
-        return y.reshape(x.shape)
+        return y.reshape(u.shape)
+
+
+def _rows(x: StrandsInner) -> Float[jax.Array, "rows length channels"]:
+    """Makes strand s of sequence i row i * strands + s."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _packed(segment_ids: SegmentIds | None, strands: int) -> dict[str, jax.Array]:
+    """Returns the argument of packed sequences, for every row, where there are any."""
+    return {} if segment_ids is None else {"segment_ids": jnp.repeat(segment_ids, strands, axis=0)}
 
 
 class Mamba(nnx.Module):
@@ -165,8 +231,11 @@ class BiMamba(nnx.Module):
     ) -> Strands:
         """Mixes along the length of every strand in both directions."""
         x, z = _in_halves(self.in_proj, hidden)
+        cores = {reverse: self._cores(x.shape[1], reverse) for reverse in (False, True)}
+        convolved = _convolved(cores, x, padding_mask, segment_ids, self.conv)
         y, y_reverse = (
-            self._walk(x, padding_mask, segment_ids, reverse=reverse) for reverse in (False, True)
+            _scanned(cores[reverse], u, None, segment_ids, reverse=reverse, scan=self.scan)
+            for reverse, u in zip(cores, convolved, strict=True)
         )
         return self._out(y, y_reverse, z)
 
@@ -188,24 +257,12 @@ class BiMamba(nnx.Module):
         y_reverse = take(self._walk(x[:, :, first:], reverse=True), positions - first)
         return self._out(y, y_reverse, z)
 
-    def _walk(
-        self,
-        x: StrandsInner,
-        padding_mask: PaddingMask | None = None,
-        segment_ids: SegmentIds | None = None,
-        *,
-        reverse: bool,
-    ) -> StrandsInner:
-        return selective_ssm(
-            _cores_by_strand(self.fwd, self.rev, x.shape[1], reverse),
-            x,
-            None,
-            padding_mask,
-            segment_ids,
-            reverse=reverse,
-            scan=self.scan,
-            conv=self.conv,
-        )
+    def _walk(self, x: StrandsInner, *, reverse: bool) -> StrandsInner:
+        cores = self._cores(x.shape[1], reverse)
+        return selective_ssm(cores, x, reverse=reverse, scan=self.scan, conv=self.conv)
+
+    def _cores(self, strands: int, reverse: bool) -> list[MambaCore]:
+        return _cores_by_strand(self.fwd, self.rev, strands, reverse)
 
     def _out(self, y: StrandsInner, y_reverse: StrandsInner, z: StrandsInner) -> Strands:
         """Gates what both directions found, adds or multiplies them, and projects."""

@@ -12,7 +12,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from caduceus_jax.errors import UserError
-from caduceus_jax.kernels import causal_conv1d, selective_scan
+from caduceus_jax.kernels import selective_scan
 from caduceus_jax.model import checkpoint
 from caduceus_jax.model.backbone import Remat
 from caduceus_jax.model.config import CaduceusConfig
@@ -20,7 +20,7 @@ from caduceus_jax.model.files.locate import Path
 from caduceus_jax.model.files.task import RcMode, TaskDescription
 from caduceus_jax.model.inputs import ArrayInput, check_bins
 from caduceus_jax.model.linear_head import LinearHead, agreed, stored_head
-from caduceus_jax.model.mamba import Conv, Scan
+from caduceus_jax.model.mamba import CONVOLUTION, Conv, Scan
 from caduceus_jax.model.pretrained import build
 from caduceus_jax.tokenizer import Tokenizer
 
@@ -77,7 +77,7 @@ class CaduceusForTracks(LinearHead):
         dtype: Dtype = jnp.float32,
         remat: Remat = False,
         scan: Scan = selective_scan,
-        conv: Conv = causal_conv1d,
+        conv: Conv = CONVOLUTION,
         num_signals: int = 0,
         head_bias: bool = False,
         tokenizer: Tokenizer | None = None,
@@ -114,7 +114,7 @@ class CaduceusForTracks(LinearHead):
         dtype: Dtype = jnp.float32,
         remat: Remat = False,
         scan: Scan = selective_scan,
-        conv: Conv = causal_conv1d,
+        conv: Conv = CONVOLUTION,
         num_signals: int | None = None,
         rngs: nnx.Rngs | None = None,
         revision: str | None = None,

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from caduceus_jax.kernels import causal_conv1d, selective_scan
+from caduceus_jax.kernels import bidirectional_conv1d, selective_scan
 from caduceus_jax.kernels.ahead_of_time import devices
 from caduceus_jax.kernels.ahead_of_time.devices import GPUS, installed
 from caduceus_jax.kernels.ahead_of_time.machine_code import Assembler, Cost
@@ -133,7 +133,7 @@ def count_scan(
 def count_convolution(
     assembler: Assembler, gpu: str, implementation: str, dtype: str, size: Size = SIZE
 ) -> tuple[list[Cost], int]:
-    """Compiles the gradients of a causal convolution of width 4.
+    """Compiles the gradients of a causal convolution of width 4 in both directions.
 
     Args:
         assembler: reads the programs.
@@ -230,18 +230,18 @@ def _scan(options: Any, dtype: Any, size: Size, gate: bool) -> tuple[Callable[..
 
 
 def _convolution(options: Any, dtype: Any, size: Size) -> tuple[Callable[..., Any], Any]:
-    """Returns the gradients of the causal convolution, of width 4."""
+    """Returns the gradients of the causal convolution in both directions, of width 4."""
     sequence = jax.ShapeDtypeStruct((1, size.length, size.channels), dtype)
-    weight = jax.ShapeDtypeStruct((4, size.channels), jnp.float32)
-    bias = jax.ShapeDtypeStruct((size.channels,), jnp.float32)
+    weight = jax.ShapeDtypeStruct((2, 4, size.channels), jnp.float32)
+    bias = jax.ShapeDtypeStruct((2, size.channels), jnp.float32)
 
     def gradients(arguments) -> Any:
         """Runs the convolution's backward pass."""
-        *arguments, grad = arguments
-        convolve = lambda *a: causal_conv1d(*a, implementation=options)  # noqa: E731
-        return jax.vjp(convolve, *arguments)[1](grad)
+        arguments, grads = arguments
+        convolve = lambda *a: bidirectional_conv1d(*a, implementation=options)  # noqa: E731
+        return jax.vjp(convolve, *arguments)[1](grads)
 
-    return gradients, (sequence, weight, bias, sequence)
+    return gradients, ((sequence, weight, bias), (sequence, sequence))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def moved(kernel: str, size: Size, dtype: str) -> int:
     """
     item = jnp.dtype(dtype).itemsize
     if kernel == CONVOLUTION:
-        return 3 * size.length * size.channels * item  # x, and its and the result's gradients
+        return 4 * size.length * size.channels * item  # x, its gradient and both results'
 
     def array(*shape: int, dtype: str = "float32") -> Any:
         """Returns the shape and the type of an array."""

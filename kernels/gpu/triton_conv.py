@@ -2,10 +2,11 @@
 
 Forward, XLA makes one loop of the convolution, which reads x and writes y once. Backward it makes
 several, and keeps the gradient before SiLU in memory between them; the kernel keeps it in
-registers.
+registers, that of both directions where they read the same x.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -32,12 +33,18 @@ class Program:
     tokens: int  # of a part
     block: int  # channels of a program, a power of two
     unroll: int  # tokens per round of the loop
-    reverse: bool
+    reverse: bool  # where it walks over one direction, from left to right
+    both: bool
     silu: bool
     has_bias: bool
     interpret: bool
     has_segments: bool = False
     warps: int = 1
+
+    @property
+    def directions(self) -> int:
+        """Reading directions of the convolution."""
+        return 1 + self.both
 
     @property
     def parts(self) -> int:
@@ -59,32 +66,34 @@ def gradients(
     x: jax.Array,
     weight: jax.Array,
     bias: jax.Array | None,
-    grad: jax.Array,
+    grads: Sequence[jax.Array],
     *,
-    reach: jax.Array | None = None,
-    reverse: bool,
+    reach: Sequence[jax.Array] | None,
+    reverse: Sequence[bool],
     silu: bool,
     interpret: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the gradients of `causal_conv1d`.
+    """Returns the gradients of `causal_conv1d` or `bidirectional_conv1d`.
 
     Args:
         x: (batch, length, channels).
-        weight: (groups, width, channels).
-        bias: (groups, channels).
-        grad: cotangent of the result, (batch, length, channels).
+        weight: (groups, directions, width, channels).
+        bias: (groups, directions, channels).
+        grads: cotangent of the result of each direction, (batch, length, channels).
         reach: number of tokens before each one that are of its segment and met by the filter,
-            (batch, length) int32; None where sequences are not packed.
-        reverse: the convolution walks right to left.
+            (batch, length) int32 for each direction; None where sequences are not packed.
+        reverse: whether each direction is right to left: of two, the second.
         silu: the convolution ends with SiLU.
         interpret: run in Triton's interpreter instead of compiling for a GPU.
 
     Returns:
         Gradients of x (batch, length, channels) in its dtype, and in float32 of weight (batch,
-        width, channels) and of bias (batch, channels), for each sequence.
+        directions, width, channels) and of bias (batch, directions, channels), for each sequence.
     """
     batch, length, channels = x.shape
-    groups, width, _ = weight.shape
+    groups, directions, width, _ = weight.shape
+    # Of both directions and segments, windows of more channels do not fit into registers.
+    largest = _LARGEST_BLOCK if directions == 1 or reach is None else _LARGEST_BLOCK // 2
     program = Program(
         batch=batch,
         length=length,
@@ -92,20 +101,24 @@ def gradients(
         groups=groups,
         width=width,
         tokens=_TOKENS,
-        block=min(max(1 << (channels - 1).bit_length(), _SMALLEST_BLOCK), _LARGEST_BLOCK),
+        block=min(max(1 << (channels - 1).bit_length(), _SMALLEST_BLOCK), largest),
         unroll=_UNROLL,
-        reverse=reverse,
+        reverse=reverse[0],
+        both=directions == 2,
         silu=silu,
         has_bias=bias is not None,
         has_segments=reach is not None,
         interpret=interpret,
     )
-    reads = {"x": x, "weight": weight, "bias": bias, "grad": grad, "reach": reach}
-    sums = (batch, program.parts, width, channels)
+    # Two tokens are of one segment if the later one reaches as far as the earlier: the other
+    # direction needs no numbers of its own.
+    reads = {"x": x, "weight": weight, "bias": bias, "reach": None if reach is None else reach[0]}
+    reads |= dict(zip(("grad", "other_grad"), grads, strict=False))
+    sums = (batch, program.parts, directions, width, channels)
     writes = {
         "grad_x": jax.ShapeDtypeStruct(x.shape, x.dtype),
         "grad_weight": jax.ShapeDtypeStruct(sums, jnp.float32),
-        "grad_bias": jax.ShapeDtypeStruct((batch, program.parts, channels), jnp.float32),
+        "grad_bias": jax.ShapeDtypeStruct((*sums[:3], channels), jnp.float32),
     }
     found = triton_call.call(
         "gpu.triton_conv_kernel",

@@ -10,7 +10,7 @@ from, the x of a few tokens before the chunk, is read again.
 Tokens are counted in reading order: with `reverse` the token j before is at t + j.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -30,29 +30,41 @@ def forward(
     weight: jax.Array,
     bias: jax.Array | None,
     *,
-    reach: jax.Array | None = None,
-    reverse: bool,
+    reach: Sequence[jax.Array] | None,
+    reverse: Sequence[bool],
     silu: bool,
     interpret: Any,
-) -> jax.Array:
-    """Runs `causal_conv1d`.
+) -> tuple[jax.Array, ...]:
+    """Runs `causal_conv1d` or `bidirectional_conv1d`.
 
     Args:
         x: (batch, length, channels), float32 or bfloat16.
-        weight: (groups, width, channels).
-        bias: (groups, channels).
+        weight: (groups, directions, width, channels).
+        bias: (groups, directions, channels).
         reach: number of tokens before each one that are of its segment and met by the filter,
-            (batch, length) int32; None where sequences are not packed.
-        reverse: walk right to left.
+            (batch, length) int32 for each direction; None where sequences are not packed.
+        reverse: whether each direction is right to left.
         silu: end with SiLU.
         interpret: run on the backend at hand instead of compiling for a TPU.
 
     Returns:
-        (batch, length, channels) of the dtype of x.
+        The result of each direction, (batch, length, channels) of the dtype of x.
 
     Raises:
         NotImplementedError: the filter is wider than the kernel's halo.
     """
+    each = _by_direction(weight, bias, reach, reverse)
+    return tuple(_forward(x, *rest, silu, interpret) for rest in each)
+
+
+def _by_direction(weight, bias, reach, reverse) -> Iterator[tuple[Any, ...]]:
+    """Returns the filters, the bias, the reach and the direction of each."""
+    for d, backwards in enumerate(reverse):
+        of_bias = None if bias is None else bias[:, d]
+        yield weight[:, d], of_bias, None if reach is None else reach[d], backwards
+
+
+def _forward(x, weight, bias, reach, reverse: bool, silu: bool, interpret: Any) -> jax.Array:
     channels = x.shape[2]
     plan, x, weight, bias = _prepare(x, weight, bias, reverse, silu, interpret)
     at = walking(plan, backwards=False)
@@ -74,33 +86,42 @@ def gradients(
     x: jax.Array,
     weight: jax.Array,
     bias: jax.Array | None,
-    grad: jax.Array,
+    grads: Sequence[jax.Array],
     *,
-    reach: jax.Array | None = None,
-    reverse: bool,
+    reach: Sequence[jax.Array] | None,
+    reverse: Sequence[bool],
     silu: bool,
     interpret: Any,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the gradients of `causal_conv1d`.
+    """Returns the gradients of `causal_conv1d` or `bidirectional_conv1d`.
 
     Args:
         x: (batch, length, channels), float32 or bfloat16.
-        weight: (groups, width, channels).
-        bias: (groups, channels).
-        grad: cotangent of the result, (batch, length, channels).
+        weight: (groups, directions, width, channels).
+        bias: (groups, directions, channels).
+        grads: cotangent of the result of each direction, (batch, length, channels).
         reach: number of tokens before each one that are of its segment and met by the filter,
-            (batch, length) int32; None where sequences are not packed.
-        reverse: the convolution walks right to left.
+            (batch, length) int32 for each direction; None where sequences are not packed.
+        reverse: whether each direction is right to left.
         silu: the convolution ends with SiLU.
         interpret: run on the backend at hand instead of compiling for a TPU.
 
     Returns:
         Gradients of x (batch, length, channels) in its dtype, and in float32 of weight (batch,
-        width, channels) and of bias (batch, channels), for each sequence.
+        directions, width, channels) and of bias (batch, directions, channels), for each sequence.
 
     Raises:
         NotImplementedError: the filter is wider than the kernel's halo.
     """
+    each = zip(_by_direction(weight, bias, reach, reverse), grads, strict=True)
+    found = [_gradients(x, *rest, grad, silu, interpret) for rest, grad in each]
+    grad_x, grad_weight, grad_bias = zip(*found, strict=True)
+    return sum(grad_x[1:], grad_x[0]), jnp.stack(grad_weight, 1), jnp.stack(grad_bias, 1)
+
+
+def _gradients(
+    x, weight, bias, reach, reverse: bool, grad, silu: bool, interpret: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     channels = x.shape[2]
     plan, x, weight, bias = _prepare(x, weight, bias, reverse, silu, interpret)
     (grad,) = _pad(grad, channels=plan.channels)

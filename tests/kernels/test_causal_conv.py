@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caduceus_jax.kernels import causal_conv1d
+from caduceus_jax.kernels import bidirectional_conv1d, causal_conv1d
 from tests.tolerances import SCAN_BF16, SCAN_FP32, relative_error
 
 
@@ -110,6 +110,66 @@ def test_the_kernels_compute_the_same(length, width, reverse, silu, dtype, imple
         assert one.dtype == other.dtype
         bound = SCAN_BF16 if one.dtype == jnp.bfloat16 else SCAN_FP32
         assert relative_error(one, other) < bound
+
+
+def two_calls(x, weight, bias, **options):
+    biases = (None, None) if bias is None else bias
+    return tuple(
+        causal_conv1d(x, weight[i], biases[i], reverse=bool(i), **options) for i in range(2)
+    )
+
+
+@pytest.mark.parametrize("implementation", ["chunked", *FUSED])
+@pytest.mark.parametrize(
+    ("length", "width", "channels", "silu", "segments", "dtype"),
+    [
+        (300, 4, 20, True, False, jnp.float32),
+        (256, 4, 20, True, True, jnp.float32),
+        (5, 3, 20, False, False, jnp.float32),
+        (9, 1, 20, True, True, jnp.float32),
+        (254, 4, 140, True, True, jnp.bfloat16),
+    ],
+)
+def test_both_directions_at_once_are_two_calls(
+    length, width, channels, silu, segments, dtype, implementation
+):
+    """Results bit by bit, and gradients as in float64."""
+    rng = np.random.default_rng(length)
+    tokens, filters = (4, length, channels), (2, 2, width, channels)
+    x, one, other = (jnp.asarray(rng.normal(size=tokens), dtype) for _ in range(3))
+    weight, bias = (
+        jnp.asarray(rng.normal(size=s), jnp.float32) for s in (filters, (2, 2, channels))
+    )
+    ids = jnp.asarray(np.cumsum(rng.random(tokens[:2]) < 0.1, axis=1)) if segments else None
+
+    def run(function, implementation, arrays, cotangents):
+        how = {"silu": silu, "segment_ids": ids, "implementation": implementation}
+        results, pull_back = jax.vjp(lambda a: function(*a, **how), arrays)
+        return results, pull_back(cotangents)[0]
+
+    run = jax.jit(run, static_argnums=(0, 1))
+    given = (x, weight, bias), (one, other)
+    found, gradients = run(bidirectional_conv1d, implementation, *given)
+    for y, expected in zip(found, run(two_calls, implementation, *given)[0], strict=True):
+        np.testing.assert_array_equal(y, expected)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), given)
+        exact = run(two_calls, "chunked", *wide)[1]
+    for gradient, like, expected in zip(gradients, given[0], exact, strict=True):
+        assert gradient.dtype == like.dtype
+        bound = SCAN_BF16 if gradient.dtype == jnp.bfloat16 else SCAN_FP32
+        assert relative_error(gradient, expected) < bound
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+def test_of_two_directions_there_are_two_filters():
+    x, weight = jnp.ones((2, 5, 2)), jnp.ones((2, 4, 2))
+    with pytest.raises(
+        ValueError, match=r"^weight has shape \(4, 2\); its first axis is the 2 dir"
+    ):
+        bidirectional_conv1d(x, weight[0])
+    with pytest.raises(ValueError, match=r"^bias has shape \(1, 2\); its first axis is the 2 dir"):
+        bidirectional_conv1d(x, weight, jnp.ones((1, 2)))
 
 
 @pytest.mark.parametrize("implementation", FUSED)

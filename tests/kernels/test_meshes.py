@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from caduceus_jax.kernels import causal_conv1d, meshes, selective_scan_with_state
+from caduceus_jax.kernels import (
+    bidirectional_conv1d,
+    causal_conv1d,
+    meshes,
+    selective_scan_with_state,
+)
 from tests.kernels.scan_cases import cast, example
 from tests.tolerances import SCAN_FP32, relative_error
 
@@ -50,6 +55,13 @@ def convolution():
     return (lambda **a: (causal_conv1d(**a),)), arguments
 
 
+def both_ways():
+    rng = np.random.default_rng(0)
+    shapes = {"x": (2, 6, 4), "weight": (2, 2, 4, 4), "bias": (2, 2, 4)}
+    arguments = {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in shapes.items()}
+    return bidirectional_conv1d, arguments
+
+
 def mesh_of(count):
     devices = jax.devices()[:count]
     return jax.make_mesh((count,), (meshes.CHANNELS,), (AxisType.Auto,), devices=devices)
@@ -65,7 +77,7 @@ def results_and_gradients(operation):
     return jax.jit(jax.grad(total, has_aux=True))
 
 
-@pytest.mark.parametrize("make", [scan, convolution])
+@pytest.mark.parametrize("make", [scan, convolution, both_ways])
 def test_devices_share_the_channels_of_each_sequence(make):
     operation, arguments = make()
     expected = results_and_gradients(operation)(arguments)

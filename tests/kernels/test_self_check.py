@@ -15,7 +15,7 @@ def test_the_expected_values_are_those_of_the_reference(case):
         found = jax.device_get(run(arrays))
     expected = dict(self_check._expected(case, arrays))
     assert expected.keys() == found.keys()
-    assert len(expected) == 15 if case.gate else 14
+    assert len(expected) == (19 if case.gate else 18)
     for name, value in expected.items():
         assert relative_error(found[name], value) < SCAN_FP64, name
 
@@ -44,6 +44,8 @@ def test_what_is_right_passes(monkeypatch):
         ("y", 1.1, "bfloat16"),
         ("gradient of A", 1.001, "float32"),
         ("gradient of weight", 0.0, "bfloat16"),
+        ("gradient of x", 0.9, "float32"),
+        ("gradient of x in one direction", 0.9, "bfloat16"),
         ("convolution", np.nan, "float32"),
     ],
 )

@@ -7,7 +7,14 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from caduceus_jax.kernels import Chunked, PallasTriton, Reference, selective_scan, sequence_parallel
+from caduceus_jax.kernels import (
+    Chunked,
+    PallasTriton,
+    Reference,
+    bidirectional_conv1d,
+    selective_scan,
+    sequence_parallel,
+)
 from caduceus_jax.kernels import causal_conv1d as whole_conv
 from tests.tolerances import SCAN_FP32, relative_error
 
@@ -131,6 +138,24 @@ def test_a_convolution_of_four_shards_is_the_convolution(length, width, reverse)
         lambda arrays: split(sequence_parallel.causal_conv1d, 4, arrays, reverse=reverse), arrays
     )
     expected = value_and_gradients(lambda arrays: whole_conv(**arrays, reverse=reverse), arrays)
+    assert_close(found, expected)
+
+
+def test_both_directions_of_four_shards_are_those_of_the_whole():
+    keys = jax.random.split(jax.random.key(1), 3)
+    shapes = {"x": (2, 20, 3), "weight": (2, 2, 4, 3), "bias": (2, 2, 3)}
+    arrays = {
+        name: jax.random.normal(key, shape)
+        for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
+
+    def stacked(function):
+        return lambda *a, **options: jnp.concatenate(function(*a, **options), axis=2)
+
+    found = value_and_gradients(
+        lambda arrays: split(stacked(sequence_parallel.bidirectional_conv1d), 4, arrays), arrays
+    )
+    expected = value_and_gradients(lambda a: stacked(bidirectional_conv1d)(**a), arrays)
     assert_close(found, expected)
 
 

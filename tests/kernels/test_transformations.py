@@ -20,6 +20,7 @@ from caduceus_jax.kernels import (
     MosaicTPU,
     PallasTriton,
     Reference,
+    bidirectional_conv1d,
     causal_conv1d,
     selective_scan,
     selective_scan_with_state,
@@ -41,26 +42,35 @@ def convolution(implementation):
     return (lambda a: (causal_conv1d(**a, implementation=implementation),)), arguments
 
 
+def both_ways(implementation):
+    rng = np.random.default_rng(0)
+    shapes = {"x": (2, 6, 3), "weight": (2, 2, 4, 3), "bias": (2, 2, 3)}
+    arguments = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    return (lambda a: bidirectional_conv1d(**a, implementation=implementation)), arguments
+
+
 PORTABLE = {
     "reference": (scan, Reference()),
     "chunked": (scan, Chunked(4)),
     "associative": (scan, Chunked(4, "associative")),
     "convolution": (convolution, "chunked"),
+    "both ways": (both_ways, "chunked"),
 }
 FUSED = {
     "pallas-triton": (scan, PallasTriton(4)),
     "mosaic-tpu convolution": (convolution, MosaicTPU()),
+    "mosaic-tpu both ways": (both_ways, MosaicTPU()),
 }
 EVERY = PORTABLE | FUSED
-EXACT = {scan: Reference(), convolution: "chunked"}
-LAST = {scan: "D", convolution: "bias"}  # a small argument
+EXACT = {scan: Reference(), convolution: "chunked", both_ways: "chunked"}
+LAST = {scan: "D", convolution: "bias", both_ways: "bias"}  # a small argument
 LENGTHY = {"u", "delta", "B", "C", "z", "x"}
 
 
 def named(operations, *others):
     """Parameters: the operations' names, each with each of the others."""
-    # To interpret Pallas' Triton kernels takes long; the other portable scans are further cases.
-    slow = ("pallas-triton", "reference", "associative")
+    # To interpret Pallas' Triton kernels takes long; the others are further cases.
+    slow = ("pallas-triton", "reference", "associative", "mosaic-tpu both ways")
     cases = itertools.product(operations, *others)
     return [
         pytest.param(*case, marks=pytest.mark.slow if case[0] in slow else ()) for case in cases

@@ -5,9 +5,9 @@ import pytest
 from flax import nnx
 
 import caduceus_jax as cj
-from caduceus_jax.kernels import causal_conv1d, selective_scan
+from caduceus_jax.kernels import bidirectional_conv1d, causal_conv1d, selective_scan
 from caduceus_jax.model import mamba
-from caduceus_jax.model.mamba import BiMamba, MambaCore, selective_ssm
+from caduceus_jax.model.mamba import BiMamba, Convolution, MambaCore, selective_ssm
 from tests import original
 from tests.models import randomised
 from tests.tolerances import SCAN_FP32, relative_error
@@ -76,6 +76,36 @@ def test_padding_leaves_no_trace():
 def test_the_directions_exchange_roles_on_the_second_strand(reverse):
     found = mamba._cores_by_strand("fwd", "rev", 2, reverse)
     assert found == (["rev", "fwd"] if reverse else ["fwd", "rev"])
+
+
+def test_a_mixer_convolves_both_ways_at_once_and_any_function_once_for_each():
+    x, mask = random_input(2, 2, 9, 8), jnp.arange(9)[None] < jnp.asarray([[9], [5]])
+    called = []
+
+    def counted(function):
+        def call(*arrays, **options):
+            called.append((function.__name__, options.get("reverse")))
+            return function(*arrays, **options)
+
+        return call
+
+    def run(conv):
+        model = randomised(
+            lambda: BiMamba(
+                CONFIG, dtype=jnp.float32, scan=selective_scan, conv=conv, rngs=nnx.Rngs(0)
+            )
+        )
+        called.clear()
+        ids = jnp.zeros((2, 9), jnp.int32).at[:, 3:].set(1)
+        out = jax.jit(lambda model, x: model(x, mask, ids))(model, x)
+        return out, list(called)
+
+    ours = Convolution(counted(causal_conv1d), counted(bidirectional_conv1d)).bind(silu=True)
+    together, calls = run(ours)
+    assert calls == [("bidirectional_conv1d", None)]
+    apart, calls = run(counted(causal_conv1d))
+    assert calls == [("causal_conv1d", False), ("causal_conv1d", True)]
+    np.testing.assert_array_equal(together, apart)
 
 
 def test_metadata_on_a_submodule_does_no_harm():

@@ -72,7 +72,15 @@ def test_arrays_that_are_not_there_and_results_that_are_not_asked_for():
 
     x = jnp.ones((1, 5, 3))
     grad_x, grad_weight, grad_bias = triton_conv.gradients(
-        x, jnp.ones((1, 2, 3)), None, x, reverse=False, silu=False, interpret=True
+        x,
+        jnp.ones((1, 1, 2, 3)),
+        None,
+        (x,),
+        reach=None,
+        reverse=(False,),
+        silu=False,
+        interpret=True,
     )
     assert grad_x[0, :, 0].tolist() == [2, 2, 2, 2, 1]
-    assert grad_weight[0, :, 0].tolist() == [4, 5] and grad_bias[0].tolist() == [5, 5, 5]
+    assert grad_weight[0, 0, :, 0].tolist() == [4, 5]
+    assert grad_bias[0, 0].tolist() == [5, 5, 5]
