@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from caduceus_jax.kernels import Chunked, MosaicTPU, causal_conv1d, selective_scan
+from caduceus_jax.kernels import Chunked, MosaicTPU, bidirectional_conv1d, selective_scan
 from caduceus_jax.kernels.ahead_of_time import schedule
 from caduceus_jax.kernels.ahead_of_time.schedule import Schedule
 from caduceus_jax.kernels.options import for_platform
@@ -253,7 +253,7 @@ def compile_scan(
 
 
 def compile_convolution(chip: Chip, dtype: str, implementation: Any, size: Size = SIZE) -> Any:
-    """Compiles a convolution of width 4 forward and backward.
+    """Compiles a convolution of width 4 in both directions, forward and backward.
 
     Args:
         chip: the chip to compile for.
@@ -266,11 +266,15 @@ def compile_convolution(chip: Chip, dtype: str, implementation: Any, size: Size 
     """
     shapes = {
         "x": ((1, size.length, size.channels), dtype),
-        "weight": ((4, size.channels), "float32"),
-        "bias": ((size.channels,), "float32"),
+        "weight": ((2, 4, size.channels), "float32"),
+        "bias": ((2, size.channels), "float32"),
     }
-    convolve = functools.partial(causal_conv1d, implementation=implementation)
-    return _compile(chip, convolve, shapes, shapes["x"])
+
+    def convolve(**arrays) -> jax.Array:
+        """Returns the results of both directions."""
+        return jnp.stack(bidirectional_conv1d(**arrays, implementation=implementation))
+
+    return _compile(chip, convolve, shapes, ((2, 1, size.length, size.channels), dtype))
 
 
 def _compile(

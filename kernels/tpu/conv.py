@@ -10,7 +10,7 @@ from, the x of a few tokens before the chunk, is read again.
 Tokens are counted in reading order: with `reverse` the token j before is at t + j.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -53,18 +53,15 @@ def forward(
     Raises:
         NotImplementedError: the filter is wider than the kernel's halo.
     """
-    each = _by_direction(weight, bias, reach, reverse)
-    return tuple(_forward(x, *rest, silu, interpret) for rest in each)
-
-
-def _by_direction(weight, bias, reach, reverse) -> Iterator[tuple[Any, ...]]:
-    """Returns the filters, the bias, the reach and the direction of each."""
+    found = []
     for d, backwards in enumerate(reverse):
-        of_bias = None if bias is None else bias[:, d]
-        yield weight[:, d], of_bias, None if reach is None else reach[d], backwards
+        each = slice(d, d + 1)
+        of_bias, of_reach = bias if bias is None else bias[:, each], reach and reach[d]
+        found.append(_forward(x, weight[:, each], of_bias, of_reach, (backwards,), silu, interpret))
+    return tuple(found)
 
 
-def _forward(x, weight, bias, reach, reverse: bool, silu: bool, interpret: Any) -> jax.Array:
+def _forward(x, weight, bias, reach, reverse, silu: bool, interpret: Any) -> jax.Array:
     channels = x.shape[2]
     plan, x, weight, bias = _prepare(x, weight, bias, reverse, silu, interpret)
     at = walking(plan, backwards=False)
@@ -113,68 +110,68 @@ def gradients(
     Raises:
         NotImplementedError: the filter is wider than the kernel's halo.
     """
-    each = zip(_by_direction(weight, bias, reach, reverse), grads, strict=True)
-    found = [_gradients(x, *rest, grad, silu, interpret) for rest, grad in each]
-    grad_x, grad_weight, grad_bias = zip(*found, strict=True)
-    return sum(grad_x[1:], grad_x[0]), jnp.stack(grad_weight, 1), jnp.stack(grad_bias, 1)
-
-
-def _gradients(
-    x, weight, bias, reach, reverse: bool, grad, silu: bool, interpret: Any
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    channels = x.shape[2]
+    width, channels = weight.shape[2], x.shape[2]
     plan, x, weight, bias = _prepare(x, weight, bias, reverse, silu, interpret)
-    (grad,) = _pad(grad, channels=plan.channels)
+    given = dict(zip(("grad", "other"), _pad(*grads, channels=plan.channels), strict=False))
     at = walking(plan, backwards=True)
-    sums = (plan.batch, plan.width + 1, SUBLANES, plan.channels)
+    sums = (plan.batch, plan.directions * (width + 1), SUBLANES, plan.channels)
     per_sequence = pl.BlockSpec((None, *sums[1:3], plan.block), lambda r, i, k: (r, 0, 0, i))
+    inputs = {
+        "x": (x, _tokens(plan, at)),
+        "x_before": (x, _before(plan, at)),
+        **_filters(plan, weight, bias),
+        **{f"{name}_given": (grad, _tokens(plan, at)) for name, grad in given.items()},
+        **_reaches(plan, None if reach is None else reach[0], at),
+    }
+    if plan.both:
+        inputs["other_before"] = (given["other"], _before(plan, at))
+        if reach is not None:
+            spread, _ = inputs["reach"]
+            inputs["reach_before"] = (spread, _before(plan, at, LANES))
     found = _call(
         conv_kernels.backward,
         plan,
-        inputs={
-            "x": (x, _tokens(plan, at)),
-            "before": (x, _before(plan, at)),
-            **_filters(plan, weight, bias),
-            "grad": (grad, _tokens(plan, at)),
-            **_reaches(plan, reach, at),
-        },
+        inputs=inputs,
         outputs={
             "grad_x": (x.shape, x.dtype, _tokens(plan, at)),
             "sums": (sums, jnp.float32, per_sequence),
         },
-        scratch={"x_tile": plan.block, "grad_tile": plan.block}
+        scratch={"x_tile": plan.block}
+        | {f"{name}_tile": plan.block for name in given}
         | ({} if reach is None else {"reach_tile": LANES}),
     )
     summed = jnp.sum(found["sums"], axis=2)[..., :channels]
-    return found["grad_x"][..., :channels], summed[:, :-1], summed[:, -1]
+    summed = summed.reshape(plan.batch, plan.directions, width + 1, channels)
+    return found["grad_x"][..., :channels], summed[:, :, :-1], summed[:, :, -1]
 
 
-def _prepare(x, weight, bias, reverse: bool, silu: bool, interpret: Any) -> tuple[Any, ...]:
+def _prepare(x, weight, bias, reverse, silu: bool, interpret: Any) -> tuple[Any, ...]:
     """Returns the plan, and the arrays with channels padded to whole lanes."""
     batch, length, channels = x.shape
-    groups, width, _ = weight.shape
+    groups, directions, width, _ = weight.shape
     if width > HALO + 1:
         raise NotImplementedError(
             f"a filter of width {width}; supported: up to {HALO + 1}, or implementation='chunked'"
         )
     whole = channels + -channels % LANES
     if bias is None:
-        bias = jnp.zeros((groups, channels), jnp.float32)
+        bias = jnp.zeros((groups, directions, channels), jnp.float32)
     plan = Plan(
         *(batch, length, whole, groups, width),
         block=default_block(whole),
         chunk=default_chunk(length),
-        reverse=reverse,
+        reverse=reverse[0],
+        both=directions == 2,
         silu=silu,
         interpret=interpret,
     )
-    weight, bias = (array.astype(jnp.float32) for array in (weight, bias[:, None]))
+    weight, bias = (array.astype(jnp.float32) for array in (weight, bias[:, :, None]))
     return plan, *_pad(x, weight, bias, channels=whole)
 
 
 def _pad(*arrays: jax.Array, channels: int) -> list[jax.Array]:
-    """Pads the last axis of arrays of three axes to so many channels."""
-    return [jnp.pad(x, ((0, 0), (0, 0), (0, channels - x.shape[2]))) for x in arrays]
+    """Pads the last axis of arrays to so many channels."""
+    return [jnp.pad(x, (*((0, 0),) * (x.ndim - 1), (0, channels - x.shape[-1]))) for x in arrays]
 
 
 def _call(
@@ -210,7 +207,7 @@ def _call(
         out_specs=[spec for *_, spec in outputs.values()],
         out_shape=[shape_like(shape, dtype, x) for shape, dtype, _ in outputs.values()],
         scratch_shapes=[
-            pltpu.VMEM((plan.chunk + HALO, lanes), jnp.float32) for lanes in scratch.values()
+            pltpu.VMEM((plan.chunk + 2 * HALO, lanes), jnp.float32) for lanes in scratch.values()
         ],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "parallel", "arbitrary"),
@@ -230,16 +227,16 @@ def _tokens(plan: Plan, at: Callable[[Any], Any]) -> pl.BlockSpec:
     return pl.BlockSpec((None, plan.chunk, plan.block), lambda r, i, k: (r, at(k), i))
 
 
-def _before(plan: Plan, at: Callable[[Any], Any]) -> pl.BlockSpec:
+def _before(plan: Plan, at: Callable[[Any], Any], lanes: int | None = None) -> pl.BlockSpec:
     """Returns the few tokens before those of `_tokens`; where there are none, others."""
     parts = plan.chunk // READ_AGAIN
     last = -(-plan.length // READ_AGAIN) - 1
 
     def index(r, i, k) -> tuple[Any, Any, Any]:
         part = (at(k) + 1) * parts if plan.reverse else at(k) * parts - 1
-        return r, jnp.clip(part, 0, last), i
+        return r, jnp.clip(part, 0, last), 0 if lanes else i
 
-    return pl.BlockSpec((None, READ_AGAIN, plan.block), index)
+    return pl.BlockSpec((None, READ_AGAIN, lanes or plan.block), index)
 
 
 def _filters(plan: Plan, weight: Any, bias: Any) -> dict[str, Any]:
@@ -247,7 +244,8 @@ def _filters(plan: Plan, weight: Any, bias: Any) -> dict[str, Any]:
 
     def at(rows: int) -> pl.BlockSpec:
         """Returns the block of an array with so many rows per group."""
-        return pl.BlockSpec((None, rows, plan.block), lambda r, i, k: (r % plan.groups, 0, i))
+        shape = (None, plan.directions, rows, plan.block)
+        return pl.BlockSpec(shape, lambda r, i, k: (r % plan.groups, 0, 0, i))
 
     return {"weight": (weight, at(plan.width)), "bias": (bias, at(1))}
 

@@ -11,7 +11,7 @@ from caduceus_jax.kernels.tpu.plan import LANES
 
 def plan(**changed):
     sizes = {"batch": 1, "length": 300, "channels": 128, "groups": 1, "width": 4, "block": 128}
-    how = {"chunk": 128, "reverse": False, "silu": True, "interpret": True}
+    how = {"chunk": 128, "reverse": False, "both": False, "silu": True, "interpret": True}
     return Plan(**sizes | how | changed)
 
 
@@ -40,17 +40,34 @@ class Memory:
         return slice(index[0].start, index[0].start + index[0].size)
 
 
-@pytest.mark.parametrize("low", [True, False])
-def test_tokens_closer_to_the_neighbour_are_rows_beside(low):
-    tile = conv_kernels._Tile(Memory(64 + HALO), low=low)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_tokens_before_and_after_are_rows_beside(reverse):
+    tile = conv_kernels._Tile(Memory(HALO + 64 + HALO), reverse)
     tokens = jnp.arange(1.0, 65)[:, None] * jnp.ones((1, LANES))
     tile.put(0, tokens)
+    sign = -1 if reverse else 1
+    for before in (3, -3):
+        found = tile.get(16, before)[:, 0]
+        np.testing.assert_array_equal(found, np.arange(17, 49) - sign * before)
+    tile.put_before(tokens[:HALO])
     np.testing.assert_array_equal(
-        tile.get(32 if low else 0, 3)[:, 0], np.arange(32) + (30 if low else 4)
+        tile.get(64 if reverse else -HALO, 0, HALO)[:, 0], np.arange(1, 9)
     )
-    tile.move_on()
-    edge = tile.get(0, 8)[:8] if low else tile.get(32, 8)[-8:]
-    np.testing.assert_array_equal(edge[:, 0], np.arange(8) + (57 if low else 1))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("chunk", [0, 1])
+def test_what_was_walked_over_last_stays_beside(reverse, backwards, chunk, monkeypatch):
+    monkeypatch.setattr(conv_kernels.pl, "program_id", lambda axis: chunk)
+    monkeypatch.setattr(conv_kernels.pl, "when", lambda condition: lambda f: condition and f())
+    tile = conv_kernels._Tile(Memory(HALO + 64 + HALO), reverse)
+    tile.put(0, jnp.arange(1.0, 65)[:, None] * jnp.ones((1, LANES)))
+    tile.begin(backwards=backwards)
+    low = reverse == backwards  # the chunk walked over last is the one to the left
+    found = tile.get(-HALO if low else 64, 0, HALO)[:, 0]
+    expected = np.arange(57, 65) if low else np.arange(1, 9)
+    np.testing.assert_array_equal(found, expected if chunk else np.zeros(HALO))
 
 
 def test_tokens_of_another_segment_are_not_met():
