@@ -1,4 +1,4 @@
-"""Five labelled tasks, small enough to fine-tune on two cores, from the shared data folder.
+"""Thirteen labelled tasks, small enough to fine-tune on two cores, from the shared data folder.
 
     python tests/benchmarks/small_tasks.py ../shared/data OUT
 
@@ -18,6 +18,14 @@ SOURCES = {
     "enhancers_cohn": "gb_official_test_resplit/human_enhancers_cohn",
     "splice_primate": "uci_splice",
     "yeast_H3": "emp_by_chrom/H3",
+    "yeast_H3K36me3": "emp_by_chrom/H3K36me3",
+    "yeast_H4": "emp_by_chrom/H4",
+    "promoters_core": "gue/prom/prom_core_notata",
+    "promoters_tata": "gue/prom/prom_300_tata",
+    "tf_human_0": "gue/tf/0",
+    "tf_human_2": "gue/tf/2",
+    "tf_mouse_2": "gue/mouse/2",
+    "tf_mouse_3": "gue/mouse/3",
 }
 ROWS = {"train": 1_000, "valid": 300, "test": 1_000}
 
@@ -30,8 +38,10 @@ def main() -> None:
     for task, source in SOURCES.items():
         (arguments.out / task).mkdir(parents=True)
         for part, most in ROWS.items():
-            path = arguments.data / source / f"{part}.csv.gz"
-            if not path.exists():  # the training rows are divided by the fine-tuning itself
+            names = (part, "dev") if part == "valid" else (part,)
+            paths = [arguments.data / source / f"{name}.csv.gz" for name in names]
+            path = next((path for path in paths if path.exists()), None)
+            if path is None:  # the training rows are divided by the fine-tuning itself
                 continue
             table = polars.read_csv(path).select("sequence", "label")
             if len(table) > most and task != "splice_primate":
