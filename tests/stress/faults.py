@@ -65,51 +65,53 @@ class Bench:
             "checkpoint_every": 20,
         }
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        self._bytes: str | None = None
+        self._bytes: dict[int, str] = {}
 
     def command(self, out: pathlib.Path, *more: str) -> list[str]:
         """Returns the words of a run."""
         return ["pretrain", "--config", str(self.folder / "recipe.yaml"), "--out", str(out), *more]
 
-    def pair(
+    def start(
         self,
         name: str,
         *,
+        count: int = 2,
         options: Sequence[Sequence[str]] = ((), ()),
-        which: Sequence[int] = (0, 1),
+        which: Sequence[int] | None = None,
         words: Sequence[Sequence[str]] | None = None,
         host: str = "localhost",
         **start: Any,
     ) -> tuple[list[Machine], pathlib.Path]:
-        """Starts a run of two processes, or one of them."""
+        """Starts a run of several processes, or only those that `which` names."""
         place = self.folder / name
         place.mkdir(exist_ok=True)
         out, port, machines = place / "run", free_port(), []
-        for i in which:
+        for i in range(count) if which is None else which:
             namespace = (self.words or []) if words is None else words[i]
-            own = [word.replace("localhost", host) for word in launch(port, 2, i)]
+            own = [word.replace("localhost", host) for word in launch(port, count, i)]
             machine = Machine(place, i, namespace)
-            machine.start(self.command(out, *own, *options[i]), **start)
+            more = options[i] if i < len(options) else ()
+            machine.start(self.command(out, *own, *more), **start)
             machines.append(machine)
         return machines, out
 
-    def undisturbed(self) -> str:
+    def undisturbed(self, count: int = 2) -> str:
         """Returns the digest of a run that nothing happens to."""
-        if self._bytes is None:
-            machines, out = self.pair("undisturbed")
+        if count not in self._bytes:
+            machines, out = self.start(f"undisturbed-{count}", count=count)
             statuses = [machine.wait(PATIENCE) for machine in machines]
-            assert statuses == [0, 0], "".join(machine.said() for machine in machines)
-            self._bytes = digest(out)
-        return self._bytes
+            assert not any(statuses), "".join(machine.said() for machine in machines)
+            self._bytes[count] = digest(out)
+        return self._bytes[count]
 
-    def continues(self, name: str) -> tuple[str, bool]:
+    def continues(self, name: str, count: int = 2) -> tuple[str, bool]:
         """Starts a run again; says at which step it goes on, and compares its end."""
-        machines, out = self.pair(name)
+        machines, out = self.start(name, count=count)
         statuses = [machine.wait(PATIENCE) for machine in machines]
         said = machines[0].said()
-        assert statuses == [0, 0], said[-3000:]
+        assert not any(statuses), said[-3000:]
         lines = [line for line in said.splitlines() if line.startswith("continues at step")]
-        return lines[-1] if lines else "began anew", digest(out) == self.undisturbed()
+        return lines[-1] if lines else "began anew", digest(out) == self.undisturbed(count)
 
 
 def digest(out: pathlib.Path) -> str:
@@ -151,7 +153,7 @@ def ends(case: str, machines: Sequence[Machine], begun: float) -> tuple[float, l
 def struck(bench: Bench, case: str, strike: Callable[[list[Machine]], None]) -> Row:
     """Runs two processes, does something to them at step 60, and continues."""
     name = case.replace(" ", "-")
-    machines, out = bench.pair(name)
+    machines, out = bench.start(name)
     until_step(out, 60, machines)
     begun = time.monotonic()
     strike(machines)
@@ -182,7 +184,7 @@ _OTHER = ((), ("--optimizer.lr=1e-3",))
 def refused(bench: Bench, case: str, **how: Any) -> Row:
     """Starts two processes that must not begin."""
     begun = time.monotonic()
-    machines, _ = bench.pair(case.replace(" ", "-"), **how)
+    machines, _ = bench.start(case.replace(" ", "-"), **how)
     seconds, statuses = ends(case, machines, begun)
     return Row(case, len(machines), seconds, statuses, sentence(machines), "", None)
 
@@ -197,7 +199,7 @@ def not_shared(bench: Bench) -> Row:
 def full_disk(bench: Bench) -> Row:
     """No file may grow beyond 24 KiB; then the disk has room again."""
     begun = time.monotonic()
-    machines, _ = bench.pair("full-disk", limit=24)
+    machines, _ = bench.start("full-disk", limit=24)
     seconds, statuses = ends("full disk", machines, begun)
     row = sentence(machines)
     return Row("full disk", 2, seconds, statuses, row, *bench.continues("full-disk"))
@@ -205,7 +207,7 @@ def full_disk(bench: Bench) -> Row:
 
 def second_run(bench: Bench) -> Row:
     """Another run of the same folder starts while the first trains."""
-    machines, out = bench.pair("second-run")
+    machines, out = bench.start("second-run")
     until_step(out, 60, machines)
     begun = time.monotonic()
     other = Machine(bench.folder / "second-run", 9, []).start(bench.command(out))
@@ -218,11 +220,12 @@ def second_run(bench: Bench) -> Row:
                "the first run was not disturbed", equal)  # fmt: skip
 
 
-def _hosts() -> list[list[str]]:
-    """Makes two hosts of their own networks on one bridge."""
+def _hosts(count: int) -> list[list[str]]:
+    """Makes hosts of their own networks on one bridge."""
     _no_hosts()
     lines = ["link add cjbr type bridge", "addr add 10.77.0.254/24 dev cjbr", "link set cjbr up"]
-    for i in range(2):
+    known = "".join(f"10.77.0.{i + 1} cj{i}\n" for i in range(count))
+    for i in range(count):
         lines += [
             f"netns add cj{i}",
             f"link add cjv{i} type veth peer name eth0 netns cj{i}",
@@ -233,32 +236,44 @@ def _hosts() -> list[list[str]]:
         ]
         etc = pathlib.Path(f"/etc/netns/cj{i}")
         etc.mkdir(parents=True, exist_ok=True)
-        (etc / "hosts").write_text("127.0.0.1 localhost\n10.77.0.1 cj0\n10.77.0.2 cj1\n")
+        (etc / "hosts").write_text(f"127.0.0.1 localhost\n{known}")
     for line in lines:
         subprocess.run(["ip", *line.split()], check=True)
     # Each has its own name too, by which the processes find each other.
-    named = ["sh", "-c", 'hostname "$0" && exec "$@"']
-    return [["ip", "netns", "exec", f"cj{i}", "unshare", "-mu", *named, f"cj{i}"] for i in range(2)]
+    own = ["sh", "-c", 'hostname "$0" && exec "$@"']
+    return [
+        ["ip", "netns", "exec", f"cj{i}", "unshare", "-mu", *own, f"cj{i}"] for i in range(count)
+    ]
 
 
 def _no_hosts() -> None:
-    for line in ("netns del cj0", "netns del cj1", "link del cjbr"):
+    hosts = sorted(path.name for path in pathlib.Path("/run/netns").glob("cj[0-9]"))
+    for line in (*(f"netns del {host}" for host in hosts), "link del cjbr"):
         subprocess.run(["ip", *line.split()], capture_output=True)
 
 
-def cut_off(bench: Bench) -> Row:
-    """Nothing passes between the hosts any more; the carrier stays."""
-    words = _hosts()
+def parted(bench: Bench, case: str, count: int, how: str, which: Sequence[int]) -> Row:
+    """Hosts do not reach each other any more; their carriers stay.
+
+    Args:
+        bench: where to run.
+        case: name of the case.
+        count: hosts, each with a process; the first is the coordinator.
+        how: what becomes of a host's port on the bridge, as `bridge link set` has it.
+        which: the hosts of these ports.
+    """
+    name, words = case.replace(" ", "-"), _hosts(count)
     try:
-        machines, out = bench.pair("cut-off", words=words, host="10.77.0.1")
+        machines, out = bench.start(name, count=count, words=words, host="10.77.0.1")
         until_step(out, 60, machines)
         begun = time.monotonic()
-        subprocess.run("bridge link set dev cjv1 state 0".split(), check=True)
-        seconds, statuses = ends("cut off", machines, begun)
+        for i in which:
+            subprocess.run(f"bridge link set dev cjv{i} {how}".split(), check=True)
+        seconds, statuses = ends(case, machines, begun)
         said = sentence(machines)
     finally:
         _no_hosts()
-    return Row("a host is cut off", 2, seconds, statuses, said, *bench.continues("cut-off"))
+    return Row(case, count, seconds, statuses, said, *bench.continues(name, count))
 
 
 CASES: dict[str, Callable[[Bench], Row]] = {
@@ -272,7 +287,9 @@ CASES: dict[str, Callable[[Bench], Row]] = {
     "not-shared": not_shared,
     "full-disk": full_disk,
     "second-run": second_run,
-    "cut-off": cut_off,
+    "cut-off": lambda b: parted(b, "a host is cut off", 2, "state 0", (1,)),
+    # Isolated ports of a bridge reach the others, here the coordinator's, but not one another.
+    "workers-parted": lambda b: parted(b, "workers lose each other", 4, "isolated on", (1, 2, 3)),
 }
 
 
