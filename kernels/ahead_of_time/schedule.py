@@ -44,7 +44,7 @@ def read_schedule(folder: pathlib.Path, kernel: str, patience: float = 30.0) -> 
     """
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        for file in folder.glob(f"*{kernel}*-final_bundles.txt"):
+        for file in sorted(folder.glob(f"*{kernel}*-final_bundles.txt")):
             text = file.read_text()
             # This is said of the last bundle: the file is whole.
             if "schedule-analysis" not in file.name and "exit bundle" in text:
