@@ -58,13 +58,14 @@ def pretrain(config: PretrainConfig) -> None:
 
     # ---- Processes: this one alone, or several that train one model ----
     processes.start(config.coordinator, config.processes, config.process)
+    # Before the model of `init` is read: once JAX computes, its devices and flags are settled.
+    use_cores(devices_in_use(stages_of(config)) // processes.count())
     with RunFolder(config.out) as place:
         folder = place.path
         beginning = begin(config, folder)
         config, stages = beginning.config, stages_of(beginning.config)
         if config.wandb:
             check_wandb()
-        use_cores(devices_in_use(stages) // processes.count())
 
         lease = Lease(folder, shared=not is_remote(config.out))
         with lease, Watchdog(config.watchdog_seconds) as watchdog:

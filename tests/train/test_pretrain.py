@@ -227,3 +227,18 @@ def test_settings_that_cannot_work_are_refused_before_a_run_begins(config, folde
             pretrain(dataclasses.replace(config, out=str(out), **changes))
     # Nothing but the genome, which was prepared to find out.
     assert {path.name for path in out.glob("*")} <= {"data"}
+
+
+def test_devices_are_chosen_before_the_model_of_init_is_read(config, folder, monkeypatch):
+    """Else a run that continues, and does not read it again, would compile another program."""
+    order = []
+
+    def read(*_):
+        order.append("read")
+        raise cj.UserError("enough")
+
+    monkeypatch.setattr(module, "use_cores", lambda most: order.append(most))
+    monkeypatch.setattr(module, "begin", read)
+    with pytest.raises(cj.UserError, match="enough"):
+        pretrain(dataclasses.replace(config, out=str(folder / "order")))
+    assert order == [config.batch_size, "read"]
