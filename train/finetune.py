@@ -54,10 +54,11 @@ def finetune(config: FinetuneConfig) -> None:
     task = find_task(config.data)
     metric = config.metric or task.metric
     check_metric(metric, task.kind)
+    # Before the model is read: once JAX computes, its devices and flags are settled.
+    use_cores(config.batch_size)
     start = read_start(config, task)
     folder = pathlib.Path(config.out)
     _begin(config, folder)
-    use_cores(config.batch_size)
     counts = [
         len(part.sequences) if part else 0 for part in (task.train, task.validation, task.test)
     ]

@@ -59,6 +59,21 @@ def read(path):
     return json.loads(path.read_text())
 
 
+def test_devices_are_chosen_before_the_model_is_read(config, folder, monkeypatch):
+    """A model of a training run is read by JAX, which settles its devices and flags."""
+    order = []
+
+    def read(*_):
+        order.append("read")
+        raise cj.UserError("enough")
+
+    monkeypatch.setattr(module, "use_cores", lambda most: order.append(most))
+    monkeypatch.setattr(module, "read_start", read)
+    with pytest.raises(cj.UserError, match="enough"):
+        finetune(dataclasses.replace(config, out=str(folder / "order")))
+    assert order == [config.batch_size, "read"]
+
+
 def test_the_task_is_learnt_and_everything_is_on_disk(whole):
     summary = read(whole / "summary.json")
     assert summary["task"] == whole.parent.name and summary["seeds"] == [1, 2]
