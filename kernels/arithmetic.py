@@ -1,18 +1,22 @@
 """Arithmetic written as XLA's CPU backend computes it fastest.
 
 Sums are matrix products: the backend loses an order of magnitude on reductions of some shapes, and
-never on products; accelerators like either. Exponentials and softplus in float32 are polynomials on
-a CPU, where XLA's own are slower: docs/kernels.md.
+never on products; accelerators like either. The gradient of a weight is computed as it lies in
+memory. Exponentials and softplus in float32 are polynomials on a CPU, where XLA's own are slower:
+docs/kernels.md.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
-from caduceus_jax.kernels.derivatives import with_tangents
+from caduceus_jax.kernels.derivatives import differentiable, with_tangents
 from caduceus_jax.kernels.gpu import polynomials
+from caduceus_jax.kernels.meshes import vary_alike
 from caduceus_jax.kernels.options import default_platform
 
 _LOG2_E = math.log2(math.e)
@@ -41,6 +45,41 @@ def sum_states(x: jax.Array, weight: jax.Array) -> jax.Array:
 def sum_channels(x: jax.Array, weight: jax.Array) -> jax.Array:
     """Sums over channels: (t, rows, state, channels), (t, rows, channels) -> (t, rows, state)."""
     return jnp.einsum("trnd,trd->trn", x, weight, precision="highest")
+
+
+def linear(
+    x: Float[Array, "*tokens inputs"],
+    weight: Float[Array, "inputs outputs"],
+    bias: Float[Array, " outputs"] | None = None,
+) -> Float[Array, "*tokens outputs"]:
+    """Computes x @ weight + bias in the dtype of x.
+
+    JAX computes the gradient of a weight as (outputs, inputs) and transposes it. XLA's CPU backend
+    then transposes the gradient of the result instead, which is larger by the number of tokens and
+    takes as long as the product. Here it is (inputs, outputs) from the beginning.
+    """
+    y = _product(None, vary_alike(_Factors(x, weight.astype(x.dtype))))
+    return y if bias is None else y + jnp.broadcast_to(bias.astype(x.dtype), y.shape)
+
+
+class _Factors(NamedTuple):
+    x: jax.Array
+    weight: jax.Array
+
+
+def _multiplied(plan: None, factors: _Factors, keep: bool) -> tuple[jax.Array, None]:
+    return factors.x @ factors.weight, None
+
+
+def _gradients_of_factors(
+    plan: None, factors: _Factors, residuals: None, grad: jax.Array
+) -> _Factors:
+    x, weight = factors
+    tokens = tuple(range(x.ndim - 1))
+    return _Factors(grad @ weight.T, lax.dot_general(x, grad, ((tokens, tokens), ((), ()))))
+
+
+_product = differentiable(_multiplied, _gradients_of_factors)
 
 
 def exp(x: jax.Array) -> jax.Array:

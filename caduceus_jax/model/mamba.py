@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float
 
 from caduceus_jax.kernels import bidirectional_conv1d, causal_conv1d
+from caduceus_jax.kernels.arithmetic import linear
 from caduceus_jax.model.config import CaduceusConfig
 from caduceus_jax.model.typing import (
     PaddingMask,
@@ -269,9 +270,9 @@ class BiMamba(nnx.Module):
         gate = jax.nn.silu(z)
         if self.strategy == "ew_multiply":
             y, y_reverse = checkpoint_name((y, y_reverse), SCANNED)
-            return self.out_proj(y * gate) * self.out_proj(y_reverse * gate)
+            return _projected(self.out_proj, y * gate) * _projected(self.out_proj, y_reverse * gate)
         # One array, though two scans made it.
-        out = self.out_proj(checkpoint_name(y + y_reverse, SCANNED) * gate)
+        out = _projected(self.out_proj, checkpoint_name(y + y_reverse, SCANNED) * gate)
         if self.out_proj.bias is None:
             return out
         # Each direction of the original adds the bias of the projection they share.
@@ -360,7 +361,8 @@ def _mix(
     cores = [mamba.core for mamba in mambas]
     y = selective_ssm(cores, x, z, padding_mask, segment_ids, reverse=reverse, scan=scan, conv=conv)
     y = checkpoint_name(y, SCANNED)
-    return jnp.stack([mamba.out_proj(y[:, s]) for s, mamba in enumerate(mambas)], axis=1)
+    outputs = [_projected(mamba.out_proj, y[:, s]) for s, mamba in enumerate(mambas)]
+    return jnp.stack(outputs, axis=1)
 
 
 def take(
@@ -387,14 +389,15 @@ def _in_halves(
     One product with the whole weight and a cut through its result would be the same, but devices
     that each have some of the channels of both would have to exchange what it cuts.
     """
-    kernels = jnp.split(in_proj.kernel[...], 2, axis=-1)
-    halves = [hidden @ kernel.astype(hidden.dtype) for kernel in kernels]
-    if in_proj.bias is None:
-        return halves
-    biases = jnp.split(in_proj.bias[...].astype(hidden.dtype), 2)
-    return [
-        half + jnp.broadcast_to(bias, half.shape) for half, bias in zip(halves, biases, strict=True)
-    ]
+    weights = jnp.split(in_proj.kernel[...], 2, axis=-1)
+    biases = [None, None] if in_proj.bias is None else jnp.split(in_proj.bias[...], 2)
+    return [linear(hidden, *each) for each in zip(weights, biases, strict=True)]
+
+
+def _projected(
+    out_proj: nnx.Linear, y: Float[jax.Array, "batch *strand length d_inner"]
+) -> Float[jax.Array, "batch *strand length d_model"]:
+    return linear(y, out_proj.kernel[...], None if out_proj.bias is None else out_proj.bias[...])
 
 
 def _project(x: StrandsInner, weight: Float[jax.Array, "strand inputs outputs"]) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Sums, exponentials and softplus against NumPy in float64."""
+"""Sums, products, exponentials and softplus against NumPy in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from caduceus_jax.kernels import arithmetic
+from caduceus_jax.kernels.arithmetic import linear
 
 RNG = np.random.default_rng(0)
 
@@ -99,3 +100,68 @@ def test_other_dtypes_are_jax_own():
     x = jnp.linspace(-3, 3, 7, dtype=jnp.bfloat16)
     np.testing.assert_array_equal(arithmetic.exp(x), jnp.exp(x))
     np.testing.assert_array_equal(arithmetic.softplus(x), jax.nn.softplus(x))
+
+
+@pytest.fixture
+def factors():
+    rng = np.random.default_rng(0)
+    return tuple(
+        jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, 3, 5, 4), (4, 6), (6,))
+    )
+
+
+def test_values_are_those_of_a_product_bit_for_bit(factors):
+    x, weight, bias = factors
+    np.testing.assert_array_equal(linear(x, weight), x @ weight)
+    np.testing.assert_array_equal(linear(x[0, 0], weight, bias), x[0, 0] @ weight + bias[None])
+    assert linear(x.astype(jnp.bfloat16), weight, bias).dtype == jnp.bfloat16
+
+
+def test_gradients_in_float64(factors):
+    x, weight, bias = factors
+    cotangent = jnp.cos(jnp.arange(2 * 3 * 5 * 6.0)).reshape(2, 3, 5, 6)
+    _, pull_back = jax.vjp(linear, x, weight, bias)
+    wide = [np.asarray(a, np.float64) for a in (x, weight, cotangent)]
+    expected = (
+        wide[2] @ wide[1].T,
+        np.einsum("bsli,bslo->io", wide[0], wide[2]),
+        wide[2].sum((0, 1, 2)),
+    )
+    for found, value in zip(pull_back(cotangent), expected, strict=True):
+        assert np.abs(found - value).max() < 1e-5
+
+
+def test_forward_mode_and_second_derivatives(factors):
+    x, weight, _ = factors
+    moved = (jnp.ones_like(x), jnp.ones_like(weight))
+    _, tangent = jax.jvp(linear, (x, weight), moved)
+    expected = moved[0] @ weight + x @ moved[1]
+    assert np.abs(tangent - expected).max() < 1e-5
+
+    def loss(x, weight):
+        return (linear(x, weight) ** 3).sum()
+
+    def plain(x, weight):
+        return ((x @ weight) ** 3).sum()
+
+    small = (x[0, 0, :2], weight[:, :2])
+    for found, value in zip(
+        jax.tree.leaves(jax.hessian(loss, (0, 1))(*small)),
+        jax.tree.leaves(jax.hessian(plain, (0, 1))(*small)),
+        strict=True,
+    ):
+        assert np.abs(found - value).max() < 1e-4 * np.abs(value).max()
+
+
+def test_the_gradient_of_a_weight_is_not_transposed(factors):
+    x, weight, _ = factors
+    program = jax.make_jaxpr(jax.grad(lambda w: linear(x, w).sum()))(weight)
+    made = {v: equation.primitive.name for equation in program.jaxpr.eqns for v in equation.outvars}
+    assert [made[v] for v in program.jaxpr.outvars] == ["dot_general"]
+
+
+def test_examples_of_vmap(factors):
+    x, weight, _ = factors
+    each = jax.vmap(jax.grad(lambda w, x: linear(x, w).sum()), (None, 0))(weight, x)
+    assert each.shape == (2, 4, 6)
+    assert np.abs(each.sum(0) - jax.grad(lambda w: linear(x, w).sum())(weight)).max() < 1e-4
