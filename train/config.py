@@ -275,7 +275,7 @@ class PretrainConfig(StepConfig):
     keep_every: int | None = advanced(None)
     strict: bool = advanced(False)
     max_skipped: int = advanced(10)
-    watchdog_seconds: float | None = advanced(110.0)
+    watchdog_seconds: float | None = advanced(100.0)
     eval_tasks: Names = ""
     wandb: str = ""
     profile_steps: str = advanced("")

@@ -26,7 +26,7 @@ T = TypeVar("T")
 # A process that JAX does not hear of for this long is dead. `peers` notices earlier, and says who.
 HEARTBEAT_SECONDS = 100
 # Processes wait this long for each other: at the start, and while one of them reads data.
-START_SECONDS = 110
+START_SECONDS = 100
 AGREE_SECONDS = 600
 
 _asked: dict[str, int] = {}  # how often each question has been put
