@@ -222,9 +222,8 @@ class PretrainConfig(StepConfig):
         skip_spikes: also skip a step whose loss, or logarithm of its gradient norm, lies more than
             this many standard deviations above the mean of the 128 steps before it; true is 6,
             false is never.
-        out: folder of the run: config.yaml, metrics.jsonl, loss.png, tensorboard/, checkpoints/
-            and model/, the trained model in Hugging Face layout. Several processes share it, or it
-            is in a bucket: gs://bucket/folder or s3://bucket/folder.
+        out: folder of the run, shared or at gs:// or s3://: config.yaml, metrics.jsonl, loss.png,
+            tensorboard/, checkpoints/ and model/, the trained model in Hugging Face layout.
         init: model to begin from instead of random weights: a folder, a hub id, or a run or one
             of its checkpoints; with its own architecture and tokenizer.
         init_optimizer: also begin with the optimizer's state of that checkpoint; its own count of
