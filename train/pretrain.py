@@ -42,8 +42,8 @@ def pretrain(config: PretrainConfig) -> None:
     Ctrl-C or SIGTERM interrupts the run: it saves a checkpoint and exits with status 130 or 75,
     and the same command continues it as if nothing had happened.
 
-    On several hosts, start the same command on each, with --out on a file system that all of them
-    see, or in a bucket. Commands for pods and clusters: https://caduceus-jax.github.io/caduceus-jax/pods/
+    On several hosts, start the same command on each, with --out in a bucket or a folder that all of
+    them see. Commands for pods and clusters: https://caduceus-jax.github.io/caduceus-jax/pods/
 
     examples:
       caduceus-jax pretrain --config quickstart

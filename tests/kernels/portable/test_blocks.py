@@ -62,7 +62,7 @@ def test_cut_and_join():
 
 
 def test_parameters_of_a_row_are_those_of_its_group():
-    inputs = check(**_arguments(example(3, batch=4, channels=6, state=2, groups=2)))
+    inputs = check(**cast(example(3, batch=4, channels=6, state=2, groups=2)))
     blocks = Blocks(4, 6, 1, 3)
     parameters = blocks.parameters(inputs)
     assert parameters.row.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -88,8 +88,3 @@ def test_values_and_gradients_in_blocks(in_functions, groups, reverse):
     states_of_blocks = "tensor<8x1x3x128xf32>"
     assert states_of_blocks in run.lower(cast(arguments)).as_text()
     assert_close(run(cast(arguments)), in_float64(arguments, **options), SCAN_FP32)
-
-
-def _arguments(arguments):
-    names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
-    return {name: cast(arguments)[name] for name in names}
